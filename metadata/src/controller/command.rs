@@ -1,0 +1,212 @@
+//! What the controller is asked, and what it answers.
+
+use crate::image::{Partition, Topic};
+use ottla_proto::{
+    ApiError, BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, MetadataOffset, NodeId,
+    PartitionEpoch, PartitionId, TopicId,
+};
+use std::collections::BTreeMap;
+
+/// Something to decide. Where a decision needs chance or an id, it comes with
+/// the command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// A process wants a broker epoch. Answered by [`Reply::Registered`].
+    RegisterBroker(RegisterBroker),
+    /// A broker is alive. Answered by [`Reply::Heartbeat`].
+    Heartbeat(Heartbeat),
+    /// Proof that the process with this registration is gone: its stream broke
+    /// and its port refuses connections. Fences at once. Answered by
+    /// [`Reply::Done`], also when there is nothing left to do.
+    BrokerGone {
+        /// The node.
+        node_id: NodeId,
+        /// The registration the proof is about.
+        broker_epoch: BrokerEpoch,
+    },
+    /// A broker was silent for the session timeout; comes from
+    /// [`Controller::tick`](super::Controller::tick). Answered by
+    /// [`Reply::Done`], also when the broker has been heard of since.
+    SessionExpired {
+        /// The node.
+        node_id: NodeId,
+        /// The registration that was silent.
+        broker_epoch: BrokerEpoch,
+    },
+    /// Answered by [`Reply::TopicCreated`].
+    CreateTopic(CreateTopic),
+    /// Answered by [`Reply::TopicDeleted`].
+    DeleteTopic {
+        /// Name of the topic.
+        name: String,
+    },
+    /// A leader proposes ISRs. Answered by [`Reply::Altered`].
+    AlterPartition(AlterPartition),
+    /// A voter shows its data directory. Answered by [`Reply::Done`].
+    RecordVoterDirectory {
+        /// The voter.
+        node_id: NodeId,
+        /// Its directory.
+        directory: DirectoryId,
+        /// Take a directory other than the recorded one (`dev` only).
+        replace: bool,
+    },
+    /// Give leaderships back to preferred replicas that can take them, at most
+    /// [`MAX_LEADER_MOVES`](super::MAX_LEADER_MOVES). Answered by
+    /// [`Reply::Balanced`].
+    BalanceLeaders,
+}
+
+/// A process wants a broker epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegisterBroker {
+    /// The cluster it believes to belong to.
+    pub cluster_id: String,
+    /// The node id it was configured with.
+    pub node_id: NodeId,
+    /// The process.
+    pub incarnation: IncarnationId,
+    /// The data directory it opened.
+    pub directory: DirectoryId,
+    /// Host at which it can be reached.
+    pub host: String,
+    /// Port of its gRPC services.
+    pub port: u16,
+    /// Where it stands.
+    pub rack: Option<String>,
+    /// From its clean-shutdown marker, if there was one.
+    pub previous_broker_epoch: Option<BrokerEpoch>,
+    /// Whether the heartbeat stream of the node's *current* registration is
+    /// open at this controller, as far as the network shows. A stream that is
+    /// open belongs to a living process, which another must not push aside; a
+    /// killed process loses its stream at once, so that its successor need not
+    /// wait for the session to expire.
+    pub previous_stream_open: bool,
+}
+
+/// A broker is alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// The node.
+    pub node_id: NodeId,
+    /// Its registration.
+    pub broker_epoch: BrokerEpoch,
+    /// Number of metadata records it has applied.
+    pub metadata_offset: MetadataOffset,
+    /// It wants no leadership and no ISR membership now.
+    pub want_fence: bool,
+    /// It wants to stop.
+    pub want_shutdown: bool,
+}
+
+/// A topic is to be created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreateTopic {
+    /// Its name.
+    pub name: String,
+    /// A new id; used only if the topic is created.
+    pub topic_id: TopicId,
+    /// Number of partitions; 0 means 1.
+    pub partitions: u32,
+    /// Replicas of each; 0 means 3, or the number of nodes if that is smaller.
+    pub replication_factor: u32,
+    /// Options by name.
+    pub configs: BTreeMap<String, String>,
+    /// Check everything, create nothing.
+    pub validate_only: bool,
+    /// Any number. Spreads the placement of different topics.
+    pub placement_seed: u64,
+}
+
+/// A leader proposes new ISRs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlterPartition {
+    /// The node that leads them.
+    pub node_id: NodeId,
+    /// Its registration.
+    pub broker_epoch: BrokerEpoch,
+    /// One proposal a partition.
+    pub partitions: Vec<PartitionAlteration>,
+}
+
+/// The ISR that a leader wants for one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionAlteration {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Generation in which the caller leads.
+    pub leader_epoch: LeaderEpoch,
+    /// Version of the state the proposal was made for.
+    pub partition_epoch: PartitionEpoch,
+    /// Members, each with the broker epoch under which it caught up.
+    pub new_isr: Vec<(NodeId, BrokerEpoch)>,
+}
+
+/// The answer to a command that was carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// There was nothing to tell.
+    Done,
+    /// The broker is registered.
+    Registered {
+        /// Under this epoch.
+        broker_epoch: BrokerEpoch,
+        /// The previous process had left in order: what it acknowledged from
+        /// memory is on its disk.
+        clean_restart: bool,
+    },
+    /// How the broker stands.
+    Heartbeat {
+        /// It leads nothing and is in no ISR but as its last member.
+        fenced: bool,
+        /// It may stop now.
+        should_shutdown: bool,
+    },
+    /// The topic as created, or as it would have been.
+    TopicCreated(PlannedTopic),
+    /// The topic is gone.
+    TopicDeleted {
+        /// Its id.
+        topic_id: TopicId,
+    },
+    /// One outcome for each proposal, in their order.
+    Altered(Vec<PartitionOutcome>),
+    /// How many leaderships moved. As many as
+    /// [`MAX_LEADER_MOVES`](super::MAX_LEADER_MOVES): there may be more to do.
+    Balanced {
+        /// Leaderships moved.
+        moved: usize,
+    },
+}
+
+/// A topic and its partitions, by index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedTopic {
+    /// The topic.
+    pub topic: Topic,
+    /// Its partitions.
+    pub partitions: Vec<Partition>,
+}
+
+/// What became of one proposal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionOutcome {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Its state now, or why it did not change. `NEW_LEADER_ELECTED` is the
+    /// exception: the ISR did change, and the caller leads no more.
+    pub result: Result<PartitionState, ApiError>,
+}
+
+/// A partition's leadership and ISR after a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionState {
+    /// The leader, if any.
+    pub leader: Option<NodeId>,
+    /// Generation of the leadership.
+    pub leader_epoch: LeaderEpoch,
+    /// Version of the state.
+    pub partition_epoch: PartitionEpoch,
+    /// In-sync replicas, in assignment order.
+    pub isr: Vec<NodeId>,
+}

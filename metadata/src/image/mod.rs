@@ -1,0 +1,135 @@
+//! What all facts of the metadata log add up to: an immutable picture of the
+//! cluster that every node holds and that is cloned in no time.
+//!
+//! Not its job: deciding anything. [`Image::replay`] is the only thing that
+//! changes an image.
+
+mod delta;
+mod replay;
+mod snapshot;
+
+pub use delta::{Change, Delta};
+pub use replay::ReplayError;
+
+use crate::records::TopicConfig;
+use imbl::OrdMap;
+use ottla_proto::{
+    BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, MetadataOffset, NodeId, PartitionEpoch,
+    PartitionId, TopicId,
+};
+use std::sync::Arc;
+
+/// The cluster as of one offset of the metadata log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    /// Number of records replayed.
+    pub offset: MetadataOffset,
+    /// Every broker that ever registered.
+    pub brokers: OrdMap<NodeId, Arc<Broker>>,
+    /// Topics by id.
+    pub topics: OrdMap<TopicId, Arc<Topic>>,
+    /// Ids of the topics by name.
+    pub topic_ids: OrdMap<String, TopicId>,
+    /// Partitions of all topics; those of one topic lie side by side.
+    pub partitions: OrdMap<PartitionId, Arc<Partition>>,
+    /// Where the voters of the quorum keep their logs.
+    pub voter_directories: OrdMap<NodeId, DirectoryId>,
+}
+
+/// A broker and its current registration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broker {
+    /// The node.
+    pub node_id: NodeId,
+    /// Its registration. An image that holds it has at least this offset.
+    pub epoch: BrokerEpoch,
+    /// The process.
+    pub incarnation: IncarnationId,
+    /// Its data directory.
+    pub directory: DirectoryId,
+    /// Host at which clients and nodes reach it.
+    pub host: String,
+    /// Port of its gRPC services.
+    pub port: u16,
+    /// Replicas are spread over racks.
+    pub rack: Option<String>,
+    /// May lead nothing and be in no ISR but as its last member.
+    pub fenced: bool,
+    /// On its way out: given no leadership, joins no ISR.
+    pub shutting_down: bool,
+}
+
+impl Broker {
+    /// May be given leaderships and join ISRs.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        !self.fenced && !self.shutting_down
+    }
+}
+
+/// A topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    /// Its id, for ever.
+    pub id: TopicId,
+    /// Its name, until it is deleted.
+    pub name: String,
+    /// Number of partitions.
+    pub partitions: u32,
+    /// Its configuration.
+    pub config: TopicConfig,
+}
+
+/// A partition's assignment and leadership.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// Assignment, the preferred leader first. No node twice.
+    pub replicas: Vec<NodeId>,
+    /// In-sync replicas, in assignment order. Never empty.
+    pub isr: Vec<NodeId>,
+    /// The leader, one of the ISR, if there is one.
+    pub leader: Option<NodeId>,
+    /// Generation of the leadership.
+    pub leader_epoch: LeaderEpoch,
+    /// Version of this state: +1 on every change.
+    pub partition_epoch: PartitionEpoch,
+}
+
+impl Image {
+    /// The topic of this name.
+    #[must_use]
+    pub fn topic_by_name(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.topics.get(self.topic_ids.get(name)?)
+    }
+
+    /// The partition of this topic.
+    #[must_use]
+    pub fn partition(&self, topic: TopicId, index: u32) -> Option<&Arc<Partition>> {
+        self.partitions.get(&PartitionId { topic, index })
+    }
+
+    /// The partitions of a topic, by index.
+    pub fn partitions_of(
+        &self,
+        topic: TopicId,
+    ) -> impl Iterator<Item = (PartitionId, &Arc<Partition>)> {
+        let first = PartitionId { topic, index: 0 };
+        let last = PartitionId { topic, index: u32::MAX };
+        self.partitions.range(first..=last).map(|(id, partition)| (*id, partition))
+    }
+
+    /// Whether a broker is registered and may lead and join ISRs.
+    #[must_use]
+    pub fn is_active(&self, node: NodeId) -> bool {
+        self.brokers.get(&node).is_some_and(|broker| broker.is_active())
+    }
+
+    /// In-sync replicas that an acks=all write to this partition needs; `None`
+    /// for a partition that is not there.
+    #[must_use]
+    pub fn effective_min_isr(&self, id: PartitionId) -> Option<usize> {
+        let partition = self.partitions.get(&id)?;
+        let topic = self.topics.get(&id.topic)?;
+        Some(topic.config.effective_min_isr(partition.replicas.len()))
+    }
+}

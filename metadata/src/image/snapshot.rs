@@ -1,0 +1,73 @@
+//! An image as records: what a snapshot holds.
+
+use super::{Broker, Image, Partition, ReplayError, Topic};
+use crate::records::{
+    BrokerRegistered, MetadataRecord, PartitionCreated, SnapshotEnded, TopicCreated,
+    VoterDirectoryRecorded,
+};
+use ottla_proto::PartitionId;
+
+impl Image {
+    /// Records whose replay on an empty image gives this one, offset included.
+    #[must_use]
+    pub fn to_records(&self) -> Vec<MetadataRecord> {
+        let voters = self
+            .voter_directories
+            .iter()
+            .map(|(&node_id, &directory)| VoterDirectoryRecorded { node_id, directory }.into());
+        let brokers = self.brokers.values().map(|broker| registration(broker).into());
+        let topics = self.topics.values().map(|topic| creation(topic).into());
+        let partitions =
+            self.partitions.iter().map(|(&id, partition)| partition_creation(id, partition).into());
+        let end = std::iter::once(SnapshotEnded { offset: self.offset }.into());
+        voters.chain(brokers).chain(topics).chain(partitions).chain(end).collect()
+    }
+
+    /// Replays records on an empty image.
+    ///
+    /// # Errors
+    /// The first record that makes no sense.
+    pub fn from_records<'a>(
+        records: impl IntoIterator<Item = &'a MetadataRecord>,
+    ) -> Result<Self, ReplayError> {
+        let mut image = Self::default();
+        for record in records {
+            image.replay(record)?;
+        }
+        Ok(image)
+    }
+}
+
+fn registration(broker: &Broker) -> BrokerRegistered {
+    BrokerRegistered {
+        node_id: broker.node_id,
+        epoch: broker.epoch,
+        incarnation: broker.incarnation,
+        directory: broker.directory,
+        host: broker.host.clone(),
+        port: broker.port,
+        rack: broker.rack.clone(),
+        fenced: broker.fenced,
+        shutting_down: broker.shutting_down,
+    }
+}
+
+fn creation(topic: &Topic) -> TopicCreated {
+    TopicCreated {
+        id: topic.id,
+        name: topic.name.clone(),
+        partitions: topic.partitions,
+        config: topic.config.clone(),
+    }
+}
+
+fn partition_creation(id: PartitionId, partition: &Partition) -> PartitionCreated {
+    PartitionCreated {
+        partition: id,
+        replicas: partition.replicas.clone(),
+        isr: partition.isr.clone(),
+        leader: partition.leader,
+        leader_epoch: partition.leader_epoch,
+        partition_epoch: partition.partition_epoch,
+    }
+}

@@ -1,0 +1,58 @@
+//! Facts about brokers.
+
+use ottla_proto::{BrokerEpoch, DirectoryId, IncarnationId, NodeId};
+use serde::{Deserialize, Serialize};
+
+/// A process took a node id, or the process that has it told something new
+/// about itself. In a snapshot: the broker as it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokerRegistered {
+    /// The node.
+    pub node_id: NodeId,
+    /// For a new incarnation the offset of an image in which this record is
+    /// the last; for a known one unchanged.
+    pub epoch: BrokerEpoch,
+    /// The process.
+    pub incarnation: IncarnationId,
+    /// The data directory it opened.
+    pub directory: DirectoryId,
+    /// Host at which clients and nodes reach it.
+    pub host: String,
+    /// Port of its gRPC services.
+    pub port: u16,
+    /// Replicas are spread over racks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rack: Option<String>,
+    /// A new incarnation starts fenced.
+    pub fenced: bool,
+    /// It is on its way out.
+    pub shutting_down: bool,
+}
+
+/// A broker may lead nothing and be in no ISR but as its last member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokerFenced {
+    /// The node.
+    pub node_id: NodeId,
+    /// The registration that is fenced; fencing does not change it.
+    pub epoch: BrokerEpoch,
+}
+
+/// A broker may lead and join ISRs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokerUnfenced {
+    /// The node.
+    pub node_id: NodeId,
+    /// The registration that is unfenced.
+    pub epoch: BrokerEpoch,
+}
+
+/// A broker asked to stop. It is given no new leadership and joins no ISR;
+/// only a new incarnation ends this state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokerShutdownStarted {
+    /// The node.
+    pub node_id: NodeId,
+    /// Its registration.
+    pub epoch: BrokerEpoch,
+}

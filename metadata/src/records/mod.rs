@@ -1,0 +1,182 @@
+//! The facts in the metadata log, and their encoding: one version byte, then
+//! MessagePack with field names.
+//!
+//! Records say what has happened (a leader *is* elected), never what should
+//! happen: replaying them needs no rule that a later release might change.
+//! Not their job: what they do to an image (`image`), and when they are
+//! written (`controller`).
+//!
+//! Within one version only fields may be added that an older node can ignore
+//! without ending up with another image. Everything else takes a new version,
+//! which older nodes refuse.
+
+mod broker;
+mod config;
+mod partition;
+mod snapshot;
+mod topic;
+mod voter;
+
+pub use broker::{BrokerFenced, BrokerRegistered, BrokerShutdownStarted, BrokerUnfenced};
+pub use config::{
+    ConfigError, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_MIN_INSYNC_REPLICAS, DEFAULT_SEGMENT_BYTES,
+    Durability, MAX_SEGMENT_BYTES, MIN_MAX_MESSAGE_BYTES, MIN_SEGMENT_BYTES, TopicConfig,
+    TopicOptions,
+};
+pub use partition::{Leadership, PartitionChanged, PartitionCreated};
+pub use snapshot::SnapshotEnded;
+pub use topic::{TopicCreated, TopicDeleted};
+pub use voter::VoterDirectoryRecorded;
+
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+use std::io::Cursor;
+
+/// The encoding this release writes, and the only one it reads.
+pub const RECORD_VERSION: u8 = 1;
+
+/// One fact of the metadata log.
+///
+/// Its serde form, for use inside other messages, is the byte string of
+/// [`encode`](Self::encode): the version byte travels with every record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
+pub enum MetadataRecord {
+    /// A process took a node id.
+    BrokerRegistered(BrokerRegistered),
+    /// A broker may lead nothing and be in no ISR but as its last member.
+    BrokerFenced(BrokerFenced),
+    /// A broker may lead and join ISRs.
+    BrokerUnfenced(BrokerUnfenced),
+    /// A broker is on its way out.
+    BrokerShutdownStarted(BrokerShutdownStarted),
+    /// A topic exists; its partitions follow.
+    TopicCreated(TopicCreated),
+    /// A topic and all its partitions are gone.
+    TopicDeleted(TopicDeleted),
+    /// A partition exists, in this whole state.
+    PartitionCreated(PartitionCreated),
+    /// A partition has another ISR, another leader, or both.
+    PartitionChanged(PartitionChanged),
+    /// A voter of the quorum keeps its log in this directory.
+    VoterDirectoryRecorded(VoterDirectoryRecorded),
+    /// Last record of a snapshot.
+    SnapshotEnded(SnapshotEnded),
+}
+
+/// Why bytes are not a record.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// There is not even a version byte.
+    #[error("a metadata record of no bytes")]
+    Empty,
+    /// Written by another release; guessing would make two nodes disagree.
+    #[error("metadata record of version {found}, this release reads version {RECORD_VERSION}")]
+    UnknownVersion {
+        /// The version byte.
+        found: u8,
+    },
+    /// The version is known, the rest is not a record of it.
+    #[error("malformed metadata record: {0}")]
+    Malformed(String),
+    /// A whole record, and then more.
+    #[error("{0} bytes after a metadata record")]
+    TrailingBytes(usize),
+}
+
+/// Gives the derived, tagged form, while `MetadataRecord` itself serialises as
+/// a byte string.
+struct Tagged<T>(T);
+
+impl Serialize for Tagged<&MetadataRecord> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        MetadataRecord::serialize(self.0, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Tagged<MetadataRecord> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        MetadataRecord::deserialize(deserializer).map(Self)
+    }
+}
+
+impl MetadataRecord {
+    /// The bytes that go to the log.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![RECORD_VERSION];
+        let mut serializer = rmp_serde::Serializer::new(&mut bytes).with_struct_map();
+        Serialize::serialize(&Tagged(self), &mut serializer)
+            .expect("plain structs always serialise into memory");
+        bytes
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote.
+    ///
+    /// # Errors
+    /// Anything but exactly one whole record of a known version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let (&version, body) = bytes.split_first().ok_or(DecodeError::Empty)?;
+        if version != RECORD_VERSION {
+            return Err(DecodeError::UnknownVersion { found: version });
+        }
+        let mut deserializer = rmp_serde::Deserializer::new(Cursor::new(body));
+        let Tagged(record) = Deserialize::deserialize(&mut deserializer)
+            .map_err(|error: rmp_serde::decode::Error| DecodeError::Malformed(error.to_string()))?;
+        let read = usize::try_from(deserializer.position()).unwrap_or(usize::MAX);
+        match body.len().saturating_sub(read) {
+            0 => Ok(record),
+            trailing => Err(DecodeError::TrailingBytes(trailing)),
+        }
+    }
+}
+
+impl Serialize for MetadataRecord {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.encode())
+    }
+}
+
+impl<'de> Deserialize<'de> for MetadataRecord {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_bytes(RecordVisitor)
+    }
+}
+
+struct RecordVisitor;
+
+impl Visitor<'_> for RecordVisitor {
+    type Value = MetadataRecord;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the bytes of a metadata record")
+    }
+
+    fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<MetadataRecord, E> {
+        MetadataRecord::decode(bytes).map_err(E::custom)
+    }
+}
+
+macro_rules! from_each {
+    ($($name:ident),*) => {
+        $(impl From<$name> for MetadataRecord {
+            fn from(record: $name) -> Self {
+                Self::$name(record)
+            }
+        })*
+    };
+}
+
+from_each!(
+    BrokerRegistered,
+    BrokerFenced,
+    BrokerUnfenced,
+    BrokerShutdownStarted,
+    TopicCreated,
+    TopicDeleted,
+    PartitionCreated,
+    PartitionChanged,
+    VoterDirectoryRecorded,
+    SnapshotEnded
+);

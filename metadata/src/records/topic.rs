@@ -1,0 +1,26 @@
+//! Facts about topics.
+
+use super::TopicConfig;
+use ottla_proto::TopicId;
+use serde::{Deserialize, Serialize};
+
+/// A topic exists. One `PartitionCreated` for each partition follows in the
+/// same batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicCreated {
+    /// Its id, for ever.
+    pub id: TopicId,
+    /// Its name, until it is deleted.
+    pub name: String,
+    /// Number of partitions.
+    pub partitions: u32,
+    /// The options set on it.
+    pub config: TopicConfig,
+}
+
+/// A topic and all its partitions are gone; the name is free again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicDeleted {
+    /// The topic.
+    pub id: TopicId,
+}
