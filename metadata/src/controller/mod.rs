@@ -4,10 +4,162 @@
 //! Not its job: writing the records to the quorum's log, streams, timers. The
 //! task that does those holds one [`Controller`] while it is the active one and
 //! hands in the time.
+//!
+//! One rule runs through all decisions about partitions
+//! ([`settle`](partitions)): an ISR holds active brokers only, or a single
+//! last member whatever became of it; the leader is one of the ISR. Fencing, a
+//! shutdown, a new incarnation, an unfencing and a leader's proposal differ
+//! only in what they change before that rule is applied.
 
+mod alter_partition;
+mod balance;
+mod brokers;
 mod command;
+mod draft;
+mod heartbeat;
+mod invariants;
+mod partitions;
+mod placement;
+mod sessions;
+mod topics;
+mod voters;
 
+pub use balance::MAX_LEADER_MOVES;
+pub use brokers::{MAX_HOST_BYTES, MAX_RACK_BYTES};
 pub use command::{
     AlterPartition, Command, CreateTopic, Heartbeat, PartitionAlteration, PartitionOutcome,
     PartitionState, PlannedTopic, RegisterBroker, Reply,
 };
+pub use topics::{
+    DEFAULT_PARTITIONS, DEFAULT_REPLICATION_FACTOR, INTERNAL_TOPIC_PREFIX,
+    MAX_PARTITIONS_PER_TOPIC, MAX_TOPIC_NAME_BYTES, check_topic_name,
+};
+
+use crate::image::Image;
+use crate::records::MetadataRecord;
+use draft::Draft;
+use ottla_proto::{ApiError, MetadataOffset};
+use sessions::Sessions;
+
+/// What a controller has to know besides the image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControllerOptions {
+    /// Brokers of another cluster are refused.
+    pub cluster_id: String,
+    /// Silence after which a broker is fenced, in milliseconds.
+    pub session_timeout_ms: u64,
+}
+
+/// The active controller. Everything that must outlive it is in the image;
+/// its own state is who has been heard of when.
+#[derive(Clone, Debug)]
+pub struct Controller {
+    options: ControllerOptions,
+    sessions: Sessions,
+}
+
+/// The outcome of one command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Facts to be written together, in this order; none if nothing changes.
+    pub records: Vec<MetadataRecord>,
+    /// The answer, to be given once the records are committed.
+    pub reply: Result<Reply, ApiError>,
+}
+
+/// The outcome of several commands, each decided on what those before it left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchDecision {
+    /// Offset of the image that was decided on. The records may only be
+    /// written if they are the next after it.
+    pub expected_offset: MetadataOffset,
+    /// Facts of all commands, to be written together, in this order.
+    pub records: Vec<MetadataRecord>,
+    /// One answer for each command, in their order, to be given once the
+    /// records are committed.
+    pub replies: Vec<Result<Reply, ApiError>>,
+    /// The image with all records replayed.
+    pub image: Image,
+}
+
+impl Controller {
+    /// Starts as the active controller on an image that holds everything
+    /// committed before. Every unfenced broker gets a fresh session: that
+    /// nobody heard of it meanwhile was not its fault.
+    #[must_use]
+    pub fn activate(options: ControllerOptions, image: &Image, now_ms: u64) -> Self {
+        let sessions = Sessions::fresh(image, options.session_timeout_ms, now_ms);
+        Self { options, sessions }
+    }
+
+    /// Decides one command. The time is in milliseconds of any clock that
+    /// never goes back.
+    pub fn decide(&mut self, image: &Image, command: Command, now_ms: u64) -> Decision {
+        let mut batch = self.decide_batch(image, vec![command], now_ms);
+        let reply = batch.replies.pop().expect("one reply for one command");
+        Decision { records: batch.records, reply }
+    }
+
+    /// Decides commands in their order, each on the image that the records of
+    /// those before it make. A command that fails leaves no record behind.
+    ///
+    /// Commands may be decided again, on another image, if their records were
+    /// not committed.
+    ///
+    /// # Panics
+    /// If a decision breaks an invariant of the image (see `invariants`):
+    /// written down, it would make every node wrong in the same way.
+    pub fn decide_batch(
+        &mut self,
+        image: &Image,
+        commands: Vec<Command>,
+        now_ms: u64,
+    ) -> BatchDecision {
+        let mut draft = Draft::on(image);
+        let mut replies = Vec::with_capacity(commands.len());
+        for command in commands {
+            let before = draft.mark();
+            let reply = self.run(&mut draft, command, now_ms);
+            if reply.is_err() {
+                draft.back_to(before);
+            } else {
+                invariants::check(before.image(), draft.image(), draft.records_since(&before));
+            }
+            replies.push(reply);
+        }
+        let (records, after) = draft.finish();
+        BatchDecision { expected_offset: image.offset, records, replies, image: after }
+    }
+
+    /// What the passing of time asks for: a command for every broker that was
+    /// silent too long. The same broker turns up again until it is fenced.
+    #[must_use]
+    pub fn tick(&self, now_ms: u64) -> Vec<Command> {
+        let expired = self.sessions.expired(now_ms);
+        expired
+            .into_iter()
+            .map(|(node_id, broker_epoch)| Command::SessionExpired { node_id, broker_epoch })
+            .collect()
+    }
+
+    fn run(&mut self, draft: &mut Draft, command: Command, now_ms: u64) -> Result<Reply, ApiError> {
+        match command {
+            Command::RegisterBroker(request) => self.register(draft, request, now_ms),
+            Command::Heartbeat(heartbeat) => self.heartbeat(draft, heartbeat, now_ms),
+            Command::BrokerGone { node_id, broker_epoch } => {
+                self.sessions.expire(node_id, broker_epoch);
+                Ok(self.fence_silent(draft, node_id, broker_epoch, now_ms))
+            }
+            Command::SessionExpired { node_id, broker_epoch } => {
+                Ok(self.fence_silent(draft, node_id, broker_epoch, now_ms))
+            }
+            Command::CreateTopic(request) => topics::create(draft, &request),
+            Command::DeleteTopic { name } => topics::delete(draft, &name),
+            Command::AlterPartition(request) => alter_partition::alter(draft, &request),
+            Command::RecordVoterDirectory { node_id, directory, replace } => {
+                voters::record_directory(draft, node_id, directory, replace)
+            }
+            Command::BalanceLeaders => Ok(balance::give_back(draft)),
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! A leader proposes another ISR for partitions it leads.
+//!
+//! The checks stand in the order of the protocol, because the leader acts on
+//! the first that fails: of all errors only INELIGIBLE_REPLICA lets it go back
+//! to the committed ISR.
+
+use super::brokers::current_broker;
+use super::draft::Draft;
+use super::partitions::settle;
+use super::{AlterPartition, PartitionAlteration, PartitionOutcome, PartitionState, Reply};
+use crate::image::{Image, Partition};
+use ottla_proto::v1::ErrorReason;
+use ottla_proto::{ApiError, NodeId};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+pub(super) fn alter(draft: &mut Draft, request: &AlterPartition) -> Result<Reply, ApiError> {
+    current_broker(draft.image(), request.node_id, request.broker_epoch)?;
+    let outcomes = request.partitions.iter().map(|proposal| PartitionOutcome {
+        partition: proposal.partition,
+        result: alter_one(draft, request.node_id, proposal),
+    });
+    Ok(Reply::Altered(outcomes.collect()))
+}
+
+fn alter_one(
+    draft: &mut Draft,
+    caller: NodeId,
+    proposal: &PartitionAlteration,
+) -> Result<PartitionState, ApiError> {
+    let partition = find(draft.image(), proposal)?;
+    check_versions(caller, proposal, &partition)?;
+    check_members(caller, proposal, &partition)?;
+    check_eligible(draft.image(), caller, proposal)?;
+    let wanted: Vec<NodeId> = proposal.new_isr.iter().map(|&(node, _)| node).collect();
+    let Some(change) = settle(draft.image(), proposal.partition, &partition, &wanted) else {
+        return Ok(state(&partition));
+    };
+    let leader_moved = change.leader.is_some();
+    draft.push(change);
+    let after = find(draft.image(), proposal)?;
+    if leader_moved {
+        // The leader is on its way out and now there is somebody to follow it.
+        let message = format!("{} has a new leader, {:?}", proposal.partition, after.leader);
+        return Err(ApiError::new(ErrorReason::NewLeaderElected, message)
+            .with("leader_epoch", after.leader_epoch)
+            .with("partition_epoch", after.partition_epoch));
+    }
+    Ok(state(&after))
+}
+
+fn find(image: &Image, proposal: &PartitionAlteration) -> Result<Arc<Partition>, ApiError> {
+    let id = proposal.partition;
+    if !image.topics.contains_key(&id.topic) {
+        let message = format!("there is no topic with id {}", id.topic);
+        return Err(ApiError::new(ErrorReason::UnknownTopic, message));
+    }
+    image.partitions.get(&id).map(Arc::clone).ok_or_else(|| {
+        ApiError::new(ErrorReason::UnknownPartition, format!("there is no partition {id}"))
+    })
+}
+
+fn check_versions(
+    caller: NodeId,
+    proposal: &PartitionAlteration,
+    partition: &Partition,
+) -> Result<(), ApiError> {
+    let id = proposal.partition;
+    let error = |reason, message| {
+        Err(ApiError::new(reason, message)
+            .with("leader_epoch", partition.leader_epoch)
+            .with("partition_epoch", partition.partition_epoch))
+    };
+    if proposal.leader_epoch > partition.leader_epoch
+        || proposal.partition_epoch > partition.partition_epoch
+    {
+        let message = format!("the caller's epochs of {id} are ahead of this controller's");
+        return error(ErrorReason::NotController, message);
+    }
+    if proposal.leader_epoch < partition.leader_epoch {
+        let message = format!(
+            "leader epoch of {id} is {}, not {}",
+            partition.leader_epoch, proposal.leader_epoch
+        );
+        return error(ErrorReason::FencedLeaderEpoch, message);
+    }
+    if partition.leader != Some(caller) {
+        return error(ErrorReason::InvalidRequest, format!("node {caller} does not lead {id}"));
+    }
+    if proposal.partition_epoch < partition.partition_epoch {
+        let message = format!(
+            "partition epoch of {id} is {}, not {}",
+            partition.partition_epoch, proposal.partition_epoch
+        );
+        return error(ErrorReason::InvalidUpdateVersion, message);
+    }
+    Ok(())
+}
+
+fn check_members(
+    caller: NodeId,
+    proposal: &PartitionAlteration,
+    partition: &Partition,
+) -> Result<(), ApiError> {
+    let members: BTreeSet<NodeId> = proposal.new_isr.iter().map(|&(node, _)| node).collect();
+    let problem = if members.len() != proposal.new_isr.len() {
+        "a node twice".to_owned()
+    } else if !members.contains(&caller) {
+        format!("without its leader {caller}")
+    } else if let Some(node) = members.iter().find(|node| !partition.replicas.contains(node)) {
+        format!("with node {node}, which is no replica")
+    } else {
+        return Ok(());
+    };
+    let message = format!("an ISR of {} {problem}", proposal.partition);
+    Err(ApiError::new(ErrorReason::InvalidRequest, message))
+}
+
+/// A member must be registered, with the epoch under which it caught up, and
+/// active (KIP-841, KIP-903): a process that restarted since may have lost
+/// what it had. The caller itself may be on its way out: it proposes who can
+/// take over from it.
+fn check_eligible(
+    image: &Image,
+    caller: NodeId,
+    proposal: &PartitionAlteration,
+) -> Result<(), ApiError> {
+    for &(node, epoch) in &proposal.new_isr {
+        let problem = match image.brokers.get(&node) {
+            None => "is not registered".to_owned(),
+            Some(broker) if broker.shutting_down && node != caller => "is shutting down".to_owned(),
+            Some(broker) if broker.fenced => "is fenced".to_owned(),
+            Some(broker) if broker.epoch != epoch => {
+                format!("has broker epoch {}, not {epoch}", broker.epoch)
+            }
+            Some(_) => continue,
+        };
+        let message =
+            format!("node {node} cannot be in the ISR of {}: it {problem}", { proposal.partition });
+        return Err(ApiError::new(ErrorReason::IneligibleReplica, message).with("node_id", node));
+    }
+    Ok(())
+}
+
+fn state(partition: &Partition) -> PartitionState {
+    PartitionState {
+        leader: partition.leader,
+        leader_epoch: partition.leader_epoch,
+        partition_epoch: partition.partition_epoch,
+        isr: partition.isr.clone(),
+    }
+}

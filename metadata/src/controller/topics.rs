@@ -1,0 +1,193 @@
+//! Creation and deletion of topics.
+
+use super::draft::Draft;
+use super::placement::{Candidate, place};
+use super::{CreateTopic, PlannedTopic, Reply};
+use crate::image::{Image, Partition, Topic};
+use crate::records::{PartitionCreated, TopicConfig, TopicCreated, TopicDeleted};
+use ottla_proto::v1::ErrorReason;
+use ottla_proto::{ApiError, LeaderEpoch, NodeId, PartitionEpoch, PartitionId};
+
+/// Longest topic name, in bytes. As Kafka's: with a partition number it still
+/// fits into one file name.
+pub const MAX_TOPIC_NAME_BYTES: usize = 249;
+
+/// Names that start so belong to Ottla itself.
+pub const INTERNAL_TOPIC_PREFIX: &str = "__";
+
+/// Most partitions of a topic. They are all created by one entry of the
+/// metadata log, of about 200 bytes a partition.
+pub const MAX_PARTITIONS_PER_TOPIC: u32 = 10_000;
+
+/// Partitions of a topic whose creator does not say how many.
+pub const DEFAULT_PARTITIONS: u32 = 1;
+
+/// Replicas of a topic whose creator does not say how many, as far as there
+/// are nodes.
+pub const DEFAULT_REPLICATION_FACTOR: u32 = 3;
+
+/// Whether a user may give a topic this name.
+///
+/// # Errors
+/// INVALID_TOPIC_NAME, with what is wrong.
+pub fn check_topic_name(name: &str) -> Result<(), ApiError> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let problem = if name.is_empty() {
+        "is empty".to_owned()
+    } else if name.len() > MAX_TOPIC_NAME_BYTES {
+        format!("has {} bytes, more than {MAX_TOPIC_NAME_BYTES}", name.len())
+    } else if name == "." || name == ".." {
+        format!("must not be `{name}`")
+    } else if let Some(c) = name.chars().find(|&c| !legal(c)) {
+        format!("has the character {c:?}; allowed are ASCII letters, digits, `.`, `_` and `-`")
+    } else if name.starts_with(INTERNAL_TOPIC_PREFIX) {
+        format!("starts with `{INTERNAL_TOPIC_PREFIX}`, which is kept for internal topics")
+    } else {
+        return Ok(());
+    };
+    Err(ApiError::new(ErrorReason::InvalidTopicName, format!("the topic name {problem}")))
+}
+
+pub(super) fn create(draft: &mut Draft, request: &CreateTopic) -> Result<Reply, ApiError> {
+    let planned = plan(draft.image(), request)?;
+    if !request.validate_only {
+        write_down(draft, &planned);
+    }
+    Ok(Reply::TopicCreated(planned))
+}
+
+pub(super) fn delete(draft: &mut Draft, name: &str) -> Result<Reply, ApiError> {
+    if name.starts_with(INTERNAL_TOPIC_PREFIX) {
+        let message = format!("`{name}` is an internal topic");
+        return Err(ApiError::new(ErrorReason::InvalidTopicName, message));
+    }
+    let topic_id = *draft.image().topic_ids.get(name).ok_or_else(|| {
+        ApiError::new(ErrorReason::UnknownTopic, format!("there is no topic `{name}`"))
+    })?;
+    draft.push(TopicDeleted { id: topic_id });
+    Ok(Reply::TopicDeleted { topic_id })
+}
+
+/// Checks everything and places the replicas.
+fn plan(image: &Image, request: &CreateTopic) -> Result<PlannedTopic, ApiError> {
+    check_topic_name(&request.name)?;
+    if image.topic_ids.contains_key(&request.name) {
+        let message = format!("topic `{}` exists already", request.name);
+        return Err(ApiError::new(ErrorReason::TopicAlreadyExists, message));
+    }
+    if image.topics.contains_key(&request.topic_id) {
+        let message = format!("the topic id {} is taken", request.topic_id);
+        return Err(ApiError::new(ErrorReason::InvalidRequest, message));
+    }
+    let partitions = partition_count(request.partitions)?;
+    let config = TopicConfig::parse(&request.configs).map_err(|error| {
+        ApiError::new(ErrorReason::InvalidConfig, error.to_string()).with("option", error.option())
+    })?;
+    let candidates = candidates(image);
+    let factor = replication_factor(request.replication_factor, &candidates)?;
+    check_min_isr(&config, factor)?;
+    let assignments = place(&candidates, partitions, factor, request.placement_seed);
+    Ok(PlannedTopic {
+        topic: Topic { id: request.topic_id, name: request.name.clone(), partitions, config },
+        partitions: assignments.into_iter().map(|replicas| first_state(image, replicas)).collect(),
+    })
+}
+
+fn partition_count(asked: u32) -> Result<u32, ApiError> {
+    match asked {
+        0 => Ok(DEFAULT_PARTITIONS),
+        1..=MAX_PARTITIONS_PER_TOPIC => Ok(asked),
+        _ => {
+            let message =
+                format!("a topic has 1 to {MAX_PARTITIONS_PER_TOPIC} partitions, not {asked}");
+            Err(ApiError::new(ErrorReason::InvalidPartitions, message))
+        }
+    }
+}
+
+/// Every registered broker counts, fenced ones too, as in Kafka: a node that is
+/// away for a moment should not stop topics from being created. Somebody has
+/// to be there to lead, though.
+fn replication_factor(asked: u32, candidates: &[Candidate]) -> Result<usize, ApiError> {
+    if !candidates.iter().any(|candidate| candidate.active) {
+        let message = format!(
+            "none of {} registered nodes is active: nobody could lead the topic",
+            candidates.len()
+        );
+        return Err(ApiError::new(ErrorReason::LeaderNotAvailable, message));
+    }
+    let asked = match asked {
+        0 => return Ok(candidates.len().min(DEFAULT_REPLICATION_FACTOR as usize)),
+        asked => usize::try_from(asked).unwrap_or(usize::MAX),
+    };
+    if asked > candidates.len() {
+        let message = format!(
+            "a replication factor of {asked} needs as many nodes, and there are {}",
+            candidates.len()
+        );
+        return Err(ApiError::new(ErrorReason::InvalidReplicationFactor, message)
+            .with("nodes", candidates.len()));
+    }
+    Ok(asked)
+}
+
+/// Only what was asked for is held against the number of replicas: the default
+/// gives way.
+fn check_min_isr(config: &TopicConfig, replication_factor: usize) -> Result<(), ApiError> {
+    match config.options().min_insync_replicas {
+        Some(min) if min as usize > replication_factor => {
+            let message = format!(
+                "min.insync.replicas of {min} can never be reached with {replication_factor} \
+                 replicas"
+            );
+            Err(ApiError::new(ErrorReason::InvalidConfig, message)
+                .with("option", "min.insync.replicas"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn candidates(image: &Image) -> Vec<Candidate> {
+    image
+        .brokers
+        .values()
+        .map(|broker| Candidate {
+            node: broker.node_id,
+            rack: broker.rack.clone(),
+            active: broker.is_active(),
+        })
+        .collect()
+}
+
+/// All active replicas of a new partition are in sync: there is nothing yet to
+/// be behind with.
+fn first_state(image: &Image, replicas: Vec<NodeId>) -> Partition {
+    let isr: Vec<NodeId> = replicas.iter().copied().filter(|&node| image.is_active(node)).collect();
+    Partition {
+        leader: isr.first().copied(),
+        isr,
+        replicas,
+        leader_epoch: LeaderEpoch(0),
+        partition_epoch: PartitionEpoch(0),
+    }
+}
+
+fn write_down(draft: &mut Draft, planned: &PlannedTopic) {
+    let topic = &planned.topic;
+    draft.push(TopicCreated {
+        id: topic.id,
+        name: topic.name.clone(),
+        partitions: topic.partitions,
+        config: topic.config.clone(),
+    });
+    for (index, partition) in (0..topic.partitions).zip(&planned.partitions) {
+        draft.push(PartitionCreated {
+            partition: PartitionId { topic: topic.id, index },
+            replicas: partition.replicas.clone(),
+            isr: partition.isr.clone(),
+            leader: partition.leader,
+            leader_epoch: partition.leader_epoch,
+            partition_epoch: partition.partition_epoch,
+        });
+    }
+}
