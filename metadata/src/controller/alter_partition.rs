@@ -10,7 +10,7 @@ use super::partitions::settle;
 use super::{AlterPartition, PartitionAlteration, PartitionOutcome, PartitionState, Reply};
 use crate::image::{Image, Partition};
 use ottla_proto::v1::ErrorReason;
-use ottla_proto::{ApiError, NodeId};
+use ottla_proto::{ApiError, NodeId, PartitionId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -29,9 +29,10 @@ fn alter_one(
     proposal: &PartitionAlteration,
 ) -> Result<PartitionState, ApiError> {
     let partition = find(draft.image(), proposal)?;
-    check_versions(caller, proposal, &partition)?;
-    check_members(caller, proposal, &partition)?;
-    check_eligible(draft.image(), caller, proposal)?;
+    let name = name(draft.image(), proposal.partition);
+    check_versions(&name, caller, proposal, &partition)?;
+    check_members(&name, caller, proposal, &partition)?;
+    check_eligible(&name, draft.image(), caller, proposal)?;
     let wanted: Vec<NodeId> = proposal.new_isr.iter().map(|&(node, _)| node).collect();
     let Some(change) = settle(draft.image(), proposal.partition, &partition, &wanted) else {
         return Ok(state(&partition));
@@ -41,7 +42,7 @@ fn alter_one(
     let after = find(draft.image(), proposal)?;
     if leader_moved {
         // The leader is on its way out and now there is somebody to follow it.
-        let message = format!("{} has a new leader, {:?}", proposal.partition, after.leader);
+        let message = format!("the ISR of {name} has changed, and its leader with it");
         return Err(ApiError::new(ErrorReason::NewLeaderElected, message)
             .with("leader_epoch", after.leader_epoch)
             .with("partition_epoch", after.partition_epoch));
@@ -56,16 +57,25 @@ fn find(image: &Image, proposal: &PartitionAlteration) -> Result<Arc<Partition>,
         return Err(ApiError::new(ErrorReason::UnknownTopic, message));
     }
     image.partitions.get(&id).map(Arc::clone).ok_or_else(|| {
-        ApiError::new(ErrorReason::UnknownPartition, format!("there is no partition {id}"))
+        let message = format!("there is no partition {}", name(image, id));
+        ApiError::new(ErrorReason::UnknownPartition, message)
     })
 }
 
+/// For people: the topic's name and the partition's index.
+fn name(image: &Image, id: PartitionId) -> String {
+    match image.topics.get(&id.topic) {
+        Some(topic) => format!("{}-{}", topic.name, id.index),
+        None => id.to_string(),
+    }
+}
+
 fn check_versions(
+    name: &str,
     caller: NodeId,
     proposal: &PartitionAlteration,
     partition: &Partition,
 ) -> Result<(), ApiError> {
-    let id = proposal.partition;
     let error = |reason, message| {
         Err(ApiError::new(reason, message)
             .with("leader_epoch", partition.leader_epoch)
@@ -74,22 +84,22 @@ fn check_versions(
     if proposal.leader_epoch > partition.leader_epoch
         || proposal.partition_epoch > partition.partition_epoch
     {
-        let message = format!("the caller's epochs of {id} are ahead of this controller's");
+        let message = format!("the caller's epochs of {name} are ahead of this controller's");
         return error(ErrorReason::NotController, message);
     }
     if proposal.leader_epoch < partition.leader_epoch {
         let message = format!(
-            "leader epoch of {id} is {}, not {}",
+            "leader epoch of {name} is {}, not {}",
             partition.leader_epoch, proposal.leader_epoch
         );
         return error(ErrorReason::FencedLeaderEpoch, message);
     }
     if partition.leader != Some(caller) {
-        return error(ErrorReason::InvalidRequest, format!("node {caller} does not lead {id}"));
+        return error(ErrorReason::InvalidRequest, format!("node {caller} does not lead {name}"));
     }
     if proposal.partition_epoch < partition.partition_epoch {
         let message = format!(
-            "partition epoch of {id} is {}, not {}",
+            "partition epoch of {name} is {}, not {}",
             partition.partition_epoch, proposal.partition_epoch
         );
         return error(ErrorReason::InvalidUpdateVersion, message);
@@ -98,13 +108,14 @@ fn check_versions(
 }
 
 fn check_members(
+    name: &str,
     caller: NodeId,
     proposal: &PartitionAlteration,
     partition: &Partition,
 ) -> Result<(), ApiError> {
     let members: BTreeSet<NodeId> = proposal.new_isr.iter().map(|&(node, _)| node).collect();
     let problem = if members.len() != proposal.new_isr.len() {
-        "a node twice".to_owned()
+        "with a node twice".to_owned()
     } else if !members.contains(&caller) {
         format!("without its leader {caller}")
     } else if let Some(node) = members.iter().find(|node| !partition.replicas.contains(node)) {
@@ -112,7 +123,7 @@ fn check_members(
     } else {
         return Ok(());
     };
-    let message = format!("an ISR of {} {problem}", proposal.partition);
+    let message = format!("an ISR of {name} {problem}");
     Err(ApiError::new(ErrorReason::InvalidRequest, message))
 }
 
@@ -121,6 +132,7 @@ fn check_members(
 /// what it had. The caller itself may be on its way out: it proposes who can
 /// take over from it.
 fn check_eligible(
+    name: &str,
     image: &Image,
     caller: NodeId,
     proposal: &PartitionAlteration,
@@ -135,8 +147,7 @@ fn check_eligible(
             }
             Some(_) => continue,
         };
-        let message =
-            format!("node {node} cannot be in the ISR of {}: it {problem}", { proposal.partition });
+        let message = format!("node {node} cannot be in the ISR of {name}: it {problem}");
         return Err(ApiError::new(ErrorReason::IneligibleReplica, message).with("node_id", node));
     }
     Ok(())

@@ -98,9 +98,12 @@ fn from_fenced(draft: &mut Draft, broker: &Broker, beat: Heartbeat) -> Reply {
         return MAY_STOP;
     }
     // Until it has applied its registration it acts on metadata of the process
-    // before it. A broker that was told to stop comes back as a new one.
+    // before it. A broker that was told to stop, or whose directory was
+    // replaced, comes back as a new one.
     let caught_up = beat.metadata_offset.0 >= broker.epoch.0;
-    if beat.want_fence || !caught_up || broker.shutting_down {
+    let known = draft.image().voter_directories.get(&broker.node_id);
+    let replaced = known.is_some_and(|directory| *directory != broker.directory);
+    if beat.want_fence || !caught_up || broker.shutting_down || replaced {
         return FENCED;
     }
     draft.push(BrokerUnfenced { node_id: broker.node_id, epoch: broker.epoch });

@@ -1,7 +1,7 @@
 //! What must hold after every decision, asserted in release too: a wrong
 //! record would be replayed by every node, for ever. Costs as much as the
 //! decision did: partitions that were touched, and all of them only where a
-//! broker left.
+//! broker came or left.
 
 use crate::image::{Image, Partition};
 use crate::records::MetadataRecord;
@@ -23,8 +23,8 @@ pub(super) fn check(before: &Image, after: &Image, records: &[MetadataRecord]) {
             MetadataRecord::BrokerFenced(r) => check_broker(after, r.node_id),
             MetadataRecord::BrokerShutdownStarted(r) => check_broker(after, r.node_id),
             MetadataRecord::SnapshotEnded(_) => panic!("a snapshot's end is never decided"),
-            MetadataRecord::BrokerUnfenced(_)
-            | MetadataRecord::TopicCreated(_)
+            MetadataRecord::BrokerUnfenced(r) => check_broker(after, r.node_id),
+            MetadataRecord::TopicCreated(_)
             | MetadataRecord::TopicDeleted(_)
             | MetadataRecord::VoterDirectoryRecorded(_) => {}
         }
@@ -49,11 +49,9 @@ fn check_partition(before: &Image, after: &Image, id: PartitionId) {
     }
 }
 
-/// After a broker left: it is nowhere it must not be.
+/// After a broker came or left: it is nowhere it must not be, and nowhere
+/// missing.
 fn check_broker(after: &Image, node: NodeId) {
-    if after.is_active(node) {
-        return;
-    }
     for (&id, partition) in &after.partitions {
         if partition.isr.contains(&node) {
             check_member(after, id, partition, node);
@@ -61,8 +59,8 @@ fn check_broker(after: &Image, node: NodeId) {
     }
 }
 
-/// A member of an ISR is active, or the last one; and a fenced one leads
-/// nothing.
+/// A member of an ISR is active, or the last one; a fenced one leads nothing;
+/// and while one is active, somebody leads.
 fn check_member(after: &Image, id: PartitionId, partition: &Partition, member: NodeId) {
     assert!(
         partition.isr.len() == 1 || after.is_active(member),
@@ -72,5 +70,9 @@ fn check_member(after: &Image, id: PartitionId, partition: &Partition, member: N
         partition.leader != Some(member)
             || after.brokers.get(&member).is_some_and(|broker| !broker.fenced),
         "{id}: node {member} leads and is fenced: {partition:?}"
+    );
+    assert!(
+        partition.leader.is_some() || !after.is_active(member),
+        "{id}: nobody leads, though node {member} could: {partition:?}"
     );
 }

@@ -24,6 +24,9 @@ mod sessions;
 mod topics;
 mod voters;
 
+#[cfg(test)]
+mod tests;
+
 pub use balance::MAX_LEADER_MOVES;
 pub use brokers::{MAX_HOST_BYTES, MAX_RACK_BYTES};
 pub use command::{

@@ -137,8 +137,8 @@ fn check_min_isr(config: &TopicConfig, replication_factor: usize) -> Result<(), 
     match config.options().min_insync_replicas {
         Some(min) if min as usize > replication_factor => {
             let message = format!(
-                "min.insync.replicas of {min} can never be reached with {replication_factor} \
-                 replicas"
+                "min.insync.replicas of {min} can never be reached with a replication factor of \
+                 {replication_factor}"
             );
             Err(ApiError::new(ErrorReason::InvalidConfig, message)
                 .with("option", "min.insync.replicas"))

@@ -1,6 +1,11 @@
 //! Which directory a voter of the quorum keeps its log in.
+//!
+//! A directory that is replaced takes the broker's partitions with it: the
+//! broker is fenced with the same decision. Left in an ISR until it registers
+//! again, it could become the last member meanwhile, and be elected blank.
 
 use super::Reply;
+use super::brokers::fence;
 use super::draft::Draft;
 use crate::image::Image;
 use crate::records::VoterDirectoryRecorded;
@@ -24,11 +29,21 @@ pub(super) fn record_directory(
             );
             return Err(ApiError::new(ErrorReason::BlankDiskOfKnownVoter, message));
         }
-        Some(_) => check_replaceable(draft.image(), node_id)?,
+        Some(_) => {
+            check_replaceable(draft.image(), node_id)?;
+            fence_blank(draft, node_id);
+        }
         None => {}
     }
     draft.push(VoterDirectoryRecorded { node_id, directory });
     Ok(Reply::Done)
+}
+
+fn fence_blank(draft: &mut Draft, node_id: NodeId) {
+    let broker = draft.image().brokers.get(&node_id).filter(|broker| !broker.fenced);
+    if let Some(epoch) = broker.map(|broker| broker.epoch) {
+        fence(draft, node_id, epoch);
+    }
 }
 
 /// A node that is the last in-sync replica of a partition cannot come back

@@ -7,6 +7,8 @@
 mod delta;
 mod replay;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
 pub use delta::{Change, Delta};
 pub use replay::ReplayError;

@@ -17,6 +17,11 @@ mod snapshot;
 mod topic;
 mod voter;
 
+#[cfg(test)]
+pub(crate) mod arbitrary;
+#[cfg(test)]
+mod tests;
+
 pub use broker::{BrokerFenced, BrokerRegistered, BrokerShutdownStarted, BrokerUnfenced};
 pub use config::{
     ConfigError, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_MIN_INSYNC_REPLICAS, DEFAULT_SEGMENT_BYTES,

@@ -1,0 +1,27 @@
+//! Stories with known endings (`scripts`), and any story at all (`property`).
+
+mod placement;
+mod property;
+mod script;
+
+macro_rules! stories {
+    ($($name:ident),* $(,)?) => {
+        $(#[test]
+        fn $name() {
+            let file = concat!(stringify!($name), ".txt");
+            script::run(file, include_str!(concat!("../scripts/", stringify!($name), ".txt")));
+        })*
+    };
+}
+
+stories!(
+    registration,
+    heartbeat,
+    controlled_shutdown,
+    fencing,
+    alter_partition,
+    topics,
+    voters,
+    balance,
+    controller_change,
+);

@@ -1,0 +1,368 @@
+//! Runs the stories of `controller/scripts`: lines with `>` are what happens,
+//! the lines below are the records and the answer that must come of it.
+//!
+//! `NAME=VALUE` arguments that are left out mean the ordinary thing: the
+//! current epoch, all metadata applied, the first directory.
+
+use crate::controller::{
+    AlterPartition, Command, Controller, ControllerOptions, CreateTopic, Heartbeat,
+    PartitionAlteration, PartitionState, RegisterBroker, Reply,
+};
+use crate::image::Image;
+use crate::records::{MetadataRecord, PartitionCreated, TopicConfig, TopicCreated};
+use ottla_proto::{
+    ApiError, BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, MetadataOffset, NodeId,
+    PartitionEpoch, PartitionId, TopicId, reason_name,
+};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use uuid::Uuid;
+
+pub(super) const CLUSTER: &str = "ottla-test";
+pub(super) const SESSION_MS: u64 = 1000;
+
+pub(super) fn options() -> ControllerOptions {
+    ControllerOptions { cluster_id: CLUSTER.to_owned(), session_timeout_ms: SESSION_MS }
+}
+
+/// Runs a script and checks its expected output.
+///
+/// # Panics
+/// With the whole actual script, if anything differs.
+pub(super) fn run(name: &str, script: &str) {
+    let mut stage = Stage::new();
+    let mut actual = String::new();
+    for line in script.lines() {
+        if line.starts_with('#') || line.is_empty() {
+            writeln!(actual, "{line}").expect("into memory");
+        } else if let Some(step) = line.strip_prefix("> ") {
+            writeln!(actual, "{line}").expect("into memory");
+            stage.step(step, &mut actual);
+        }
+    }
+    assert!(actual == script, "{name} went differently:\n-----\n{actual}-----");
+}
+
+struct Stage {
+    image: Image,
+    controller: Controller,
+    now_ms: u64,
+    topics_made: u128,
+}
+
+/// One step: its words, and its `name=value` arguments.
+struct Step<'a> {
+    words: Vec<&'a str>,
+    named: BTreeMap<&'a str, &'a str>,
+}
+
+impl<'a> Step<'a> {
+    fn parse(line: &'a str) -> Self {
+        let (named, words): (Vec<_>, Vec<_>) =
+            line.split_whitespace().partition(|word| word.contains('='));
+        let named = named.iter().filter_map(|word| word.split_once('=')).collect();
+        Self { words, named }
+    }
+
+    fn word(&self, index: usize) -> &'a str {
+        self.words.get(index).unwrap_or_else(|| panic!("{:?} is too short", self.words))
+    }
+
+    fn node(&self) -> NodeId {
+        NodeId(self.word(1).parse().expect("a node"))
+    }
+
+    fn has(&self, word: &str) -> bool {
+        self.words.contains(&word)
+    }
+
+    fn number<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
+        let value = self.named.get(name)?;
+        Some(value.parse().unwrap_or_else(|_| panic!("{name}={value}")))
+    }
+
+    fn nodes(&self, name: &str) -> Option<Vec<NodeId>> {
+        let list = self.named.get(name)?;
+        Some(list.split(',').map(|n| NodeId(n.parse().expect("a node"))).collect())
+    }
+}
+
+impl Stage {
+    fn new() -> Self {
+        let image = Image::default();
+        let controller = Controller::activate(options(), &image, 0);
+        Self { image, controller, now_ms: 0, topics_made: 0 }
+    }
+
+    fn step(&mut self, line: &str, out: &mut String) {
+        let step = Step::parse(line);
+        match step.word(0) {
+            // Nodes that have registered and are unfenced.
+            "cluster" => {
+                for node in step.word(1).split(',') {
+                    let quiet = &mut String::new();
+                    self.step(&format!("register {node}"), quiet);
+                    self.step(&format!("beat {node}"), quiet);
+                }
+            }
+            "given" => self.given(&step),
+            "wait" => self.now_ms += step.word(1).parse::<u64>().expect("milliseconds"),
+            "new-controller" => {
+                self.controller = Controller::activate(options(), &self.image, self.now_ms);
+            }
+            "show" => self.show(&step, out),
+            "tick" => {
+                let commands = self.controller.tick(self.now_ms);
+                self.decide(commands, out);
+            }
+            _ => {
+                let command = self.command(&step);
+                self.decide(vec![command], out);
+            }
+        }
+    }
+
+    /// A topic of one partition in this state, as if it had come to be so.
+    fn given(&mut self, step: &Step<'_>) {
+        let name = step.word(1).to_owned();
+        let id = self.new_topic_id();
+        let replicas = step.nodes("replicas").expect("replicas");
+        let leader = match step.named.get("leader") {
+            Some(&"none") => None,
+            _ => step.number("leader").map(NodeId).or(replicas.first().copied()),
+        };
+        let partition = PartitionCreated {
+            partition: PartitionId { topic: id, index: 0 },
+            isr: step.nodes("isr").unwrap_or_else(|| replicas.clone()),
+            leader,
+            replicas,
+            leader_epoch: LeaderEpoch(step.number("leader-epoch").unwrap_or(0)),
+            partition_epoch: PartitionEpoch(step.number("partition-epoch").unwrap_or(0)),
+        };
+        let topic = TopicCreated { id, name, partitions: 1, config: TopicConfig::default() };
+        for record in [MetadataRecord::from(topic), partition.into()] {
+            self.image.replay(&record).expect("a state that can be");
+        }
+    }
+
+    fn new_topic_id(&mut self) -> TopicId {
+        self.topics_made += 1;
+        TopicId(Uuid::from_u128(self.topics_made))
+    }
+
+    fn decide(&mut self, commands: Vec<Command>, out: &mut String) {
+        let batch = self.controller.decide_batch(&self.image, commands, self.now_ms);
+        for record in &batch.records {
+            let line = self.describe(record);
+            self.image.replay(record).expect("a decided record");
+            writeln!(out, "{line}").expect("into memory");
+        }
+        assert_eq!(self.image, batch.image);
+        assert_eq!(Image::from_records(&self.image.to_records()).as_ref(), Ok(&self.image));
+        for reply in &batch.replies {
+            let line = self.answer(reply);
+            writeln!(out, "= {line}").expect("into memory");
+        }
+    }
+
+    fn epoch_of(&self, node: NodeId) -> BrokerEpoch {
+        self.image.brokers.get(&node).map_or(BrokerEpoch(0), |broker| broker.epoch)
+    }
+
+    fn command(&mut self, step: &Step<'_>) -> Command {
+        let epoch = |node| step.number("epoch").map_or_else(|| self.epoch_of(node), BrokerEpoch);
+        match step.word(0) {
+            "register" => Command::RegisterBroker(register(step)),
+            "beat" => Command::Heartbeat(Heartbeat {
+                node_id: step.node(),
+                broker_epoch: epoch(step.node()),
+                metadata_offset: step.number("at").map_or(self.image.offset, MetadataOffset),
+                want_fence: step.has("fence"),
+                want_shutdown: step.has("shutdown"),
+            }),
+            "gone" => {
+                Command::BrokerGone { node_id: step.node(), broker_epoch: epoch(step.node()) }
+            }
+            "create" => Command::CreateTopic(self.create(step)),
+            "delete" => Command::DeleteTopic { name: step.word(1).to_owned() },
+            "alter" => Command::AlterPartition(AlterPartition {
+                node_id: step.node(),
+                broker_epoch: epoch(step.node()),
+                partitions: vec![self.alteration(step)],
+            }),
+            "voter" => Command::RecordVoterDirectory {
+                node_id: step.node(),
+                directory: directory(step),
+                replace: step.has("replace"),
+            },
+            "balance" => Command::BalanceLeaders,
+            other => panic!("there is no step `{other}`"),
+        }
+    }
+
+    fn create(&mut self, step: &Step<'_>) -> CreateTopic {
+        let known = ["partitions", "rf", "seed"];
+        let configs = step.named.iter().filter(|(name, _)| !known.contains(name));
+        CreateTopic {
+            name: step.words.get(1).map_or(String::new(), |name| (*name).replace('%', " ")),
+            topic_id: self.new_topic_id(),
+            partitions: step.number("partitions").unwrap_or(0),
+            replication_factor: step.number("rf").unwrap_or(0),
+            configs: configs.map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            validate_only: step.has("validate-only"),
+            placement_seed: step.number("seed").unwrap_or(0),
+        }
+    }
+
+    fn alteration(&self, step: &Step<'_>) -> PartitionAlteration {
+        let (name, index) = step.word(2).rsplit_once('-').expect("topic-index");
+        let unknown = TopicId(Uuid::from_u128(u128::MAX));
+        let topic = self.image.topic_by_name(name).map_or(unknown, |topic| topic.id);
+        let index = index.parse().expect("an index");
+        let now = self.image.partition(topic, index);
+        let member = |text: &str| match text.split_once('@') {
+            Some((node, epoch)) => {
+                (NodeId(node.parse().unwrap()), BrokerEpoch(epoch.parse().unwrap()))
+            }
+            None => {
+                let node = NodeId(text.parse().expect("a node"));
+                (node, self.epoch_of(node))
+            }
+        };
+        let leader_epoch = step.number("leader-epoch").map(LeaderEpoch);
+        let partition_epoch = step.number("partition-epoch").map(PartitionEpoch);
+        PartitionAlteration {
+            partition: PartitionId { topic, index },
+            leader_epoch: leader_epoch.or(now.map(|p| p.leader_epoch)).unwrap_or_default(),
+            partition_epoch: partition_epoch.or(now.map(|p| p.partition_epoch)).unwrap_or_default(),
+            new_isr: step.named["isr"].split(',').filter(|m| !m.is_empty()).map(member).collect(),
+        }
+    }
+
+    fn name_of(&self, id: PartitionId) -> String {
+        match self.image.topics.get(&id.topic) {
+            Some(topic) => format!("{}-{}", topic.name, id.index),
+            None => format!("?-{}", id.index),
+        }
+    }
+
+    fn describe(&self, record: &MetadataRecord) -> String {
+        match record {
+            MetadataRecord::BrokerRegistered(r) => {
+                let flags = if r.fenced { ", fenced" } else { "" };
+                format!("node {} registered with epoch {}{flags}", r.node_id, r.epoch)
+            }
+            MetadataRecord::BrokerFenced(r) => format!("node {} fenced", r.node_id),
+            MetadataRecord::BrokerUnfenced(r) => format!("node {} unfenced", r.node_id),
+            MetadataRecord::BrokerShutdownStarted(r) => {
+                format!("node {} shutting down", r.node_id)
+            }
+            MetadataRecord::TopicCreated(r) => {
+                format!("topic {} {:?}", r.name, r.config.set_options())
+            }
+            MetadataRecord::TopicDeleted(r) => {
+                format!("topic {} deleted", self.image.topics[&r.id].name)
+            }
+            MetadataRecord::PartitionCreated(r) => format!(
+                "partition {} replicas {} isr {} leader {}",
+                r.partition.index,
+                list(&r.replicas),
+                list(&r.isr),
+                leader(r.leader)
+            ),
+            MetadataRecord::PartitionChanged(r) => {
+                let mut line = self.name_of(r.partition);
+                if let Some(isr) = &r.isr {
+                    write!(line, " isr {}", list(isr)).expect("into memory");
+                }
+                if let Some(new) = r.leader {
+                    write!(line, " leader {}", leader(new.into())).expect("into memory");
+                }
+                line + &format!(" (epochs {}/{})", r.leader_epoch, r.partition_epoch)
+            }
+            MetadataRecord::VoterDirectoryRecorded(r) => {
+                format!("voter {} directory {}", r.node_id, r.directory.0.as_u128())
+            }
+            MetadataRecord::SnapshotEnded(r) => format!("snapshot of {}", r.offset),
+        }
+    }
+
+    fn answer(&self, reply: &Result<Reply, ApiError>) -> String {
+        match reply {
+            Err(error) => failure(error),
+            Ok(Reply::Done) => "done".to_owned(),
+            Ok(Reply::Registered { broker_epoch, clean_restart }) => {
+                format!("epoch {broker_epoch}{}", if *clean_restart { ", clean" } else { "" })
+            }
+            Ok(Reply::Heartbeat { fenced, should_shutdown }) => {
+                let state = if *fenced { "fenced" } else { "unfenced" };
+                format!("{state}{}", if *should_shutdown { ", may stop" } else { "" })
+            }
+            Ok(Reply::TopicCreated(planned)) => {
+                format!("{} partitions planned", planned.partitions.len())
+            }
+            Ok(Reply::TopicDeleted { .. }) => "deleted".to_owned(),
+            Ok(Reply::Balanced { moved }) => format!("{moved} moved"),
+            Ok(Reply::Altered(outcomes)) => outcomes
+                .iter()
+                .map(|outcome| outcome.result.as_ref().map_or_else(failure, describe_state))
+                .collect::<Vec<_>>()
+                .join("; "),
+        }
+    }
+
+    fn show(&self, step: &Step<'_>, out: &mut String) {
+        let (name, index) = step.word(1).rsplit_once('-').expect("topic-index");
+        let topic = self.image.topic_by_name(name).expect("a topic").id;
+        let index = index.parse().expect("an index");
+        let p = self.image.partition(topic, index).expect("a partition");
+        writeln!(
+            out,
+            "replicas {} isr {} leader {}",
+            list(&p.replicas),
+            list(&p.isr),
+            leader(p.leader)
+        )
+        .expect("into memory");
+    }
+}
+
+fn register(step: &Step<'_>) -> RegisterBroker {
+    RegisterBroker {
+        cluster_id: (*step.named.get("cluster").unwrap_or(&CLUSTER)).to_owned(),
+        node_id: step.node(),
+        incarnation: IncarnationId(Uuid::from_u128(step.number("process").unwrap_or(1))),
+        directory: directory(step),
+        host: (*step.named.get("host").unwrap_or(&"localhost")).to_owned(),
+        port: step.number("port").unwrap_or(7401),
+        rack: step.named.get("rack").map(|rack| (*rack).to_owned()),
+        previous_broker_epoch: step.number("previous").map(BrokerEpoch),
+        previous_stream_open: step.has("stream-open"),
+    }
+}
+
+fn directory(step: &Step<'_>) -> DirectoryId {
+    DirectoryId(Uuid::from_u128(step.number("directory").unwrap_or(1)))
+}
+
+fn list(nodes: &[NodeId]) -> String {
+    nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn leader(node: Option<NodeId>) -> String {
+    node.map_or("none".to_owned(), |node| node.to_string())
+}
+
+fn failure(error: &ApiError) -> String {
+    format!("{}: {}", reason_name(error.reason), error.message)
+}
+
+fn describe_state(state: &PartitionState) -> String {
+    format!(
+        "isr {} leader {} (epochs {}/{})",
+        list(&state.isr),
+        leader(state.leader),
+        state.leader_epoch,
+        state.partition_epoch
+    )
+}

@@ -1,0 +1,184 @@
+use super::*;
+use crate::records::{
+    BrokerFenced, BrokerRegistered, BrokerShutdownStarted, BrokerUnfenced, Leadership,
+    MetadataRecord, PartitionChanged, PartitionCreated, SnapshotEnded, TopicCreated, TopicDeleted,
+    VoterDirectoryRecorded,
+};
+use proptest::prelude::*;
+use uuid::Uuid;
+
+const ORDERS: TopicId = TopicId(Uuid::from_u128(1));
+const OTHER: TopicId = TopicId(Uuid::from_u128(2));
+
+fn nodes(ids: &[u64]) -> Vec<NodeId> {
+    ids.iter().copied().map(NodeId).collect()
+}
+
+fn broker(node: u64, incarnation: u128, epoch: u64) -> BrokerRegistered {
+    BrokerRegistered {
+        node_id: NodeId(node),
+        epoch: BrokerEpoch(epoch),
+        incarnation: IncarnationId(Uuid::from_u128(incarnation)),
+        directory: DirectoryId(Uuid::from_u128(9)),
+        host: "localhost".to_owned(),
+        port: 7401,
+        rack: None,
+        fenced: true,
+        shutting_down: false,
+    }
+}
+
+fn topic(id: TopicId, name: &str, partitions: u32) -> TopicCreated {
+    TopicCreated { id, name: name.to_owned(), partitions, config: TopicConfig::default() }
+}
+
+fn partition(topic: TopicId, index: u32) -> PartitionCreated {
+    PartitionCreated {
+        partition: PartitionId { topic, index },
+        replicas: nodes(&[1, 2, 3]),
+        isr: nodes(&[1, 2, 3]),
+        leader: Some(NodeId(1)),
+        leader_epoch: LeaderEpoch(0),
+        partition_epoch: PartitionEpoch(0),
+    }
+}
+
+fn change(index: u32) -> PartitionChanged {
+    PartitionChanged {
+        partition: PartitionId { topic: ORDERS, index },
+        isr: Some(nodes(&[2, 3])),
+        leader: Some(Leadership::Node(NodeId(2))),
+        leader_epoch: LeaderEpoch(1),
+        partition_epoch: PartitionEpoch(1),
+    }
+}
+
+/// Node 1 registered and fenced; `orders` with partition 0 of 2.
+fn start() -> Image {
+    Image::from_records(&[
+        broker(1, 1, 1).into(),
+        topic(ORDERS, "orders", 2).into(),
+        partition(ORDERS, 0).into(),
+    ])
+    .expect("makes sense")
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_and_changes_nothing() {
+    let node_id = NodeId(1);
+    let epoch = BrokerEpoch(1);
+    let stale = BrokerEpoch(0);
+    let nonsense: Vec<(&str, MetadataRecord)> = vec![
+        ("unknown broker", BrokerFenced { node_id: NodeId(9), epoch }.into()),
+        ("epoch", BrokerUnfenced { node_id, epoch: stale }.into()),
+        ("already fenced", BrokerFenced { node_id, epoch }.into()),
+        ("registered with epoch 1", broker(1, 2, 1).into()),
+        ("registered with epoch 2", broker(1, 1, 2).into()),
+        ("id", topic(ORDERS, "again", 1).into()),
+        ("name `orders`", topic(OTHER, "orders", 1).into()),
+        ("no partitions", topic(OTHER, "other", 0).into()),
+        ("unknown topic", TopicDeleted { id: OTHER }.into()),
+        ("unknown topic", partition(OTHER, 0).into()),
+        ("has 2 partitions", partition(ORDERS, 2).into()),
+        ("exists already", partition(ORDERS, 0).into()),
+        ("an empty ISR", PartitionCreated { isr: vec![], ..partition(ORDERS, 1) }.into()),
+        (
+            "outside the replicas",
+            PartitionCreated { isr: nodes(&[1, 4]), ..partition(ORDERS, 1) }.into(),
+        ),
+        ("leader 1 outside", PartitionCreated { isr: nodes(&[2]), ..partition(ORDERS, 1) }.into()),
+        (
+            "a node twice in the ISR",
+            PartitionCreated { isr: nodes(&[1, 1]), ..partition(ORDERS, 1) }.into(),
+        ),
+        (
+            "a node twice in the replicas",
+            PartitionCreated { replicas: nodes(&[1, 1]), ..partition(ORDERS, 1) }.into(),
+        ),
+        ("unknown partition", change(1).into()),
+        ("epoch", PartitionChanged { partition_epoch: PartitionEpoch(2), ..change(0) }.into()),
+        ("epoch", PartitionChanged { leader_epoch: LeaderEpoch(0), ..change(0) }.into()),
+        ("epoch", PartitionChanged { leader: None, ..change(0) }.into()),
+        ("leader 2 outside", PartitionChanged { isr: Some(nodes(&[3])), ..change(0) }.into()),
+        ("more records", SnapshotEnded { offset: MetadataOffset(2) }.into()),
+    ];
+    for (expected, record) in nonsense {
+        let mut image = start();
+        let error = image.replay(&record).expect_err("must be refused");
+        assert!(error.problem.contains(expected), "{record:?}: {error}");
+        assert_eq!(image, start(), "{record:?}");
+    }
+}
+
+#[test]
+fn a_name_can_be_used_again_under_a_new_id() {
+    let mut image = start();
+    let before = image.clone();
+    image.replay(&TopicDeleted { id: ORDERS }.into()).expect("exists");
+    assert_eq!(image.partitions_of(ORDERS).count(), 0);
+    assert!(image.topic_by_name("orders").is_none());
+    image.replay(&topic(OTHER, "orders", 1).into()).expect("the name is free");
+    image.replay(&partition(OTHER, 0).into()).expect("its first partition");
+    assert_eq!(image.topic_by_name("orders").map(|topic| topic.id), Some(OTHER));
+
+    let delta = Delta::between(&before, &image);
+    let topics: Vec<_> =
+        delta.topics.iter().map(|c| (c.key, c.before.is_some(), c.after.is_some())).collect();
+    assert_eq!(topics, [(ORDERS, true, false), (OTHER, false, true)]);
+    let partitions: Vec<_> =
+        delta.partitions.iter().map(|c| (c.key.topic, c.after.is_some())).collect();
+    assert_eq!(partitions, [(ORDERS, false), (OTHER, true)]);
+    assert!(delta.brokers.is_empty());
+}
+
+#[test]
+fn a_change_shows_before_and_after_and_what_came_to_nothing_does_not_show() {
+    let before = start();
+    let mut after = before.clone();
+    let (node_id, epoch) = (NodeId(1), BrokerEpoch(1));
+    after.replay(&BrokerUnfenced { node_id, epoch }.into()).expect("is fenced");
+    after.replay(&change(0).into()).expect("next epochs");
+    after.replay(&BrokerFenced { node_id, epoch }.into()).expect("is unfenced");
+    let delta = Delta::between(&before, &after);
+    assert!(delta.brokers.is_empty());
+    let [change] = &delta.partitions[..] else { panic!("{delta:?}") };
+    assert_eq!(change.before.as_ref().and_then(|p| p.leader), Some(NodeId(1)));
+    assert_eq!(change.after.as_ref().and_then(|p| p.leader), Some(NodeId(2)));
+    assert!(!delta.is_empty());
+    assert!(Delta::between(&after, &after).is_empty());
+}
+
+#[test]
+fn a_snapshot_keeps_every_field_and_the_offset() {
+    let mut image = start();
+    let (node_id, epoch) = (NodeId(1), BrokerEpoch(1));
+    let directory = DirectoryId(Uuid::from_u128(5));
+    for record in [
+        BrokerUnfenced { node_id, epoch }.into(),
+        BrokerShutdownStarted { node_id, epoch }.into(),
+        change(0).into(),
+        VoterDirectoryRecorded { node_id, directory }.into(),
+    ] {
+        image.replay(&record).expect("makes sense");
+        assert_eq!(Image::from_records(&image.to_records()).as_ref(), Ok(&image));
+    }
+    assert_eq!(image.offset, MetadataOffset(7));
+}
+
+#[test]
+fn the_least_in_sync_replicas_are_bounded_by_the_replicas() {
+    let image = start();
+    assert_eq!(image.effective_min_isr(PartitionId { topic: ORDERS, index: 0 }), Some(2));
+    assert_eq!(image.effective_min_isr(PartitionId { topic: ORDERS, index: 1 }), None);
+}
+
+proptest! {
+    #[test]
+    fn no_record_makes_replay_panic(record in crate::records::arbitrary::record()) {
+        let mut image = start();
+        let before = image.clone();
+        if image.replay(&record).is_err() {
+            prop_assert_eq!(image, before);
+        }
+    }
+}
