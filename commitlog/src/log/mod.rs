@@ -1,0 +1,269 @@
+//! The log of one partition.
+//!
+//! Locks, always taken in this order:
+//! - `writer`: one change of the log at a time (append, truncate, …);
+//! - `gate`: one fdatasync at a time, and no truncation meanwhile. Serialised
+//!   because Linux reports a failed write-back once per open file: of two
+//!   concurrent syncs one could succeed for bytes that the other saw lost;
+//! - `state`: what readers see. Held for moments, never during I/O.
+
+mod append;
+mod epochs;
+mod index;
+mod open;
+mod read;
+mod recovery;
+mod segment;
+mod sync;
+mod truncate;
+mod verify;
+mod walk;
+
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod tests;
+
+pub use append::MAX_APPEND_BYTES;
+pub use recovery::Recovery;
+pub use verify::{MAX_PROBLEMS, Problem, Verification};
+
+use crate::LogError;
+use crate::checkpoint::{write_atomically, write_plain_atomically};
+use crate::vfs::Vfs;
+use epochs::Epochs;
+use ottla_proto::{LeaderEpoch, Offset};
+use parking_lot::{Mutex, RwLock};
+use segment::Segment;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Largest log end offset: leaves room below 2^63 for one more batch, so that
+/// sums of offsets need no checks.
+pub const MAX_OFFSET: Offset = i64::MAX as u64 - (1 << 32);
+
+/// Largest segment, in bytes: positions in it are 31-bit, as in Kafka.
+const MAX_SEGMENT_BYTES: u64 = i32::MAX as u64;
+
+const EPOCHS_FILE: &str = "leader-epoch-checkpoint";
+const START_FILE: &str = "log-start-offset-checkpoint";
+
+/// How a log lays out its files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// A segment that would grow beyond this many bytes is finished and the
+    /// next one begun. At most 2^31 - 1; a larger figure means that.
+    pub segment_bytes: u64,
+    /// Bytes of log for one index entry.
+    pub index_interval_bytes: u32,
+    /// Index entries per segment; a segment whose index is full is finished.
+    pub max_index_entries: u32,
+}
+
+impl Default for LogConfig {
+    /// Kafka's figures: 1 GiB, 4 KiB, and 10 MiB of index.
+    fn default() -> Self {
+        Self {
+            segment_bytes: 1 << 30,
+            index_interval_bytes: 4096,
+            max_index_entries: 10 * 1024 * 1024 / 8,
+        }
+    }
+}
+
+/// How the log was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// All of it was synced and nothing written since: nothing is scanned.
+    Clean,
+    /// Anything may have happened: the tail is checked and cut where it is bad.
+    Recover,
+}
+
+/// The extent of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Log start offset: the first that can be read.
+    pub start: Offset,
+    /// Log end offset: that of the next record.
+    pub end: Offset,
+    /// Everything below is on stable storage.
+    pub synced: Offset,
+}
+
+/// What an append did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Offset of the first record.
+    pub first_offset: Offset,
+    /// The log end offset after it.
+    pub end_offset: Offset,
+    /// Base offset of each batch.
+    pub base_offsets: Vec<Offset>,
+}
+
+/// Where a leader epoch ends in this log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochEnd {
+    /// The largest epoch known here that is not above the one asked for.
+    pub epoch: LeaderEpoch,
+    /// Start of the next known epoch, or the log end offset.
+    pub end_offset: Offset,
+}
+
+/// The log of one partition. All methods take `&self` and may block on the
+/// disk; share it between threads by `Arc`.
+pub struct Log {
+    vfs: Arc<dyn Vfs>,
+    dir: PathBuf,
+    config: LogConfig,
+    writer: Mutex<Writer>,
+    gate: Mutex<()>,
+    state: RwLock<State>,
+}
+
+/// What only the one who changes the log needs to know.
+struct Writer {
+    /// The checkpoint of epochs may not say what the state says: write it
+    /// before the next change.
+    epochs_stale: bool,
+}
+
+/// What readers see.
+struct State {
+    /// In order of offset, never empty. The last one is being written.
+    slots: Vec<Slot>,
+    start: Offset,
+    end: Offset,
+    synced: Offset,
+    epochs: Epochs,
+    /// Counts truncations and resets: bytes read without the lock are good only
+    /// if none came between.
+    generation: u64,
+    /// The first error of a write or sync.
+    offline: Option<String>,
+}
+
+#[derive(Clone)]
+struct Slot {
+    segment: Arc<Segment>,
+    /// Bytes that may be read.
+    size: u64,
+}
+
+impl State {
+    /// Index of the slot that holds `offset`, or would.
+    fn slot_of(&self, offset: Offset) -> usize {
+        self.slots.partition_point(|slot| slot.segment.base <= offset).saturating_sub(1)
+    }
+
+    fn active(&self) -> &Slot {
+        self.slots.last().expect("a log has at least one segment")
+    }
+
+    fn check_online(&self) -> Result<(), LogError> {
+        match &self.offline {
+            None => Ok(()),
+            Some(reason) => Err(LogError::Offline { reason: reason.clone() }),
+        }
+    }
+}
+
+impl Log {
+    /// Log start, log end and synced offset, at one moment.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
+        let state = self.state.read();
+        Bounds { start: state.start, end: state.end, synced: state.synced }
+    }
+
+    /// The largest epoch known: of the last record, or begun since.
+    #[must_use]
+    pub fn last_epoch(&self) -> Option<LeaderEpoch> {
+        self.state.read().epochs.last()
+    }
+
+    /// Where `epoch` starts in this log, if it is known.
+    #[must_use]
+    pub fn epoch_start(&self, epoch: LeaderEpoch) -> Option<Offset> {
+        self.state.read().epochs.start_of(epoch)
+    }
+
+    /// Where `epoch`, or the largest known below it, ends. `None` if every
+    /// known epoch is above. (KIP-101, KIP-279)
+    #[must_use]
+    pub fn end_of_epoch(&self, epoch: LeaderEpoch) -> Option<EpochEnd> {
+        let state = self.state.read();
+        let (epoch, end) = state.epochs.end_of(epoch)?;
+        Some(EpochEnd { epoch, end_offset: end.unwrap_or(state.end) })
+    }
+
+    /// Why the log refuses changes, if it does.
+    #[must_use]
+    pub fn offline_reason(&self) -> Option<String> {
+        self.state.read().offline.clone()
+    }
+
+    /// Bytes in the log's segments.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.state.read().slots.iter().map(|slot| slot.size).sum()
+    }
+
+    /// The directory the log lives in.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Takes the log offline for a failed write or sync; hands the error on.
+    fn offline(&self, error: LogError) -> LogError {
+        let mut state = self.state.write();
+        if state.offline.is_none() {
+            tracing::error!(dir = %self.dir.display(), %error, "log goes offline");
+            state.offline = Some(error.to_string());
+        }
+        error
+    }
+
+    /// A full disk leaves the log as it was; any other error takes it offline.
+    fn offline_unless_full(&self, error: LogError) -> LogError {
+        if matches!(error, LogError::DiskFull { .. }) { error } else { self.offline(error) }
+    }
+
+    /// Durably writes the checkpoint of epochs.
+    fn write_epochs(&self, writer: &mut Writer, epochs: &Epochs) -> Result<(), LogError> {
+        let path = self.dir.join(EPOCHS_FILE);
+        writer.epochs_stale = true;
+        write_plain_atomically(&*self.vfs, &path, epochs.encode().as_bytes())
+            .map_err(|error| self.offline_unless_full(LogError::io("write", &path, error)))?;
+        writer.epochs_stale = false;
+        Ok(())
+    }
+
+    /// Durably writes the log start offset.
+    fn write_start(&self, start: Offset) -> Result<(), LogError> {
+        let path = self.dir.join(START_FILE);
+        write_atomically(&*self.vfs, &path, start.to_string().as_bytes())
+            .map_err(|error| self.offline_unless_full(LogError::io("write", &path, error)))
+    }
+
+    fn sync_dir(&self) -> Result<(), LogError> {
+        self.vfs
+            .sync_dir(&self.dir)
+            .map_err(|error| self.offline(LogError::io("sync", &self.dir, error)))
+    }
+}
+
+impl Drop for Log {
+    /// Writes out index entries, so that the next start need not walk for them.
+    fn drop(&mut self) {
+        let state = self.state.get_mut();
+        let segment = &state.active().segment;
+        if state.offline.is_none()
+            && let Err(error) = segment.index.lock().flush(&*self.vfs)
+        {
+            tracing::debug!(path = %segment.path.display(), %error, "index not written");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Opening a log: finding its segments, and the state of its end.
+
+use super::epochs::Epochs;
+use super::recovery::{Recovery, recover};
+use super::segment::{Segment, base_of, index_path, log_path};
+use super::walk::HEADERS_CHUNK_BYTES;
+use super::{EPOCHS_FILE, Log, LogConfig, OpenMode, START_FILE, Slot, State, Writer};
+use crate::LogError;
+use crate::checkpoint::{self, CheckpointError, write_plain_atomically};
+use crate::vfs::{Vfs, create_dir_durably};
+use ottla_proto::{LeaderEpoch, Offset};
+use parking_lot::{Mutex, RwLock};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Segments on disk and what is known of them while a log is opened.
+pub(super) struct Opening<'a> {
+    pub(super) vfs: &'a dyn Vfs,
+    pub(super) dir: &'a Path,
+    pub(super) config: LogConfig,
+    pub(super) start: Offset,
+    pub(super) slots: Vec<Slot>,
+    pub(super) recovery: Recovery,
+}
+
+/// What the end of the log turned out to be.
+pub(super) struct Tail {
+    pub(super) end: Offset,
+    /// Epochs of the batches that were looked at, and where that began; `None`
+    /// if only the last batch was.
+    pub(super) seen: Option<(Epochs, Offset)>,
+    pub(super) last_epoch: Option<LeaderEpoch>,
+}
+
+impl Log {
+    /// Opens the log in `dir`, or creates an empty one that starts at 0.
+    /// Afterwards everything in it is synced.
+    ///
+    /// # Errors
+    /// `Io` or `DiskFull`. Bad contents are no error: they are cut or rebuilt,
+    /// and [`Recovery`] says so.
+    pub fn open(
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        config: LogConfig,
+        mode: OpenMode,
+    ) -> Result<(Self, Recovery), LogError> {
+        create_dir_durably(&*vfs, dir).map_err(|error| LogError::io("create", dir, error))?;
+        let mut opening = Opening::find(&*vfs, dir, config)?;
+        let tail = match mode {
+            OpenMode::Clean => match opening.clean_tail() {
+                Err(LogError::Corrupt { path, position, reason }) => {
+                    tracing::warn!(path = %path.display(), position, reason, "not left clean");
+                    recover(&mut opening)?
+                }
+                tail => tail?,
+            },
+            OpenMode::Recover => recover(&mut opening)?,
+        };
+        let end = opening.settle_start(tail.end)?;
+        let epochs = opening.epochs(&tail, end)?;
+        let Opening { start, slots, recovery, .. } = opening;
+        recovery.report(dir);
+        let state = State { slots, start, end, synced: end, epochs, generation: 0, offline: None };
+        let log = Self {
+            vfs,
+            dir: dir.to_owned(),
+            config,
+            writer: Mutex::new(Writer { epochs_stale: false }),
+            gate: Mutex::new(()),
+            state: RwLock::new(state),
+        };
+        Ok((log, recovery))
+    }
+}
+
+/// Base offsets of the segments in a directory, in order.
+pub(super) fn segment_bases(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<Offset>, LogError> {
+    let names = vfs.list(dir).map_err(|error| LogError::io("list", dir, error))?;
+    let mut bases: Vec<Offset> = names.iter().filter_map(|name| base_of(name, "log")).collect();
+    bases.sort_unstable();
+    Ok(bases)
+}
+
+/// The log start offset on record; `None` if there is none that can be read.
+pub(super) fn read_start(vfs: &dyn Vfs, dir: &Path) -> Result<Option<Offset>, LogError> {
+    let path = dir.join(START_FILE);
+    match checkpoint::read(vfs, &path) {
+        Ok(bytes) => Ok(bytes.and_then(|bytes| std::str::from_utf8(&bytes).ok()?.parse().ok())),
+        Err(error @ CheckpointError::Garbage { .. }) => {
+            tracing::warn!(%error, "using the first segment's offset as log start");
+            Ok(None)
+        }
+        Err(CheckpointError::Io { path, source }) => Err(LogError::io("read", &path, source)),
+    }
+}
+
+/// The epochs on record; `None` if there are none that can be read.
+pub(super) fn read_epochs(vfs: &dyn Vfs, dir: &Path) -> Result<Option<Epochs>, LogError> {
+    match checkpoint::read_plain(vfs, &dir.join(EPOCHS_FILE)) {
+        Ok(bytes) => Ok(bytes.and_then(|bytes| Epochs::decode(&bytes))),
+        Err(CheckpointError::Garbage { .. }) => Ok(None),
+        Err(CheckpointError::Io { path, source }) => Err(LogError::io("read", &path, source)),
+    }
+}
+
+impl<'a> Opening<'a> {
+    fn find(vfs: &'a dyn Vfs, dir: &'a Path, config: LogConfig) -> Result<Self, LogError> {
+        let bases = segment_bases(vfs, dir)?;
+        let recorded = read_start(vfs, dir)?;
+        let start = recorded.max(bases.first().copied()).unwrap_or(0);
+        let recovery = Recovery::default();
+        let mut this = Self { vfs, dir, config, start, slots: Vec::new(), recovery };
+        // Deleted once already, as far as the log start offset says.
+        let first = bases.partition_point(|base| *base <= start).saturating_sub(1);
+        for base in &bases[..first] {
+            this.remove(*base)?;
+        }
+        for base in &bases[first..] {
+            let segment = Segment::open(vfs, dir, *base, false)?;
+            let size = segment.file_len()?;
+            this.slots.push(Slot { segment: Arc::new(segment), size });
+        }
+        Ok(this)
+    }
+
+    pub(super) fn remove(&self, base: Offset) -> Result<(), LogError> {
+        for path in [index_path(self.dir, base), log_path(self.dir, base)] {
+            match self.vfs.remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(LogError::io("remove", &path, error));
+                }
+                _ => {}
+            }
+        }
+        self.sync_dir()
+    }
+
+    pub(super) fn sync_dir(&self) -> Result<(), LogError> {
+        self.vfs.sync_dir(self.dir).map_err(|error| LogError::io("sync", self.dir, error))
+    }
+
+    /// The end of a log that was left clean: from the last index entry, a walk
+    /// over the few headers behind it.
+    fn clean_tail(&mut self) -> Result<Tail, LogError> {
+        let Some(slot) = self.slots.last() else {
+            return Ok(Tail { end: self.start, seen: None, last_epoch: None });
+        };
+        let header = slot.segment.tail(self.vfs, slot.size, self.config.index_interval_bytes)?;
+        let end = header.map_or(slot.segment.base, |header| header.next_offset());
+        Ok(Tail { end, seen: None, last_epoch: header.map(|header| header.leader_epoch) })
+    }
+
+    /// Makes log start, log end and segments agree; returns the log end offset.
+    fn settle_start(&mut self, end: Offset) -> Result<Offset, LogError> {
+        if end < self.start {
+            // A reset got as far as recording its start.
+            while let Some(slot) = self.slots.pop() {
+                self.remove(slot.segment.base)?;
+            }
+        }
+        let end = end.max(self.start);
+        if self.slots.is_empty() {
+            let segment = Segment::create(self.vfs, self.dir, end)?;
+            self.sync_dir()?;
+            self.slots.push(Slot { segment: Arc::new(segment), size: 0 });
+        }
+        Ok(end)
+    }
+
+    /// The epochs on record if they fit the log, else those found by a walk
+    /// over every header. What is not backed by the log is dropped.
+    fn epochs(&mut self, tail: &Tail, end: Offset) -> Result<Epochs, LogError> {
+        let recorded = read_epochs(self.vfs, self.dir)?;
+        let empty = self.slots.iter().all(|slot| slot.size == 0);
+        let fits = |epochs: &Epochs| match &tail.seen {
+            Some((seen, from)) => epochs.agree_with(seen, (*from).max(self.start), tail.end),
+            None => epochs.last() >= tail.last_epoch,
+        };
+        let believed = recorded.clone().or_else(|| empty.then(Epochs::default)).filter(fits);
+        let mut epochs = match believed {
+            Some(epochs) => epochs,
+            None => {
+                self.recovery.epochs_rebuilt = true;
+                self.walk_epochs()?
+            }
+        };
+        epochs.truncate_beyond(end);
+        epochs.raise_start(self.start);
+        if recorded.as_ref() != Some(&epochs) && !(recorded.is_none() && epochs.last().is_none()) {
+            let path = self.dir.join(EPOCHS_FILE);
+            write_plain_atomically(self.vfs, &path, epochs.encode().as_bytes())
+                .map_err(|error| LogError::io("write", &path, error))?;
+        }
+        Ok(epochs)
+    }
+
+    fn walk_epochs(&self) -> Result<Epochs, LogError> {
+        let mut epochs = Epochs::default();
+        for slot in &self.slots {
+            let mut walker = slot.segment.walk(0, slot.size, HEADERS_CHUNK_BYTES);
+            while let Some((header, _)) = walker.next_header()? {
+                if epochs.last() < Some(header.leader_epoch) {
+                    epochs.assign(header.leader_epoch, header.base_offset);
+                }
+            }
+        }
+        Ok(epochs)
+    }
+}

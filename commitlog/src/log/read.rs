@@ -1,0 +1,172 @@
+//! Reading. Positioned reads of shared files, outside every lock; how far a
+//! file may be read is looked up once per read.
+
+use super::walk::HEADERS_CHUNK_BYTES;
+use super::{Log, Slot};
+use crate::LogError;
+use crate::format::{batch_headers, decode_records};
+use bytes::Bytes;
+use ottla_proto::Offset;
+
+/// Most bytes that one read returns, unless a single batch is larger: twice the
+/// largest batch, so that a caller without a limit of its own cannot ask for a
+/// whole segment in memory.
+const MAX_READ_BYTES: usize = 2 * ottla_proto::MAX_BATCH_BYTES;
+
+/// What a read looks at; good as long as the generation is.
+struct View {
+    slots: Vec<Slot>,
+    end: Offset,
+    generation: u64,
+}
+
+impl Log {
+    /// Whole batches from the one that holds `from` on; none with an offset at
+    /// or above `up_to`. About `max_bytes`, but at least one batch if there is
+    /// any, however large. Empty when there is none, as at the log end. The
+    /// first batch may begin below `from`.
+    ///
+    /// # Errors
+    /// `OutOfRange` for a `from` below the log start or above the log end;
+    /// `Io`; `Corrupt`. None of them takes the log offline.
+    pub fn read(&self, from: Offset, up_to: Offset, max_bytes: usize) -> Result<Bytes, LogError> {
+        self.consistently(from, 2, |view| {
+            let limit = up_to.min(view.end);
+            for slot in &view.slots {
+                if let Some(bytes) = self.read_slot(slot, from, limit, max_bytes)? {
+                    return Ok(bytes);
+                }
+            }
+            Ok(Bytes::new())
+        })
+    }
+
+    /// The first record whose timestamp is at least `timestamp_ms`, below
+    /// `up_to`: its offset and timestamp. Walks the batch headers.
+    ///
+    /// # Errors
+    /// `Io`, `Corrupt`.
+    pub fn offset_for_timestamp(
+        &self,
+        timestamp_ms: i64,
+        up_to: Offset,
+    ) -> Result<Option<(Offset, i64)>, LogError> {
+        let start = self.bounds().start;
+        let found = self.consistently(start, usize::MAX, |view| {
+            let limit = up_to.min(view.end);
+            for slot in &view.slots {
+                if let Some(found) = find_timestamp(slot, timestamp_ms, start, limit)? {
+                    return Ok(Some(found));
+                }
+            }
+            Ok(None)
+        });
+        match found {
+            // Records were deleted since the start was looked up.
+            Err(LogError::OutOfRange { .. }) if self.bounds().start > start => {
+                self.offset_for_timestamp(timestamp_ms, up_to)
+            }
+            found => found,
+        }
+    }
+
+    /// Runs `body` on the segments from the one holding `from` on (at most
+    /// `slots` of them), again if a truncation came between.
+    fn consistently<T>(
+        &self,
+        from: Offset,
+        slots: usize,
+        body: impl Fn(&View) -> Result<T, LogError>,
+    ) -> Result<T, LogError> {
+        loop {
+            let view = {
+                let state = self.state.read();
+                if from < state.start || from > state.end {
+                    let (start, end) = (state.start, state.end);
+                    return Err(LogError::OutOfRange { requested: from, start, end });
+                }
+                let first = state.slot_of(from);
+                let slots = state.slots.iter().skip(first).take(slots).cloned().collect();
+                View { slots, end: state.end, generation: state.generation }
+            };
+            let result = body(&view);
+            if self.state.read().generation == view.generation {
+                return result;
+            }
+        }
+    }
+
+    fn read_slot(
+        &self,
+        slot: &Slot,
+        from: Offset,
+        limit: Offset,
+        max_bytes: usize,
+    ) -> Result<Option<Bytes>, LogError> {
+        let segment = &slot.segment;
+        if from >= limit {
+            return Ok(Some(Bytes::new()));
+        }
+        let interval = self.config.index_interval_bytes;
+        let Some((first, position)) = segment.locate(&*self.vfs, from, slot.size, interval)? else {
+            return Ok(None);
+        };
+        if first.last_offset() >= limit {
+            return Ok(Some(Bytes::new()));
+        }
+        let left = usize::try_from(slot.size - position).unwrap_or(usize::MAX);
+        let want = max_bytes.min(MAX_READ_BYTES).max(first.total_len()).min(left);
+        let mut buffer = Vec::new();
+        segment
+            .file
+            .read_at(position, want, &mut buffer)
+            .map_err(|error| LogError::io("read", &segment.path, error))?;
+        let bytes = Bytes::from(buffer);
+        let mut take = 0;
+        for batch in batch_headers(&bytes) {
+            match batch {
+                Ok((header, range)) if header.last_offset() < limit => take = range.end,
+                // Past the limit, or the cut-off end of what was read.
+                _ => break,
+            }
+        }
+        if take == 0 {
+            return Err(LogError::corrupt(&segment.path, position, "batch changed while read"));
+        }
+        Ok(Some(bytes.slice(..take)))
+    }
+}
+
+fn find_timestamp(
+    slot: &Slot,
+    timestamp_ms: i64,
+    start: Offset,
+    limit: Offset,
+) -> Result<Option<(Offset, i64)>, LogError> {
+    let segment = &slot.segment;
+    let mut walker = segment.walk(0, slot.size, HEADERS_CHUNK_BYTES);
+    while let Some((header, position)) = walker.next_header()? {
+        if header.base_offset >= limit {
+            return Ok(None);
+        }
+        if header.max_timestamp < timestamp_ms || header.last_offset() < start {
+            continue;
+        }
+        let mut buffer = Vec::new();
+        segment
+            .file
+            .read_at(position, header.total_len(), &mut buffer)
+            .map_err(|error| LogError::io("read", &segment.path, error))?;
+        for record in decode_records(&Bytes::from(buffer)) {
+            let record =
+                record.map_err(|error| LogError::corrupt(&segment.path, position, error))?;
+            if record.offset >= limit {
+                return Ok(None);
+            }
+            if record.offset >= start && record.timestamp_ms >= timestamp_ms {
+                return Ok(Some((record.offset, record.timestamp_ms)));
+            }
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,193 @@
+//! Removing records: from the end, from the start, or all.
+
+use super::segment::{Segment, index_path};
+use super::{Log, MAX_OFFSET, Slot};
+use crate::LogError;
+use ottla_proto::Offset;
+use std::io;
+use std::sync::Arc;
+
+impl Log {
+    /// Removes every record from `end` on, durably. A batch that holds `end`
+    /// goes as a whole, so the log may end earlier. Epochs that would start at
+    /// `end` or behind are forgotten, also where no record is removed
+    /// (KAFKA-10706). All that remains is synced.
+    ///
+    /// # Errors
+    /// `OutOfRange` below the log start offset; `Io` (offline now), `Offline`;
+    /// `DiskFull` when only forgetting the epochs could not be written: the
+    /// records are gone, and another call writes it.
+    pub fn truncate_to(&self, end: Offset) -> Result<(), LogError> {
+        let mut writer = self.writer.lock();
+        let _gate = self.gate.lock();
+        let (target, start) = {
+            let state = self.state.read();
+            state.check_online()?;
+            if end < state.start {
+                let (start, end_offset) = (state.start, state.end);
+                return Err(LogError::OutOfRange { requested: end, start, end: end_offset });
+            }
+            ((end < state.end).then(|| state.slots[state.slot_of(end)].clone()), state.start)
+        };
+        if let Some(slot) = target {
+            self.cut(&slot, end, start)?;
+        }
+        let epochs = {
+            let mut state = self.state.write();
+            let kept = end.min(state.end);
+            let changed = if end > state.end { false } else { state.epochs.truncate_from(kept) };
+            (changed || writer.epochs_stale).then(|| state.epochs.clone())
+        };
+        match epochs {
+            Some(epochs) => self.write_epochs(&mut writer, &epochs),
+            None => Ok(()),
+        }
+    }
+
+    /// Cuts within `slot`, which holds `target`, and drops what follows it.
+    fn cut(&self, slot: &Slot, target: Offset, start: Offset) -> Result<(), LogError> {
+        let segment = &slot.segment;
+        let interval = self.config.index_interval_bytes;
+        let Some((header, position)) = segment.locate(&*self.vfs, target, slot.size, interval)?
+        else {
+            return Err(LogError::corrupt(&segment.path, slot.size, "ends before its successor"));
+        };
+        // The batch may have begun below the log start: it goes all the same.
+        let new_end = header.base_offset.max(start);
+        let removed = {
+            let mut state = self.state.write();
+            let keep = state.slot_of(segment.base) + 1;
+            let removed = state.slots.split_off(keep);
+            state.slots[keep - 1].size = position;
+            state.generation += 1;
+            state.end = new_end;
+            state.synced = state.synced.min(new_end);
+            removed
+        };
+        // Last first, each durably: a crash must not leave a hole.
+        for gone in removed.iter().rev() {
+            self.remove_segment(gone.segment.base)?;
+            self.sync_dir()?;
+        }
+        segment
+            .file
+            .set_len(position)
+            .map_err(|error| self.offline(LogError::io("truncate", &segment.path, error)))?;
+        self.sync_file(segment)?;
+        let mut index = segment.index.lock();
+        let reloaded = if removed.is_empty() { Ok(None) } else { index.load(&*self.vfs, u64::MAX) };
+        if reloaded.and_then(|_| index.truncate(&*self.vfs, position)).is_err() {
+            segment.rebuild(&*self.vfs, &mut index, position, interval)?;
+        }
+        self.state.write().synced = new_end;
+        Ok(())
+    }
+
+    /// Removes a segment's files; that they are gone already is no error.
+    fn remove_segment(&self, base: Offset) -> Result<(), LogError> {
+        remove(self, &index_path(&self.dir, base))
+            .and_then(|()| remove(self, &super::segment::log_path(&self.dir, base)))
+            .map_err(|error| self.offline(error))
+    }
+
+    /// Removes everything and continues at `start`, with no known epoch.
+    /// Durable. A crash in the midst of it leaves the log as it was, or a
+    /// beginning of it, or empty.
+    ///
+    /// # Errors
+    /// `OutOfRange` above [`MAX_OFFSET`]; `DiskFull` (nothing was removed), `Io`
+    /// (offline now), `Offline`.
+    pub fn reset_to(&self, start: Offset) -> Result<(), LogError> {
+        let mut writer = self.writer.lock();
+        let _gate = self.gate.lock();
+        let (bases, end) = {
+            let state = self.state.read();
+            state.check_online()?;
+            if start > MAX_OFFSET {
+                let end = MAX_OFFSET;
+                return Err(LogError::OutOfRange { requested: start, start: 0, end });
+            }
+            (state.slots.iter().map(|slot| slot.segment.base).collect::<Vec<_>>(), state.end)
+        };
+        // Epochs first: records without them are walked for them at the next
+        // start, but epochs without records would be believed.
+        self.write_epochs(&mut writer, &super::Epochs::default())?;
+        writer.epochs_stale = true;
+        // Forward, the new start alone makes all that is there obsolete.
+        // Backward, it would bring old records to light if it came first.
+        let forward = start >= end;
+        if forward {
+            self.write_start(start)?;
+        }
+        for base in bases.iter().rev() {
+            self.remove_segment(*base)?;
+            self.sync_dir()?;
+        }
+        if !forward {
+            self.write_start(start).map_err(|error| self.offline(error))?;
+        }
+        let segment =
+            Segment::create(&*self.vfs, &self.dir, start).map_err(|error| self.offline(error))?;
+        self.sync_dir()?;
+        let mut state = self.state.write();
+        state.slots = vec![Slot { segment: Arc::new(segment), size: 0 }];
+        (state.start, state.end, state.synced) = (start, start, start);
+        state.epochs = super::Epochs::default();
+        state.generation += 1;
+        writer.epochs_stale = false;
+        Ok(())
+    }
+
+    /// Raises the log start offset to `start`, durably, and deletes segments
+    /// that lie wholly below. Lower than the log start offset: does nothing.
+    ///
+    /// # Errors
+    /// `OutOfRange` above the log end offset; `DiskFull` (what was not done yet
+    /// is by the next call or start), `Io` (offline now), `Offline`.
+    pub fn delete_before(&self, start: Offset) -> Result<(), LogError> {
+        let synced = self.bounds().synced;
+        if start > synced {
+            // A start must never be beyond what a crash leaves.
+            self.sync()?;
+        }
+        let mut writer = self.writer.lock();
+        {
+            let state = self.state.read();
+            state.check_online()?;
+            if start <= state.start {
+                return Ok(());
+            }
+            if start > state.synced {
+                let (requested, end) = (start, state.end);
+                return Err(LogError::OutOfRange { requested, start: state.start, end });
+            }
+        }
+        self.write_start(start)?;
+        let (removed, epochs) = {
+            let mut state = self.state.write();
+            state.start = start;
+            let first = state.slot_of(start);
+            let removed: Vec<Slot> = state.slots.drain(..first).collect();
+            (removed, state.epochs.raise_start(start).then(|| state.epochs.clone()))
+        };
+        for gone in &removed {
+            self.remove_segment(gone.segment.base)?;
+        }
+        if !removed.is_empty() {
+            self.sync_dir()?;
+        }
+        match epochs {
+            Some(epochs) => self.write_epochs(&mut writer, &epochs),
+            None => Ok(()),
+        }
+    }
+}
+
+fn remove(log: &Log, path: &std::path::Path) -> Result<(), LogError> {
+    match log.vfs.remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(LogError::io("remove", path, error))
+        }
+        _ => Ok(()),
+    }
+}
