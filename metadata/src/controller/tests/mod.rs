@@ -1,8 +1,11 @@
 //! Stories with known endings (`scripts`), and any story at all (`property`).
 
+mod acts;
+mod checks;
 mod placement;
 mod property;
 mod script;
+mod world;
 
 macro_rules! stories {
     ($($name:ident),* $(,)?) => {

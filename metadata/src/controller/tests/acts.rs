@@ -1,0 +1,88 @@
+//! What can happen to a cluster, drawn at will.
+
+use super::script::SESSION_MS;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+pub(super) const NODES: u64 = 4;
+
+/// Something that happens, told without knowing the image it happens to.
+#[derive(Clone, Debug)]
+pub(super) enum Act {
+    Register { node: u64, restarted: bool, clean: bool, stream_open: bool },
+    Beat { node: u64, stale: bool, behind: u64, fence: bool, shutdown: bool },
+    Gone { node: u64, stale: bool },
+    Tick,
+    Create { name: u8, partitions: u32, factor: u32, seed: u64 },
+    Delete { name: u8 },
+    Alter { of: Index, by_leader: bool, node: u64, members: u8, leader_skew: i8, skew: i8 },
+    Balance,
+    Voter { node: u64, directory: u128, replace: bool },
+}
+
+/// A batch, and what is around it.
+#[derive(Clone, Debug)]
+pub(super) struct Round {
+    pub(super) acts: Vec<Act>,
+    pub(super) wait_ms: u64,
+    pub(super) committed: bool,
+    pub(super) new_controller: bool,
+}
+
+fn skew() -> impl Strategy<Value = i8> {
+    prop_oneof![8 => Just(0), 1 => Just(-1), 1 => Just(1)]
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let node = || 1..=NODES;
+    let rarely = || prop::bool::weighted(0.1);
+    let register = (node(), any::<(bool, bool, bool)>()).prop_map(
+        |(node, (restarted, clean, stream_open))| Act::Register {
+            node,
+            restarted,
+            clean,
+            stream_open,
+        },
+    );
+    let beat = (node(), rarely(), 0u64..3, rarely(), rarely()).prop_map(
+        |(node, stale, behind, fence, shutdown)| Act::Beat { node, stale, behind, fence, shutdown },
+    );
+    let create =
+        (0u8..3, 0u32..4, 0u32..5, any::<u64>()).prop_map(|(name, partitions, factor, seed)| {
+            Act::Create { name, partitions, factor, seed }
+        });
+    let mostly = prop::bool::weighted(0.9);
+    let alter = (any::<Index>(), mostly, node(), any::<u8>(), skew(), skew()).prop_map(
+        |(of, by_leader, node, members, leader_skew, skew)| Act::Alter {
+            of,
+            by_leader,
+            node,
+            members,
+            leader_skew,
+            skew,
+        },
+    );
+    prop_oneof![
+        3 => register,
+        8 => beat,
+        2 => (node(), rarely()).prop_map(|(node, stale)| Act::Gone { node, stale }),
+        2 => Just(Act::Tick),
+        2 => create,
+        1 => (0u8..3).prop_map(|name| Act::Delete { name }),
+        8 => alter,
+        1 => Just(Act::Balance),
+        1 => (node(), 1u128..3, any::<bool>())
+            .prop_map(|(node, directory, replace)| Act::Voter { node, directory, replace }),
+    ]
+}
+
+pub(super) fn round() -> impl Strategy<Value = Round> {
+    (vec(act(), 1..5), 0..SESSION_MS / 2, prop::bool::weighted(0.9), prop::bool::weighted(0.05))
+        .prop_map(|(acts, wait_ms, committed, new_controller)| Round {
+            acts,
+            wait_ms,
+            committed,
+            new_controller,
+        })
+}

@@ -1,0 +1,248 @@
+//! A cluster that acts happen to: turns them into commands that fit its image,
+//! commits what is decided, and checks every step.
+
+use super::acts::{Act, NODES, Round};
+use super::checks::{check_delta, check_image, check_progress, check_record};
+use super::script::{CLUSTER, options};
+use crate::controller::{
+    AlterPartition, BatchDecision, Command, Controller, CreateTopic, Heartbeat,
+    PartitionAlteration, RegisterBroker, Reply,
+};
+use crate::image::{Delta, Image, Partition};
+use ottla_proto::{
+    BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, MetadataOffset, NodeId, PartitionEpoch,
+    PartitionId, TopicId,
+};
+use proptest::sample::Index;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use uuid::Uuid;
+
+pub(super) struct World {
+    pub(super) image: Image,
+    pub(super) controller: Controller,
+    pub(super) now_ms: u64,
+    ids: u128,
+    deleted: BTreeSet<TopicId>,
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        let image = Image::default();
+        let controller = Controller::activate(options(), &image, 0);
+        let mut world = Self { image, controller, now_ms: 0, ids: 0, deleted: BTreeSet::new() };
+        // Begin with something that can go wrong.
+        world.revive_all();
+        for name in 0..2 {
+            let create = Act::Create { name, partitions: 3, factor: 3, seed: name.into() };
+            let commands = world.commands(&create);
+            world.decide_and_commit(commands);
+        }
+        world
+    }
+
+    pub(super) fn new_id(&mut self) -> Uuid {
+        self.ids += 1;
+        Uuid::from_u128(self.ids)
+    }
+
+    pub(super) fn epoch_of(&self, node: NodeId, stale: bool) -> BrokerEpoch {
+        let epoch = self.image.brokers.get(&node).map_or(0, |broker| broker.epoch.0);
+        BrokerEpoch(if stale { epoch.saturating_sub(1) } else { epoch })
+    }
+
+    pub(super) fn play(&mut self, round: &Round) {
+        self.now_ms += round.wait_ms;
+        if round.new_controller {
+            self.controller = Controller::activate(options(), &self.image, self.now_ms);
+        }
+        let commands: Vec<Command> = round.acts.iter().flat_map(|act| self.commands(act)).collect();
+        let twin = self.controller.clone().decide_batch(&self.image, commands.clone(), self.now_ms);
+        let batch = self.controller.decide_batch(&self.image, commands.clone(), self.now_ms);
+        assert_eq!(batch, twin, "the same question, the same answer");
+        assert_eq!(batch.expected_offset, self.image.offset);
+        assert_eq!(batch.replies.len(), commands.len());
+        // What was not committed did not happen. The controller remembers
+        // having heard of the brokers all the same.
+        if round.committed {
+            self.commit(&batch, &commands);
+        }
+    }
+
+    pub(super) fn decide_and_commit(&mut self, commands: Vec<Command>) -> BatchDecision {
+        let batch = self.controller.decide_batch(&self.image, commands.clone(), self.now_ms);
+        self.commit(&batch, &commands);
+        batch
+    }
+
+    pub(super) fn commit(&mut self, batch: &BatchDecision, commands: &[Command]) {
+        let before = self.image.clone();
+        let may_grow = commands.iter().any(|c| matches!(c, Command::AlterPartition(_)));
+        for record in &batch.records {
+            check_record(&self.image, record, may_grow);
+            self.image.replay(record).expect("a decided record");
+            let snapshot = self.image.to_records();
+            assert_eq!(Image::from_records(&snapshot).as_ref(), Ok(&self.image));
+        }
+        assert_eq!(self.image, batch.image);
+        check_image(&self.image);
+        check_progress(&before, &self.image);
+        check_delta(&before, &self.image);
+        for change in Delta::between(&before, &self.image).topics {
+            match change.after {
+                None => assert!(self.deleted.insert(change.key), "deleted twice"),
+                Some(_) => assert!(!self.deleted.contains(&change.key), "back from the dead"),
+            }
+        }
+    }
+
+    pub(super) fn commands(&mut self, act: &Act) -> Vec<Command> {
+        let command = match *act {
+            Act::Register { node, restarted, clean, stream_open } => {
+                self.register(NodeId(node), restarted, clean, stream_open)
+            }
+            Act::Beat { node, stale, behind, fence, shutdown } => Command::Heartbeat(Heartbeat {
+                node_id: NodeId(node),
+                broker_epoch: self.epoch_of(NodeId(node), stale),
+                metadata_offset: MetadataOffset(self.image.offset.0.saturating_sub(behind)),
+                want_fence: fence,
+                want_shutdown: shutdown,
+            }),
+            Act::Gone { node, stale } => Command::BrokerGone {
+                node_id: NodeId(node),
+                broker_epoch: self.epoch_of(NodeId(node), stale),
+            },
+            Act::Tick => return self.controller.tick(self.now_ms),
+            Act::Create { name, partitions, factor, seed } => Command::CreateTopic(CreateTopic {
+                name: format!("topic-{name}"),
+                topic_id: TopicId(self.new_id()),
+                partitions,
+                replication_factor: factor,
+                configs: [].into(),
+                validate_only: false,
+                placement_seed: seed,
+            }),
+            Act::Delete { name } => Command::DeleteTopic { name: format!("topic-{name}") },
+            Act::Alter { of, by_leader, node, members, leader_skew, skew } => {
+                return self.alter(of, by_leader, node, members, leader_skew, skew);
+            }
+            Act::Balance => Command::BalanceLeaders,
+            Act::Voter { node, directory, replace } => Command::RecordVoterDirectory {
+                node_id: NodeId(node),
+                directory: DirectoryId(Uuid::from_u128(directory)),
+                replace,
+            },
+        };
+        vec![command]
+    }
+
+    pub(super) fn register(
+        &mut self,
+        node: NodeId,
+        restarted: bool,
+        clean: bool,
+        open: bool,
+    ) -> Command {
+        let known = self.image.brokers.get(&node).map(Arc::clone);
+        let same = known.as_ref().filter(|_| !restarted).map(|broker| broker.incarnation);
+        let recorded = self.image.voter_directories.get(&node).copied();
+        Command::RegisterBroker(RegisterBroker {
+            cluster_id: CLUSTER.to_owned(),
+            node_id: node,
+            incarnation: same.unwrap_or_else(|| IncarnationId(self.new_id())),
+            directory: recorded.unwrap_or(DirectoryId(Uuid::from_u128(1))),
+            host: "localhost".to_owned(),
+            port: 7401,
+            rack: Some(format!("rack-{}", node.0 % 2)),
+            previous_broker_epoch: known.filter(|_| clean).map(|broker| broker.epoch),
+            previous_stream_open: open,
+        })
+    }
+
+    pub(super) fn alter(
+        &self,
+        of: Index,
+        by_leader: bool,
+        node: u64,
+        members: u8,
+        leader_skew: i8,
+        skew: i8,
+    ) -> Vec<Command> {
+        if self.image.partitions.is_empty() {
+            return Vec::new();
+        }
+        let nth = of.index(self.image.partitions.len());
+        let (&id, partition) = self.image.partitions.iter().nth(nth).expect("within");
+        let caller = partition.leader.filter(|_| by_leader).unwrap_or(NodeId(node));
+        let new_isr = (1..=NODES)
+            .map(NodeId)
+            .filter(|&n| members & (1 << n.0) != 0 || (by_leader && n == caller))
+            .filter(|n| !by_leader || partition.replicas.contains(n))
+            .map(|n| (n, self.epoch_of(n, false)))
+            .collect();
+        vec![Command::AlterPartition(AlterPartition {
+            node_id: caller,
+            broker_epoch: self.epoch_of(caller, false),
+            partitions: vec![PartitionAlteration {
+                partition: id,
+                leader_epoch: LeaderEpoch(
+                    partition.leader_epoch.0.saturating_add_signed(leader_skew.into()),
+                ),
+                partition_epoch: PartitionEpoch(
+                    partition.partition_epoch.0.saturating_add_signed(skew.into()),
+                ),
+                new_isr,
+            }],
+        })]
+    }
+
+    /// Every node starts anew and is well.
+    pub(super) fn revive_all(&mut self) {
+        for node in (1..=NODES).map(NodeId) {
+            let command = self.register(node, true, false, false);
+            let batch = self.decide_and_commit(vec![command]);
+            assert!(matches!(batch.replies[..], [Ok(Reply::Registered { .. })]), "{batch:?}");
+        }
+        for node in 1..=NODES {
+            let beat = Act::Beat { node, stale: false, behind: 0, fence: false, shutdown: false };
+            let commands = self.commands(&beat);
+            self.decide_and_commit(commands);
+        }
+    }
+
+    /// Left in peace, everything is led by its preferred replica again, with
+    /// all replicas in sync.
+    pub(super) fn heal(&mut self) {
+        self.revive_all();
+        for (id, partition) in &self.image.partitions {
+            assert!(partition.leader.is_some(), "{id}: every node is active");
+        }
+        let proposals = self.grow_all();
+        self.decide_and_commit(proposals);
+        self.decide_and_commit(vec![Command::BalanceLeaders]);
+        for (id, partition) in &self.image.partitions {
+            assert_eq!(partition.isr, partition.replicas, "{id}");
+            assert_eq!(partition.leader, Some(partition.replicas[0]), "{id}");
+        }
+    }
+    /// Every leader finds all its replicas caught up at the same moment.
+    pub(super) fn grow_all(&self) -> Vec<Command> {
+        let alteration = |id: PartitionId, partition: &Partition| PartitionAlteration {
+            partition: id,
+            leader_epoch: partition.leader_epoch,
+            partition_epoch: partition.partition_epoch,
+            new_isr: partition.replicas.iter().map(|&n| (n, self.epoch_of(n, false))).collect(),
+        };
+        (1..=NODES)
+            .map(NodeId)
+            .map(|leader| {
+                let led = self.image.partitions.iter().filter(|(_, p)| p.leader == Some(leader));
+                Command::AlterPartition(AlterPartition {
+                    node_id: leader,
+                    broker_epoch: self.epoch_of(leader, false),
+                    partitions: led.map(|(&id, p)| alteration(id, p)).collect(),
+                })
+            })
+            .collect()
+    }
+}
