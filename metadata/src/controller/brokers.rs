@@ -115,26 +115,22 @@ impl Controller {
         if before.is_some_and(|broker| !broker.fenced) {
             settle_all_of(draft, node_id);
         }
-        self.sessions.start(node_id, broker_epoch, now_ms);
+        self.sessions.renew(node_id, broker_epoch, MetadataOffset(0), now_ms);
         Reply::Registered { broker_epoch, clean_restart }
     }
 
     /// Fences a broker whose session has expired.
     pub(super) fn fence_silent(
-        &mut self,
+        &self,
         draft: &mut Draft,
         node_id: NodeId,
         broker_epoch: BrokerEpoch,
         now_ms: u64,
     ) -> Reply {
-        let current = draft.image().brokers.get(&node_id).filter(|b| b.epoch == broker_epoch);
-        match current {
-            Some(broker) if !broker.fenced => {
-                if !self.sessions.is_live(node_id, broker_epoch, now_ms) {
-                    fence(draft, node_id, broker_epoch);
-                }
-            }
-            _ => self.sessions.forget(node_id, broker_epoch),
+        let current = draft.image().brokers.get(&node_id);
+        let unfenced = current.is_some_and(|b| b.epoch == broker_epoch && !b.fenced);
+        if unfenced && !self.sessions.is_live(node_id, broker_epoch, now_ms) {
+            fence(draft, node_id, broker_epoch);
         }
         Reply::Done
     }

@@ -11,7 +11,7 @@ pub(super) struct Draft {
     records: Vec<MetadataRecord>,
 }
 
-/// A state of a draft to go back to, or to compare with.
+/// A state of a draft to compare with.
 pub(super) struct Mark {
     image: Image,
     records: usize,
@@ -44,12 +44,6 @@ impl Draft {
 
     pub(super) fn mark(&self) -> Mark {
         Mark { image: self.image.clone(), records: self.records.len() }
-    }
-
-    /// Takes back everything since the mark.
-    pub(super) fn back_to(&mut self, mark: Mark) {
-        self.records.truncate(mark.records);
-        self.image = mark.image;
     }
 
     pub(super) fn records_since(&self, mark: &Mark) -> &[MetadataRecord] {

@@ -104,7 +104,7 @@ impl Controller {
     }
 
     /// Decides commands in their order, each on the image that the records of
-    /// those before it make. A command that fails leaves no record behind.
+    /// those before it make. A command that is refused adds no record.
     ///
     /// Commands may be decided again, on another image, if their records were
     /// not committed.
@@ -123,11 +123,9 @@ impl Controller {
         for command in commands {
             let before = draft.mark();
             let reply = self.run(&mut draft, command, now_ms);
-            if reply.is_err() {
-                draft.back_to(before);
-            } else {
-                invariants::check(before.image(), draft.image(), draft.records_since(&before));
-            }
+            let decided = draft.records_since(&before);
+            assert!(reply.is_ok() || decided.is_empty(), "a refused command changes nothing");
+            invariants::check(before.image(), draft.image(), decided);
             replies.push(reply);
         }
         let (records, after) = draft.finish();
@@ -135,11 +133,11 @@ impl Controller {
     }
 
     /// What the passing of time asks for: a command for every broker that was
-    /// silent too long. The same broker turns up again until it is fenced.
-    #[must_use]
-    pub fn tick(&self, now_ms: u64) -> Vec<Command> {
-        let expired = self.sessions.expired(now_ms);
-        expired
+    /// silent too long. The same broker turns up again until it is fenced in
+    /// the image, which must be one that is committed.
+    pub fn tick(&mut self, image: &Image, now_ms: u64) -> Vec<Command> {
+        let silent = self.sessions.silent(image, now_ms);
+        silent
             .into_iter()
             .map(|(node_id, broker_epoch)| Command::SessionExpired { node_id, broker_epoch })
             .collect()

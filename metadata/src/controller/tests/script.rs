@@ -112,7 +112,7 @@ impl Stage {
             }
             "show" => self.show(&step, out),
             "tick" => {
-                let commands = self.controller.tick(self.now_ms);
+                let commands = self.controller.tick(&self.image, self.now_ms);
                 self.decide(commands, out);
             }
             _ => {

@@ -3,7 +3,7 @@
 
 use super::acts::{Act, NODES, Round};
 use super::checks::{check_delta, check_image, check_progress, check_record};
-use super::script::{CLUSTER, options};
+use super::script::{CLUSTER, SESSION_MS, options};
 use crate::controller::{
     AlterPartition, BatchDecision, Command, Controller, CreateTopic, Heartbeat,
     PartitionAlteration, RegisterBroker, Reply,
@@ -112,7 +112,7 @@ impl World {
                 node_id: NodeId(node),
                 broker_epoch: self.epoch_of(NodeId(node), stale),
             },
-            Act::Tick => return self.controller.tick(self.now_ms),
+            Act::Tick => return self.controller.tick(&self.image, self.now_ms),
             Act::Create { name, partitions, factor, seed } => Command::CreateTopic(CreateTopic {
                 name: format!("topic-{name}"),
                 topic_id: TopicId(self.new_id()),
@@ -194,6 +194,20 @@ impl World {
                 new_isr,
             }],
         })]
+    }
+
+    /// Nobody sends anything any more, and the controller notices by itself,
+    /// whatever it decided in vain before: at the latest after the session of
+    /// a registration that came to nothing and that of the one in force.
+    pub(super) fn all_fall_silent(&mut self) {
+        for _ in 0..2 {
+            self.now_ms += SESSION_MS;
+            let commands = self.controller.tick(&self.image, self.now_ms);
+            self.decide_and_commit(commands);
+        }
+        for broker in self.image.brokers.values() {
+            assert!(broker.fenced, "{broker:?}");
+        }
     }
 
     /// Every node starts anew and is well.
