@@ -1,1 +1,30 @@
-//! (being written)
+//! The Rust client of Ottla: [`Client`] connects, [`Producer`] writes,
+//! [`PartitionReader`] reads, [`Admin`] administers. All of them follow a
+//! partition's leader wherever it goes.
+//!
+//! Not its job: anything a node decides. The client knows the protocol and the
+//! record batch format, nothing of the inside of a cluster.
+
+mod admin;
+mod backoff;
+mod channel;
+mod client;
+mod consumer;
+mod endpoint;
+mod error;
+mod metadata;
+mod producer;
+#[cfg(test)]
+mod testing;
+
+pub use admin::{Admin, NewTopic, Probe};
+pub use client::{Client, ClientOptions};
+pub use consumer::{PartitionReader, ReadBatch, ReaderOptions, StartPosition};
+pub use endpoint::HostPort;
+pub use error::ClientError;
+pub use ottla_commitlog::format::{Record, RecordHeader};
+pub use ottla_proto::v1;
+pub use producer::{
+    Acks, Delivered, Delivery, Producer, ProducerOptions, ProducerRecord, ProducerStats,
+    TopicProducer, TrySendError, TrySendReason, partition_for_key,
+};

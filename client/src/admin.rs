@@ -1,0 +1,194 @@
+//! Administration: topics, and the cluster itself. Any node takes these calls.
+
+use crate::channel::Connection;
+use crate::client::{Repeat, with_timeout};
+use crate::{Client, ClientError, HostPort};
+use futures::future::join_all;
+use ottla_proto::v1;
+use std::collections::HashMap;
+use std::time::Duration;
+use tonic::{Response, Status};
+
+/// How long one node may take to say that it is there.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A topic to be created.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewTopic {
+    /// 1 to 249 of `[A-Za-z0-9._-]`.
+    pub name: String,
+    /// Number of partitions; 0 means the cluster's default.
+    pub partitions: u32,
+    /// Replicas of each partition; 0 means the cluster's default.
+    pub replication_factor: u32,
+    /// Options such as `min.insync.replicas`.
+    pub configs: HashMap<String, String>,
+    /// Check everything, create nothing.
+    pub validate_only: bool,
+}
+
+/// A node of the cluster and whether it answers this client.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// The node, as the rest of the cluster knows it.
+    pub node: v1::ClusterNode,
+    /// What it answered, or why it did not.
+    pub answer: Result<v1::GetClusterInfoResponse, ClientError>,
+}
+
+/// Administration of topics and cluster. Every call takes at most
+/// `ClientOptions::request_timeout`.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    client: Client,
+}
+
+impl Admin {
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// Creates a topic. Returns when the node that took the call knows it.
+    ///
+    /// # Errors
+    /// Such as TOPIC_ALREADY_EXISTS. An indefinite error says that the topic
+    /// may have been created: not repeated here, or the second attempt would
+    /// report the first one's topic as an obstacle.
+    pub async fn create_topic(&self, topic: NewTopic) -> Result<v1::TopicMetadata, ClientError> {
+        let request = v1::CreateTopicRequest {
+            name: topic.name,
+            partitions: topic.partitions,
+            replication_factor: topic.replication_factor,
+            configs: topic.configs,
+            validate_only: topic.validate_only,
+        };
+        let repeat = if topic.validate_only { Repeat::Safe } else { Repeat::Unsafe };
+        let call = |connection: Connection, request| async move {
+            connection.topics().create_topic(request).await
+        };
+        let answer = self.ask("creating the topic", repeat, request, call).await?;
+        answer.topic.ok_or_else(|| ClientError::UnexpectedAnswer("no topic in it".to_owned()))
+    }
+
+    /// Deletes a topic and everything in it.
+    ///
+    /// # Errors
+    /// Such as UNKNOWN_TOPIC.
+    pub async fn delete_topic(&self, name: &str) -> Result<(), ClientError> {
+        let request = v1::DeleteTopicRequest { name: name.to_owned() };
+        let call = |connection: Connection, request| async move {
+            connection.topics().delete_topic(request).await
+        };
+        self.ask("deleting the topic", Repeat::Unsafe, request, call).await.map(drop)
+    }
+
+    /// Every topic, by name.
+    ///
+    /// # Errors
+    /// When no node answers.
+    pub async fn list_topics(&self) -> Result<Vec<v1::TopicSummary>, ClientError> {
+        let call = |connection: Connection, request| async move {
+            connection.topics().list_topics(request).await
+        };
+        let request = v1::ListTopicsRequest {};
+        let mut topics = self.ask("listing topics", Repeat::Safe, request, call).await?.topics;
+        topics.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(topics)
+    }
+
+    /// One topic with its partitions.
+    ///
+    /// # Errors
+    /// UNKNOWN_TOPIC.
+    pub async fn describe_topic(&self, name: &str) -> Result<v1::TopicMetadata, ClientError> {
+        let request = v1::DescribeTopicRequest { name: name.to_owned() };
+        let call = |connection: Connection, request| async move {
+            connection.topics().describe_topic(request).await
+        };
+        let answer = self.ask("describing the topic", Repeat::Safe, request, call).await?;
+        answer.topic.ok_or_else(|| ClientError::UnexpectedAnswer("no topic in it".to_owned()))
+    }
+
+    /// Nodes, and some topics with their leaders; all topics, if none is named.
+    ///
+    /// # Errors
+    /// When no node answers.
+    pub async fn metadata(&self, topics: &[String]) -> Result<v1::ClusterMetadata, ClientError> {
+        let request = v1::GetMetadataRequest { topics: topics.to_vec() };
+        let call = |connection: Connection, request| async move {
+            connection.metadata().get_metadata(request).await
+        };
+        let answer = self.ask("asking for metadata", Repeat::Safe, request, call).await?;
+        answer.metadata.ok_or_else(|| ClientError::UnexpectedAnswer("no metadata in it".to_owned()))
+    }
+
+    /// The cluster as the first node that answers sees it.
+    ///
+    /// # Errors
+    /// When no node answers.
+    pub async fn cluster_info(&self) -> Result<v1::GetClusterInfoResponse, ClientError> {
+        let call = |connection: Connection, request| async move {
+            connection.cluster().get_cluster_info(request).await
+        };
+        self.ask("asking for the cluster", Repeat::Safe, v1::GetClusterInfoRequest {}, call).await
+    }
+
+    /// What is not as it should be, as the first node that answers sees it.
+    ///
+    /// # Errors
+    /// When no node answers.
+    pub async fn cluster_health(&self) -> Result<v1::GetClusterHealthResponse, ClientError> {
+        let call = |connection: Connection, request| async move {
+            connection.cluster().get_cluster_health(request).await
+        };
+        let request = v1::GetClusterHealthRequest {};
+        self.ask("asking for the cluster's health", Repeat::Safe, request, call).await
+    }
+
+    /// Asks every one of these nodes, at the same time, whether it is there.
+    pub async fn probe(&self, nodes: Vec<v1::ClusterNode>) -> Vec<Probe> {
+        join_all(nodes.into_iter().map(|node| async {
+            let endpoint = node.endpoint.as_ref().and_then(HostPort::from_wire);
+            let answer = match endpoint {
+                Some(endpoint) => self.probe_endpoint(&endpoint).await,
+                None => Err(ClientError::UnexpectedAnswer(format!(
+                    "the cluster knows no address of node {}",
+                    node.node_id
+                ))),
+            };
+            Probe { node, answer }
+        }))
+        .await
+    }
+
+    async fn probe_endpoint(
+        &self,
+        endpoint: &HostPort,
+    ) -> Result<v1::GetClusterInfoResponse, ClientError> {
+        let request = with_timeout(v1::GetClusterInfoRequest {}, PROBE_TIMEOUT);
+        let call = |connection: Connection| async move {
+            connection.cluster().get_cluster_info(request).await.map(Response::into_inner)
+        };
+        self.client.attempt(endpoint, PROBE_TIMEOUT, call).await
+    }
+
+    async fn ask<Q, A, F>(
+        &self,
+        what: &str,
+        repeat: Repeat,
+        request: Q,
+        call: impl Fn(Connection, tonic::Request<Q>) -> F,
+    ) -> Result<A, ClientError>
+    where
+        Q: Clone,
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let deadline = self.client.deadline();
+        self.client
+            .ask_any(what, deadline, repeat, |connection, timeout| {
+                let answer = call(connection, with_timeout(request.clone(), timeout));
+                async move { answer.await.map(Response::into_inner) }
+            })
+            .await
+    }
+}

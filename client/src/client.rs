@@ -1,0 +1,480 @@
+//! The client itself: whom to ask, and asking again. Producer, consumer and
+//! administration are built on it.
+
+use crate::backoff::{Backoff, Deadline};
+use crate::channel::{ChannelPool, Connection};
+use crate::metadata::{LeaderLookup, MetadataCache, TopicShape};
+use crate::{Admin, ClientError, HostPort};
+use ottla_proto::v1::ErrorReason;
+use ottla_proto::{ApiError, v1};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tonic::{Code, Request, Status};
+
+/// Longest wait for a node's answer to a question any other node could answer
+/// as well. Past it, the next one is asked.
+pub(crate) const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Time by which a client gives up before the node would: the node's own, more
+/// telling error should arrive first.
+pub(crate) const ANSWER_GRACE: Duration = Duration::from_millis(500);
+
+/// Hints followed at once before a pause is made, so that two nodes that point
+/// at each other are not asked in a tight circle.
+const REDIRECTS_WITHOUT_PAUSE: u32 = 3;
+
+/// How long an unknown topic is asked for again: it may have been created a
+/// moment ago through another node.
+const UNKNOWN_TOPIC_GRACE: Duration = Duration::from_secs(2);
+
+/// Settings of a [`Client`].
+#[derive(Clone, Debug)]
+pub struct ClientOptions {
+    /// Longest time for one connection to be made, name lookup included.
+    pub connect_timeout: Duration,
+    /// Longest time for [`Client::connect`] to find one node that answers.
+    pub bootstrap_timeout: Duration,
+    /// Longest time for one call of administration or of reading, with all its
+    /// attempts. Writes have their own, see `ProducerOptions`.
+    pub request_timeout: Duration,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(1),
+            bootstrap_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A connection to a cluster. Cheap to clone; clones share everything.
+#[derive(Clone, Debug)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    options: ClientOptions,
+    bootstrap: Vec<HostPort>,
+    pool: ChannelPool,
+    metadata: MetadataCache,
+    /// The node that answered last: the one most likely to answer next.
+    preferred: Mutex<Option<HostPort>>,
+    /// Held while asking for metadata, so that many tasks that lose the same
+    /// leader ask once.
+    refreshing: tokio::sync::Mutex<()>,
+}
+
+impl Client {
+    /// Connects to a cluster by any of its nodes. Every address is tried until
+    /// one answers.
+    ///
+    /// # Errors
+    /// [`ClientError::DeadlineExceeded`] with the last failure when none did
+    /// within `options.bootstrap_timeout`.
+    pub async fn connect(
+        bootstrap: &[HostPort],
+        options: ClientOptions,
+    ) -> Result<Self, ClientError> {
+        if bootstrap.is_empty() {
+            return Err(ClientError::InvalidArgument("no bootstrap address given".to_owned()));
+        }
+        let deadline = Deadline::after(options.bootstrap_timeout);
+        let client = Self {
+            shared: Arc::new(Shared {
+                pool: ChannelPool::new(options.connect_timeout),
+                options,
+                bootstrap: bootstrap.to_vec(),
+                metadata: MetadataCache::new(),
+                preferred: Mutex::default(),
+                refreshing: tokio::sync::Mutex::default(),
+            }),
+        };
+        client.refresh_metadata(None, deadline).await?;
+        Ok(client)
+    }
+
+    /// Topics and the cluster itself.
+    #[must_use]
+    pub fn admin(&self) -> Admin {
+        Admin::new(self.clone())
+    }
+
+    /// The settings this client was made with.
+    #[must_use]
+    pub fn options(&self) -> &ClientOptions {
+        &self.shared.options
+    }
+
+    pub(crate) fn pool(&self) -> &ChannelPool {
+        &self.shared.pool
+    }
+
+    pub(crate) fn metadata(&self) -> &MetadataCache {
+        &self.shared.metadata
+    }
+
+    pub(crate) fn deadline(&self) -> Deadline {
+        Deadline::after(self.shared.options.request_timeout)
+    }
+
+    /// The number of partitions of a topic.
+    ///
+    /// # Errors
+    /// UNKNOWN_TOPIC, or the cluster cannot be reached.
+    pub async fn partitions(&self, topic: &str) -> Result<u32, ClientError> {
+        Ok(self.topic_shape(topic).await?.partitions)
+    }
+
+    pub(crate) async fn topic_shape(&self, topic: &str) -> Result<TopicShape, ClientError> {
+        let deadline = self.deadline();
+        let mut unknown = Unknown::default();
+        let mut backoff = Backoff::default();
+        loop {
+            self.refresh_metadata(Some(topic), deadline).await?;
+            if let Some(shape) = self.metadata().topic(topic) {
+                return Ok(shape);
+            }
+            unknown.check(unknown_topic(topic), deadline)?;
+            deadline.sleep(backoff.next()).await;
+        }
+    }
+
+    /// Asks any node for the cluster's metadata: its nodes and, if given, one
+    /// topic. Returns without asking if somebody else did while this waited.
+    pub(crate) async fn refresh_metadata(
+        &self,
+        topic: Option<&str>,
+        deadline: Deadline,
+    ) -> Result<(), ClientError> {
+        let seen = *self.metadata().version().borrow();
+        let _only_one = self.shared.refreshing.lock().await;
+        let learnt_meanwhile = *self.metadata().version().borrow() != seen;
+        if learnt_meanwhile && topic.is_none_or(|topic| self.metadata().topic(topic).is_some()) {
+            return Ok(());
+        }
+        // Without a topic's name the answer would hold every topic there is.
+        let topics = vec![topic.unwrap_or_default().to_owned()];
+        let asked = topics.clone();
+        self.ask_any("metadata", deadline, Repeat::Safe, move |connection, timeout| {
+            let (client, asked) = (self.clone(), asked.clone());
+            async move {
+                let request = v1::GetMetadataRequest { topics: asked.clone() };
+                let call = with_timeout(request, timeout);
+                let answer = connection.metadata().get_metadata(call).await?.into_inner();
+                let header = answer.header.unwrap_or_default();
+                let metadata = answer.metadata.unwrap_or_default();
+                let from = connection.endpoint();
+                Ok(client.metadata().learn(from, &header.cluster_id, metadata, &asked))
+            }
+        })
+        .await?
+    }
+
+    /// One call that any node can answer, tried on one after another until the
+    /// deadline.
+    pub(crate) async fn ask_any<T, F, C>(
+        &self,
+        what: &str,
+        deadline: Deadline,
+        repeat: Repeat,
+        call: C,
+    ) -> Result<T, ClientError>
+    where
+        C: Fn(Connection, Duration) -> F,
+        F: Future<Output = Result<T, Status>>,
+    {
+        let mut backoff = Backoff::default();
+        let mut last = None;
+        loop {
+            for endpoint in self.endpoints() {
+                let patience = match repeat {
+                    Repeat::Safe => deadline.remaining().min(QUESTION_TIMEOUT),
+                    Repeat::Unsafe => deadline.remaining(),
+                };
+                if patience.is_zero() {
+                    break;
+                }
+                let error = match self.attempt(&endpoint, patience, |c| call(c, patience)).await {
+                    Ok(answer) => {
+                        *self.shared.preferred.lock() = Some(endpoint);
+                        return Ok(answer);
+                    }
+                    Err(error) => error,
+                };
+                let must_not_repeat = repeat == Repeat::Unsafe && error.is_indefinite();
+                if must_not_repeat || error.is_unknown() || !error.is_retriable() {
+                    return Err(error);
+                }
+                tracing::debug!(%endpoint, %error, what, "trying the next node");
+                last = Some(error);
+            }
+            if deadline.is_over() {
+                return Err(timed_out(what, deadline, last));
+            }
+            deadline.sleep(backoff.next()).await;
+        }
+    }
+
+    /// One call to the leader of a partition, following it until the deadline.
+    /// For calls that change nothing.
+    pub(crate) async fn ask_leader<T, F, C>(
+        &self,
+        what: &str,
+        topic: &str,
+        partition: u32,
+        deadline: Deadline,
+        call: C,
+    ) -> Result<T, ClientError>
+    where
+        C: Fn(Connection, Duration) -> F,
+        F: Future<Output = Result<T, Status>>,
+    {
+        let mut search = LeaderSearch::new(self, topic, partition, deadline);
+        let mut last = None;
+        loop {
+            let endpoint = match search.find().await {
+                Ok((endpoint, _)) => endpoint,
+                Err(error) => return Err(search.conclude(what, error, last)),
+            };
+            let patience = deadline.remaining();
+            match self.attempt(&endpoint, patience, |c| call(c, patience)).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) if !error.is_retriable() => return Err(error),
+                Err(error) => {
+                    if let Err(error) = search.failed(&error).await {
+                        return Err(search.conclude(what, error, last));
+                    }
+                    last = Some(error);
+                }
+            }
+        }
+    }
+
+    /// One attempt at one endpoint.
+    pub(crate) async fn attempt<T, F>(
+        &self,
+        endpoint: &HostPort,
+        patience: Duration,
+        call: impl FnOnce(Connection) -> F,
+    ) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        let connection = self.pool().get(endpoint).await?;
+        let patience = patience + ANSWER_GRACE;
+        let error = match tokio::time::timeout(patience, call(connection.clone())).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(status)) => match ClientError::from_status(&status, endpoint) {
+                // The transport keeps the time too.
+                ClientError::Disconnected { .. } if is_timeout(&status) => {
+                    ClientError::NoAnswer { endpoint: endpoint.clone(), waited: patience }
+                }
+                error => error,
+            },
+            Err(_) => ClientError::NoAnswer { endpoint: endpoint.clone(), waited: patience },
+        };
+        if error.is_transport() {
+            self.pool().discard(&connection).await;
+        }
+        Err(error)
+    }
+
+    /// Whom to ask, best first: who answered last, then every known node, then
+    /// the bootstrap addresses.
+    fn endpoints(&self) -> Vec<HostPort> {
+        let mut all = Vec::new();
+        let preferred = self.shared.preferred.lock().clone();
+        let known = self.metadata().nodes();
+        for endpoint in preferred.into_iter().chain(known).chain(self.shared.bootstrap.clone()) {
+            if !all.contains(&endpoint) {
+                all.push(endpoint);
+            }
+        }
+        all
+    }
+}
+
+/// Whether a call may be sent again when it is not known if it was carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    Safe,
+    Unsafe,
+}
+
+/// Finds a partition's leader again and again, for one call or one batch.
+pub(crate) struct LeaderSearch<'a> {
+    client: &'a Client,
+    topic: &'a str,
+    partition: u32,
+    deadline: Deadline,
+    backoff: Backoff,
+    redirects: u32,
+    unknown: Unknown,
+}
+
+impl<'a> LeaderSearch<'a> {
+    pub(crate) fn new(
+        client: &'a Client,
+        topic: &'a str,
+        partition: u32,
+        deadline: Deadline,
+    ) -> Self {
+        let (backoff, unknown) = (Backoff::default(), Unknown::default());
+        Self { client, topic, partition, deadline, backoff, redirects: 0, unknown }
+    }
+
+    /// Goes on with the waits of an earlier search.
+    pub(crate) fn with_backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
+    }
+
+    pub(crate) fn into_backoff(self) -> Backoff {
+        self.backoff
+    }
+
+    /// The leader's endpoint and epoch, as soon as there is one.
+    pub(crate) async fn find(&mut self) -> Result<(HostPort, u32), ClientError> {
+        loop {
+            let error = match self.client.metadata().leader(self.topic, self.partition) {
+                LeaderLookup::Known { endpoint, epoch } => return Ok((endpoint, epoch)),
+                LeaderLookup::None => {
+                    let message = format!("{}-{} has no leader", self.topic, self.partition);
+                    ApiError::new(ErrorReason::LeaderNotAvailable, message).into()
+                }
+                LeaderLookup::UnknownTopic => {
+                    let error = unknown_topic(self.topic);
+                    self.unknown.check(error.clone(), self.deadline)?;
+                    error
+                }
+                LeaderLookup::UnknownPartition { partitions } => {
+                    let message = format!(
+                        "topic {} has {partitions} partitions, there is no partition {}",
+                        self.topic, self.partition
+                    );
+                    let error =
+                        ClientError::from(ApiError::new(ErrorReason::UnknownPartition, message));
+                    self.unknown.check(error.clone(), self.deadline)?;
+                    error
+                }
+            };
+            if self.deadline.is_over() {
+                return Err(error);
+            }
+            let first_look = matches!(error.reason(), Some(ErrorReason::UnknownTopic))
+                && self.unknown.take_first_look();
+            if !first_look {
+                self.pause().await;
+            }
+            match self.client.refresh_metadata(Some(self.topic), self.deadline).await {
+                Err(ClientError::DeadlineExceeded { last: None, .. }) => return Err(error),
+                refreshed => refreshed?,
+            }
+        }
+    }
+
+    /// Takes note of a retriable failure: follows its hint at once, or pauses
+    /// and asks for metadata.
+    pub(crate) async fn failed(&mut self, error: &ClientError) -> Result<(), ClientError> {
+        if let Some(leader) = error.api().and_then(|api| api.leader.as_ref())
+            && self.client.metadata().learn_leader(self.topic, self.partition, leader)
+            && self.redirects < REDIRECTS_WITHOUT_PAUSE
+        {
+            self.redirects += 1;
+            return Ok(());
+        }
+        self.redirects = 0;
+        if error.is_unknown() {
+            self.unknown.check(error.clone(), self.deadline)?;
+        }
+        if let Some(wait) = error.retry_after() {
+            self.deadline.sleep(wait).await;
+        }
+        self.pause().await;
+        // What this brings, `find` sees. That nobody answered in time, the caller notices.
+        match self.client.refresh_metadata(Some(self.topic), self.deadline).await {
+            Err(error) if !matches!(error, ClientError::DeadlineExceeded { .. }) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn pause(&mut self) {
+        let wait = self.backoff.next();
+        self.deadline.sleep(wait).await;
+    }
+
+    /// The error to report when `find` or `failed` gave one.
+    pub(crate) fn conclude(
+        &self,
+        what: &str,
+        error: ClientError,
+        last: Option<ClientError>,
+    ) -> ClientError {
+        if self.deadline.is_over() && !error.is_unknown() {
+            return timed_out(what, self.deadline, Some(obstacle(error, last)));
+        }
+        error
+    }
+}
+
+/// What stood in the way: that time is over says nothing.
+pub(crate) fn obstacle(error: ClientError, last: Option<ClientError>) -> ClientError {
+    match error {
+        ClientError::DeadlineExceeded { last: Some(inner), .. } => *inner,
+        ClientError::DeadlineExceeded { last: None, .. } => last.unwrap_or(error),
+        error => error,
+    }
+}
+
+/// Bounds how long something unknown is asked for again.
+#[derive(Debug, Default)]
+struct Unknown {
+    since: Option<Instant>,
+    looked: bool,
+}
+
+impl Unknown {
+    /// Gives the error back once it has been seen for long enough.
+    fn check(&mut self, error: ClientError, deadline: Deadline) -> Result<(), ClientError> {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= UNKNOWN_TOPIC_GRACE || deadline.is_over() {
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// True once: the cache knows nothing before its first question.
+    fn take_first_look(&mut self) -> bool {
+        !std::mem::replace(&mut self.looked, true)
+    }
+}
+
+pub(crate) fn unknown_topic(topic: &str) -> ClientError {
+    ApiError::new(ErrorReason::UnknownTopic, format!("there is no topic {topic:?}")).into()
+}
+
+pub(crate) fn timed_out(what: &str, deadline: Deadline, last: Option<ClientError>) -> ClientError {
+    ClientError::DeadlineExceeded {
+        what: what.to_owned(),
+        within: deadline.within(),
+        indefinite: false,
+        last: last.map(Box::new),
+    }
+}
+
+/// A request that tells the node how long its answer is waited for.
+pub(crate) fn with_timeout<T>(message: T, timeout: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(timeout);
+    request
+}
+
+fn is_timeout(status: &Status) -> bool {
+    matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded)
+}

@@ -1,0 +1,142 @@
+//! One `Consume` stream to one leader, and the credit it runs on: the node
+//! never sends more than the reader has room for.
+//!
+//! Not its job: what to do when it ends.
+
+use super::ReaderOptions;
+use super::batch::{Answer, Credit};
+use crate::channel::Connection;
+use crate::client::{Client, QUESTION_TIMEOUT};
+use crate::{ClientError, HostPort};
+use ottla_proto::v1;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use v1::consume_response::Payload;
+
+/// Credit messages under way. One is sent per half of the window, so more than
+/// two are never needed.
+const CREDIT_MESSAGES: usize = 4;
+
+pub(super) struct ConsumeStream {
+    connection: Connection,
+    requests: mpsc::Sender<v1::ConsumeRequest>,
+    answers: Streaming<v1::ConsumeResponse>,
+    /// What was used and not given back yet.
+    used: Credit,
+    window: Credit,
+    opened: Instant,
+    /// Whether anything has come.
+    pub(super) delivered: bool,
+}
+
+impl ConsumeStream {
+    pub(super) async fn open(
+        client: &Client,
+        endpoint: &HostPort,
+        start: v1::ConsumeStart,
+        options: &ReaderOptions,
+    ) -> Result<Self, ClientError> {
+        let window = Credit { records: options.window_records, bytes: options.window_bytes };
+        let connection = client.pool().get(endpoint).await?;
+        let (requests, outgoing) = mpsc::channel(CREDIT_MESSAGES);
+        let first = v1::ConsumeRequest {
+            start: Some(start),
+            add_credit_records: window.records,
+            add_credit_bytes: window.bytes,
+        };
+        requests.try_send(first).expect("a new channel has room");
+        let mut log = connection.log();
+        let opening = log.consume(ReceiverStream::new(outgoing));
+        let error = match timeout(QUESTION_TIMEOUT, opening).await {
+            Ok(Ok(response)) => {
+                return Ok(Self {
+                    connection,
+                    requests,
+                    answers: response.into_inner(),
+                    used: Credit::default(),
+                    window,
+                    opened: Instant::now(),
+                    delivered: false,
+                });
+            }
+            Ok(Err(status)) => ClientError::from_status(&status, endpoint),
+            Err(_) => {
+                ClientError::NoAnswer { endpoint: endpoint.clone(), waited: QUESTION_TIMEOUT }
+            }
+        };
+        if error.is_transport() {
+            client.pool().discard(&connection).await;
+        }
+        Err(error)
+    }
+
+    /// How long ago the node accepted the stream.
+    pub(super) fn age(&self) -> std::time::Duration {
+        self.opened.elapsed()
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// The next message. An error ends the stream.
+    pub(super) async fn next(&mut self) -> Result<Answer, ClientError> {
+        self.return_credit();
+        let endpoint = self.connection.endpoint();
+        match self.answers.message().await {
+            Ok(Some(answer)) => {
+                self.delivered = true;
+                read_message(answer)
+            }
+            Ok(None) => Err(ClientError::Disconnected {
+                endpoint: endpoint.clone(),
+                message: "the node ended the stream".to_owned(),
+            }),
+            Err(status) => Err(ClientError::from_status(&status, endpoint)),
+        }
+    }
+
+    /// Notes what the caller has taken.
+    pub(super) fn use_credit(&mut self, credit: Credit) {
+        self.used.records += credit.records;
+        self.used.bytes += credit.bytes;
+    }
+
+    /// Gives back what was used, once it is worth a message.
+    fn return_credit(&mut self) {
+        let Credit { records, bytes } = self.used;
+        if records < self.window.records.div_ceil(2) && bytes < self.window.bytes.div_ceil(2) {
+            return;
+        }
+        let message = v1::ConsumeRequest {
+            start: None,
+            add_credit_records: records,
+            add_credit_bytes: bytes,
+        };
+        // Full or closed: what was used stays noted, and the next call tries again.
+        if self.requests.try_send(message).is_ok() {
+            self.used = Credit::default();
+        }
+    }
+}
+
+fn read_message(answer: v1::ConsumeResponse) -> Result<Answer, ClientError> {
+    let batches = match answer.payload {
+        None => bytes::Bytes::new(),
+        Some(Payload::RecordBatches(batches)) => batches,
+        Some(Payload::Records(_)) => return Err(decoded_records()),
+    };
+    Ok(Answer {
+        batches,
+        next_offset: answer.next_offset,
+        high_watermark: answer.high_watermark,
+        log_start_offset: answer.log_start_offset,
+    })
+}
+
+pub(super) fn decoded_records() -> ClientError {
+    let message = "decoded records, although batches were asked for".to_owned();
+    ClientError::UnexpectedAnswer(message)
+}

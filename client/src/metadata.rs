@@ -1,0 +1,292 @@
+//! What this client knows of the cluster: its nodes, and who leads what. Never
+//! certain; it only saves asking. Newer knowledge replaces older, never the
+//! other way round, whichever node an answer comes from.
+//!
+//! Not its job: asking. That is `client.rs`.
+
+use crate::{ClientError, HostPort};
+use bytes::Bytes;
+use ottla_proto::{Leader, v1};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, HashMap};
+use tokio::sync::watch;
+
+/// `max.message.bytes` of a topic that does not set it, in bytes.
+const DEFAULT_MAX_MESSAGE_BYTES: usize = 1024 * 1024;
+
+/// The option that bounds a batch of a topic.
+const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
+
+/// A partition's leadership, as far as known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LeaderLookup {
+    /// This node, in this epoch.
+    Known { endpoint: HostPort, epoch: u32 },
+    /// There is none at the moment, or its address is not known.
+    None,
+    /// The topic has only this many partitions.
+    UnknownPartition { partitions: u32 },
+    /// Not in the cache, or not in the cluster.
+    UnknownTopic,
+}
+
+/// What a producer needs to know of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TopicShape {
+    /// Number of partitions.
+    pub(crate) partitions: u32,
+    /// Largest batch the topic takes, in bytes.
+    pub(crate) max_batch_bytes: usize,
+}
+
+/// Shared by everything a client does.
+#[derive(Debug)]
+pub(crate) struct MetadataCache {
+    state: Mutex<State>,
+    /// Counts what was learnt, so that one can wait for news and can tell
+    /// whether somebody else has just asked.
+    version: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    cluster_id: Option<String>,
+    nodes: BTreeMap<u64, HostPort>,
+    topics: HashMap<String, Topic>,
+}
+
+#[derive(Debug)]
+struct Topic {
+    id: Bytes,
+    max_batch_bytes: usize,
+    partitions: Vec<Partition>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Partition {
+    leader: Option<u64>,
+    epoch: u32,
+}
+
+impl MetadataCache {
+    pub(crate) fn new() -> Self {
+        Self { state: Mutex::default(), version: watch::Sender::new(0) }
+    }
+
+    /// Grows with everything learnt.
+    pub(crate) fn version(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    pub(crate) fn nodes(&self) -> Vec<HostPort> {
+        self.state.lock().nodes.values().cloned().collect()
+    }
+
+    pub(crate) fn topic(&self, name: &str) -> Option<TopicShape> {
+        let state = self.state.lock();
+        let topic = state.topics.get(name)?;
+        Some(TopicShape {
+            partitions: u32::try_from(topic.partitions.len()).ok()?,
+            max_batch_bytes: topic.max_batch_bytes,
+        })
+    }
+
+    pub(crate) fn leader(&self, topic: &str, partition: u32) -> LeaderLookup {
+        let state = self.state.lock();
+        let Some(topic) = state.topics.get(topic) else {
+            return LeaderLookup::UnknownTopic;
+        };
+        let Some(found) = topic.partitions.get(partition as usize) else {
+            let partitions = u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX);
+            return LeaderLookup::UnknownPartition { partitions };
+        };
+        match found.leader.and_then(|leader| state.nodes.get(&leader)) {
+            Some(endpoint) => {
+                LeaderLookup::Known { endpoint: endpoint.clone(), epoch: found.epoch }
+            }
+            None => LeaderLookup::None,
+        }
+    }
+
+    /// Takes in an answer to a question about `asked` topics (all, if empty).
+    ///
+    /// # Errors
+    /// [`ClientError::WrongCluster`] if it comes from another cluster than the
+    /// first answer did.
+    pub(crate) fn learn(
+        &self,
+        from: &HostPort,
+        cluster_id: &str,
+        answer: v1::ClusterMetadata,
+        asked: &[String],
+    ) -> Result<(), ClientError> {
+        let mut state = self.state.lock();
+        let expected = state.cluster_id.get_or_insert_with(|| cluster_id.to_owned());
+        if expected != cluster_id {
+            return Err(ClientError::WrongCluster {
+                endpoint: from.clone(),
+                expected: expected.clone(),
+                found: cluster_id.to_owned(),
+            });
+        }
+        let endpoint = |node: &v1::NodeMetadata| {
+            Some((node.node_id, HostPort::from_wire(node.endpoint.as_ref()?)?))
+        };
+        // A node that knows of nobody (it has just started) teaches nothing.
+        if !answer.nodes.is_empty() {
+            state.nodes = answer.nodes.iter().filter_map(endpoint).collect();
+        }
+        for name in asked {
+            if !answer.topics.iter().any(|topic| topic.name == *name) {
+                state.topics.remove(name);
+            }
+        }
+        for topic in answer.topics {
+            state.learn_topic(topic);
+        }
+        drop(state);
+        self.version.send_modify(|version| *version += 1);
+        Ok(())
+    }
+
+    /// Takes in where a NOT_LEADER error points. False if it is no news, that
+    /// is, if following it could lead in a circle.
+    pub(crate) fn learn_leader(&self, topic: &str, partition: u32, leader: &Leader) -> bool {
+        let mut state = self.state.lock();
+        let Some(known) =
+            state.topics.get_mut(topic).and_then(|t| t.partitions.get_mut(partition as usize))
+        else {
+            return false;
+        };
+        let news = Partition { leader: Some(leader.node_id.0), epoch: leader.epoch.0 };
+        if news.epoch < known.epoch || news == *known {
+            return false;
+        }
+        *known = news;
+        let endpoint = HostPort::new(leader.host.clone(), leader.port);
+        state.nodes.insert(leader.node_id.0, endpoint);
+        drop(state);
+        self.version.send_modify(|version| *version += 1);
+        true
+    }
+}
+
+impl State {
+    fn learn_topic(&mut self, topic: v1::TopicMetadata) {
+        let before = self.topics.get(&topic.name).filter(|known| known.id == topic.topic_id);
+        let max_batch_bytes = topic
+            .configs
+            .get(MAX_MESSAGE_BYTES)
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(DEFAULT_MAX_MESSAGE_BYTES);
+        let count = topic.partitions.len();
+        let mut partitions = vec![Partition { leader: None, epoch: 0 }; count];
+        for partition in topic.partitions {
+            let index = partition.partition as usize;
+            let Some(slot) = partitions.get_mut(index) else { continue };
+            *slot = Partition { leader: partition.leader_id, epoch: partition.leader_epoch };
+            // The node that answered may lag behind what another has told.
+            if let Some(known) = before.and_then(|known| known.partitions.get(index))
+                && known.epoch > slot.epoch
+            {
+                *slot = *known;
+            }
+        }
+        self.topics.insert(topic.name, Topic { id: topic.topic_id, max_batch_bytes, partitions });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ottla_proto::{LeaderEpoch, NodeId};
+
+    fn cluster(topic_id: u8, leader: Option<u64>, epoch: u32) -> v1::ClusterMetadata {
+        let node = |node_id: u64| v1::NodeMetadata {
+            node_id,
+            endpoint: Some(v1::Endpoint { host: format!("n{node_id}"), port: 7400 }),
+            ..Default::default()
+        };
+        let partition =
+            v1::PartitionMetadata { leader_id: leader, leader_epoch: epoch, ..Default::default() };
+        let topic = v1::TopicMetadata {
+            name: "orders".to_owned(),
+            topic_id: vec![topic_id; 16].into(),
+            partitions: vec![partition],
+            ..Default::default()
+        };
+        v1::ClusterMetadata {
+            nodes: vec![node(1), node(2), node(3)],
+            topics: vec![topic],
+            controller_id: None,
+        }
+    }
+
+    fn learn(cache: &MetadataCache, answer: v1::ClusterMetadata) {
+        let from = HostPort::new("n1", 7400);
+        cache.learn(&from, "c", answer, &["orders".to_owned()]).expect("the same cluster");
+    }
+
+    fn leader(node: u64, epoch: u32) -> LeaderLookup {
+        LeaderLookup::Known { endpoint: HostPort::new(format!("n{node}"), 7400), epoch }
+    }
+
+    fn hint(node: u64, epoch: u32) -> Leader {
+        let (node_id, epoch) = (NodeId(node), LeaderEpoch(epoch));
+        Leader { node_id, epoch, host: format!("n{node}"), port: 7400 }
+    }
+
+    #[test]
+    fn a_lagging_node_does_not_bring_an_old_leader_back() {
+        let cache = MetadataCache::new();
+        learn(&cache, cluster(1, Some(2), 5));
+        learn(&cache, cluster(1, Some(1), 4));
+        assert_eq!(cache.leader("orders", 0), leader(2, 5));
+        assert!(!cache.learn_leader("orders", 0, &hint(1, 4)));
+        assert_eq!(cache.leader("orders", 0), leader(2, 5));
+    }
+
+    #[test]
+    fn a_hint_is_news_once() {
+        let cache = MetadataCache::new();
+        learn(&cache, cluster(1, None, 5));
+        assert_eq!(cache.leader("orders", 0), LeaderLookup::None);
+        assert!(cache.learn_leader("orders", 0, &hint(3, 6)));
+        assert!(!cache.learn_leader("orders", 0, &hint(3, 6)));
+        assert_eq!(cache.leader("orders", 0), leader(3, 6));
+    }
+
+    /// The epochs of a topic that was deleted say nothing about its successor.
+    #[test]
+    fn a_topic_created_again_starts_from_its_own_epochs() {
+        let cache = MetadataCache::new();
+        learn(&cache, cluster(1, Some(2), 5));
+        learn(&cache, cluster(2, Some(1), 0));
+        assert_eq!(cache.leader("orders", 0), leader(1, 0));
+        learn(&cache, v1::ClusterMetadata::default());
+        assert_eq!(cache.leader("orders", 0), LeaderLookup::UnknownTopic);
+        assert_eq!(cache.nodes().len(), 3, "an answer without nodes teaches nothing about them");
+    }
+
+    #[test]
+    fn another_cluster_is_not_listened_to() {
+        let cache = MetadataCache::new();
+        learn(&cache, cluster(1, Some(2), 5));
+        let from = HostPort::new("elsewhere", 1);
+        let error = cache.learn(&from, "d", cluster(9, Some(1), 9), &[]).expect_err("refused");
+        assert_eq!(error.reason_name(), "WRONG_CLUSTER");
+        assert_eq!(cache.leader("orders", 0), leader(2, 5));
+    }
+
+    #[test]
+    fn the_topic_says_how_large_a_batch_may_be() {
+        let cache = MetadataCache::new();
+        let mut answer = cluster(1, None, 0);
+        learn(&cache, answer.clone());
+        let shape = cache.topic("orders").expect("known");
+        assert_eq!((shape.partitions, shape.max_batch_bytes), (1, DEFAULT_MAX_MESSAGE_BYTES));
+        answer.topics[0].configs.insert(MAX_MESSAGE_BYTES.to_owned(), "4096".to_owned());
+        learn(&cache, answer);
+        assert_eq!(cache.topic("orders").expect("known").max_batch_bytes, 4096);
+    }
+}

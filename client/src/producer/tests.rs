@@ -1,0 +1,213 @@
+//! The producer against nodes that misbehave on purpose.
+
+use super::*;
+use crate::testing::{Cluster, Produce, TOPIC};
+use ottla_proto::ApiError;
+use ottla_proto::v1::ErrorReason as R;
+
+fn options() -> ProducerOptions {
+    ProducerOptions { linger: Duration::from_millis(1), ..ProducerOptions::default() }
+}
+
+fn to_partition(partition: u32, value: &str) -> ProducerRecord {
+    let partition = Some(partition);
+    ProducerRecord { partition, ..ProducerRecord::value(value.to_owned()) }
+}
+
+async fn topic(cluster: &Cluster, options: ProducerOptions) -> (Producer, TopicProducer) {
+    let producer = Producer::new(&cluster.client().await, options);
+    let topic = producer.topic(TOPIC).await.expect("there is such a topic");
+    (producer, topic)
+}
+
+/// Sends and waits, one record after another.
+async fn deliver(topic: &TopicProducer, value: &str) -> Result<Delivered, ClientError> {
+    topic.send(to_partition(0, value)).await.expect("queued").await
+}
+
+#[tokio::test]
+async fn every_record_learns_its_offset() {
+    let cluster = Cluster::start(1, 2).await;
+    let (producer, topic) = topic(&cluster, options()).await;
+    let mut deliveries = Vec::new();
+    for n in 0..1000_u32 {
+        let record = to_partition(n % 2, &n.to_string());
+        deliveries.push((n, topic.send(record).await.expect("queued")));
+    }
+    producer.flush().await;
+    for (n, delivery) in deliveries {
+        let delivered = delivery.await.expect("written");
+        assert_eq!((delivered.partition, delivered.offset), (n % 2, Some(u64::from(n / 2))));
+    }
+    assert_eq!(cluster.values(1)[3], "7");
+    assert_eq!(producer.stats().records, 1000);
+    assert!(cluster.state.lock().produced_to.len() < 500, "records travel in batches");
+}
+
+#[tokio::test]
+async fn not_leader_is_followed_at_once() {
+    let cluster = Cluster::start(3, 1).await;
+    // GetMetadata still names node 1; only the error's hint names node 3.
+    let stale = cluster.state.lock().leaders.clone();
+    cluster.state.lock().stale_leaders = Some(stale);
+    cluster.state.lock().leaders = vec![(Some(3), 2)];
+    let (_producer, topic) = topic(&cluster, options()).await;
+    let asked = cluster.state.lock().metadata_calls;
+    deliver(&topic, "a").await.expect("redirected");
+    deliver(&topic, "b").await.expect("straight there");
+    let state = cluster.state.lock();
+    assert_eq!(state.produced_to, [1, 3, 3]);
+    assert_eq!(state.metadata_calls, asked, "the hint is enough");
+}
+
+#[tokio::test]
+async fn definite_errors_are_retried_and_order_is_kept() {
+    let cluster = Cluster::start(1, 1).await;
+    let refusal = Produce::Refuse(ApiError::new(R::NotEnoughReplicas, "1 of 2 in sync"));
+    cluster.state.lock().produce.extend([refusal.clone(), refusal]);
+    // Retrying what is definite needs no permission.
+    let options = ProducerOptions { retry_indefinite: false, batch_bytes: 200, ..options() };
+    let (producer, topic) = topic(&cluster, options).await;
+    let sent: Vec<String> = (0..100).map(|n| format!("value {n}")).collect();
+    let mut deliveries = Vec::new();
+    for value in &sent {
+        deliveries.push(topic.send(to_partition(0, value)).await.expect("queued"));
+    }
+    for delivery in deliveries {
+        delivery.await.expect("written in the end");
+    }
+    assert_eq!(cluster.values(0), sent);
+    let stats = producer.stats();
+    assert_eq!((stats.retries, stats.possible_duplicates), (2, 0));
+}
+
+#[tokio::test]
+async fn indefinite_errors_are_not_retried_when_that_is_off() {
+    let cluster = Cluster::start(1, 1).await;
+    let timeout = ApiError::new(R::RequestTimedOut, "not replicated in time");
+    cluster.state.lock().produce.extend([Produce::WriteThenFail(timeout), Produce::WriteThenBreak]);
+    let options = ProducerOptions { retry_indefinite: false, ..options() };
+    let (_producer, topic) = topic(&cluster, options).await;
+    let error = deliver(&topic, "a").await.expect_err("timed out");
+    assert!(error.is_indefinite(), "{error}");
+    assert_eq!(error.reason(), Some(R::RequestTimedOut));
+    let error = deliver(&topic, "b").await.expect_err("broken off");
+    assert!(error.is_indefinite() && matches!(error, ClientError::Disconnected { .. }), "{error}");
+    let delivered = deliver(&topic, "c").await.expect("what follows is written");
+    assert_eq!(delivered.offset, Some(2));
+    assert_eq!(cluster.values(0), ["a", "b", "c"], "each once, in order");
+}
+
+#[tokio::test]
+async fn indefinite_errors_are_retried_when_that_is_on_and_counted() {
+    let cluster = Cluster::start(1, 1).await;
+    cluster.state.lock().produce.push_back(Produce::WriteThenBreak);
+    let (producer, topic) = topic(&cluster, options()).await;
+    let delivered = deliver(&topic, "a").await.expect("written again");
+    assert_eq!(delivered.offset, Some(1));
+    assert_eq!(cluster.values(0), ["a", "a"]);
+    assert_eq!(producer.stats().possible_duplicates, 1);
+}
+
+/// A definite refusal after an attempt that may have been written does not
+/// make the record certainly unwritten.
+#[tokio::test]
+async fn a_late_refusal_stays_indefinite() {
+    let cluster = Cluster::start(1, 1).await;
+    let refusal = ApiError::new(R::RecordTooLarge, "the limit was lowered");
+    cluster.state.lock().produce.extend([Produce::WriteThenBreak, Produce::Refuse(refusal)]);
+    let (_producer, topic) = topic(&cluster, options()).await;
+    let error = deliver(&topic, "a").await.expect_err("refused");
+    assert!(error.is_indefinite(), "{error}");
+    assert_eq!(error.reason(), Some(R::RecordTooLarge));
+}
+
+#[tokio::test]
+async fn a_refusal_that_lasts_ends_with_the_delivery_timeout_and_its_reason() {
+    let cluster = Cluster::start(1, 1).await;
+    let refusal = Produce::Refuse(ApiError::new(R::NotEnoughReplicas, "1 of 2 in sync"));
+    cluster.state.lock().produce.extend(std::iter::repeat_n(refusal, 1000));
+    let options = ProducerOptions { delivery_timeout: Duration::from_millis(300), ..options() };
+    let (_producer, topic) = topic(&cluster, options).await;
+    let error = deliver(&topic, "a").await.expect_err("refused for good");
+    assert_eq!(error.reason(), Some(R::NotEnoughReplicas));
+    assert!(!error.is_indefinite(), "it was certainly never written: {error}");
+    assert!(cluster.values(0).is_empty());
+}
+
+#[tokio::test]
+async fn a_full_buffer_makes_send_wait_and_try_send_hand_the_record_back() {
+    let cluster = Cluster::start(1, 1).await;
+    cluster.held.send_replace(true);
+    let options = ProducerOptions { buffer_bytes: 2000, ..options() };
+    let (_producer, topic) = topic(&cluster, options).await;
+    let first = topic.send(to_partition(0, &"x".repeat(1500))).await.expect("room");
+    let record = to_partition(0, &"y".repeat(1500));
+    let refused = topic.try_send(record.clone()).expect_err("no room");
+    assert!(matches!(refused.reason, TrySendReason::Full));
+    assert_eq!(refused.record, record);
+    let second = topic.send(record);
+    tokio::pin!(second);
+    assert!(futures::poll!(&mut second).is_pending(), "waits for room");
+    cluster.held.send_replace(false);
+    first.await.expect("written");
+    second.await.expect("room again").await.expect("written");
+    assert_eq!(cluster.values(0).len(), 2);
+}
+
+#[tokio::test]
+async fn what_can_never_be_sent_is_refused_before_it_is_queued() {
+    let cluster = Cluster::start(1, 2).await;
+    let (producer, topic) = topic(&cluster, options()).await;
+    let error = topic.send(to_partition(2, "a")).await.expect_err("two partitions");
+    assert_eq!(error.reason(), Some(R::UnknownPartition));
+    let error = topic.send(to_partition(0, &"x".repeat(1 << 20))).await.expect_err("too large");
+    assert_eq!(error.reason(), Some(R::RecordTooLarge));
+    let record = ProducerRecord { timestamp_ms: Some(-1), ..to_partition(0, "a") };
+    assert!(topic.send(record).await.is_err());
+    let error = producer.topic("nobody").await.err().expect("no such topic");
+    assert_eq!(error.reason(), Some(R::UnknownTopic));
+    producer.shutdown().await;
+    let error = topic.send(to_partition(0, "a")).await.expect_err("closed");
+    assert!(matches!(error, ClientError::Closed));
+    assert!(cluster.state.lock().produced_to.is_empty(), "nothing was sent");
+}
+
+#[tokio::test]
+async fn shutdown_sends_what_is_buffered() {
+    let cluster = Cluster::start(1, 1).await;
+    let options = ProducerOptions { linger: Duration::from_secs(3600), ..options() };
+    let (producer, topic) = topic(&cluster, options).await;
+    let delivery = topic.send(to_partition(0, "a")).await.expect("queued");
+    producer.shutdown().await;
+    assert_eq!(delivery.await.expect("written").offset, Some(0));
+}
+
+/// Keys stay together and in order; records without one fill one batch after
+/// another.
+#[tokio::test]
+async fn records_are_spread_by_key_and_without_one_by_batch() {
+    let cluster = Cluster::start(1, 4).await;
+    let options = ProducerOptions { batch_bytes: 300, ..options() };
+    let (producer, topic) = topic(&cluster, options).await;
+    for n in 0..50 {
+        let record = ProducerRecord::keyed("key", format!("keyed {n}"));
+        let delivery = topic.send(record).await.expect("queued");
+        assert_eq!(delivery.partition(), partition_for_key(b"key", 4));
+    }
+    for n in 0..100 {
+        topic.send(ProducerRecord::value(format!("free {n}"))).await.expect("queued");
+    }
+    producer.flush().await;
+    let all: Vec<Vec<String>> = (0..4).map(|partition| cluster.values(partition)).collect();
+    let keyed: Vec<_> = all[partition_for_key(b"key", 4) as usize]
+        .iter()
+        .filter(|value| value.starts_with("keyed"))
+        .collect();
+    assert_eq!(keyed.len(), 50);
+    assert!(keyed.iter().zip(0..).all(|(value, n)| **value == format!("keyed {n}")));
+    for values in &all {
+        assert!(values.iter().any(|value| value.starts_with("free")), "all partitions are used");
+    }
+    assert_eq!(all.iter().map(Vec::len).sum::<usize>(), 150);
+}
