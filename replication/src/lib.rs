@@ -1,1 +1,3 @@
-//! (being written)
+//! Partition replication: who leads, who follows, what is committed.
+
+pub mod core;

@@ -1,0 +1,349 @@
+//! Leading: who has how much, what is committed, who waits for it.
+
+use super::isr::IsrState;
+use super::replica::Local;
+use super::types::{
+    Acks, Durability, Effect, EpochEnd, Event, Follow, FollowRefusal, Millis, Peer, ProduceRefusal,
+    Progress, RequestId, SessionRef,
+};
+use super::waits::Waits;
+use ottla_proto::{BrokerEpoch, LeaderEpoch, NodeId, Offset, PartitionEpoch};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a follower has acknowledged to this leadership.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Acked {
+    pub(super) end: Offset,
+    pub(super) synced: Offset,
+}
+
+impl Acked {
+    /// The offset up to which the follower counts.
+    pub(super) fn position(self, durability: Durability) -> Offset {
+        match durability {
+            Durability::Disk => self.synced.min(self.end),
+            Durability::Memory => self.end,
+        }
+    }
+}
+
+/// A point that a follower has yet to reach: once it does, it was caught up at
+/// the time the point was set. It stays until reached, so that a follower with
+/// much on the way, always a little behind, is not taken for a stuck one.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    at: Millis,
+    end: Offset,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct FollowerState {
+    session: Option<(Peer, u64)>,
+    /// The newest connection heard from. What an older one still delivers is old.
+    stream: u64,
+    /// The registration under which it acknowledged (KIP-903).
+    pub(super) broker_epoch: Option<BrokerEpoch>,
+    /// Nothing of an earlier leadership counts.
+    pub(super) acked: Option<Acked>,
+    /// When it was last known to have everything.
+    pub(super) caught_up: Option<Millis>,
+    mark: Option<Mark>,
+}
+
+#[derive(Debug)]
+pub(super) struct Leader {
+    epoch: LeaderEpoch,
+    /// Where this leadership starts in the log, once that is recorded.
+    pub(super) start: Option<Offset>,
+    pub(super) isr: IsrState,
+    pub(super) partition_epoch: PartitionEpoch,
+    pub(super) followers: BTreeMap<NodeId, FollowerState>,
+    /// No new ISR is proposed before.
+    pub(super) propose_at: Millis,
+    pub(super) waits: Waits,
+}
+
+impl Leader {
+    pub(super) fn new(local: &Local, now: Millis) -> Self {
+        let me = local.me();
+        let isr = local.view.isr.clone();
+        let state = |node| FollowerState {
+            // A member has the whole lag time to show up; others have never been seen.
+            caught_up: isr.contains(&node).then_some(now),
+            ..FollowerState::default()
+        };
+        let others = local.view.replicas.iter().map(|member| member.node).filter(|n| *n != me);
+        Self {
+            epoch: local.epoch(),
+            start: None,
+            followers: others.map(|node| (node, state(node))).collect(),
+            isr: IsrState::Committed(isr),
+            partition_epoch: local.view.partition_epoch,
+            propose_at: now,
+            waits: Waits::default(),
+        }
+    }
+
+    pub(super) fn has_started(&self) -> bool {
+        self.start.is_some()
+    }
+
+    pub(super) fn committed_isr(&self) -> &BTreeSet<NodeId> {
+        self.isr.committed()
+    }
+
+    pub(super) fn partition_epoch(&self) -> PartitionEpoch {
+        self.partition_epoch
+    }
+
+    /// Below the start of its epoch a new leader may know less than the last one.
+    pub(super) fn watermark_is_current(&self, local: &Local) -> bool {
+        self.start.is_some_and(|start| local.watermark >= start)
+    }
+
+    pub(super) fn next_deadline(&self, local: &Local) -> Option<Millis> {
+        [self.waits.next_deadline(), self.isr_deadline(local)].into_iter().flatten().min()
+    }
+
+    /// Newer metadata of the same leadership overrides what was proposed.
+    pub(super) fn on_metadata(&mut self, local: &Local, now: Millis) {
+        let view = &local.view;
+        self.followers.retain(|node, _| view.member(*node).is_some());
+        if view.partition_epoch > self.partition_epoch {
+            self.commit_isr(view.partition_epoch, view.isr.clone(), now);
+        }
+        for member in view.replicas.iter().filter(|member| member.node != local.me()) {
+            let state = self.followers.entry(member.node).or_default();
+            // A follower that was fenced starts over: until it has everything
+            // again it must not hold back the watermark.
+            if !member.eligible && !self.isr.maximal().contains(&member.node) {
+                (state.caught_up, state.mark) = (None, None);
+            }
+        }
+    }
+
+    pub(super) fn on_started(&mut self, local: &Local, now: Millis) {
+        assert!(self.start.is_none(), "a leadership starts once");
+        self.start = Some(local.log.end);
+        self.propose_at = now;
+    }
+
+    pub(super) fn on_event(
+        &mut self,
+        local: &mut Local,
+        event: Event,
+        now: Millis,
+        out: &mut Vec<Effect>,
+    ) {
+        match event {
+            Event::Wrote { stage, writes } if stage == local.stage => {
+                self.on_wrote(local, &writes, now, out);
+            }
+            Event::WriteRejected { stage, ids } if stage == local.stage => {
+                for id in ids {
+                    self.waits.fail(id, ProduceRefusal::DiskFull, out);
+                }
+            }
+            Event::Progress(progress) => self.on_progress(local, progress, now),
+            Event::AlterAnswered { leader_epoch, partition_epoch, outcome } => {
+                if leader_epoch == self.epoch {
+                    self.on_alter_answered(local, partition_epoch, outcome, now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn on_produce(
+        &mut self,
+        local: &Local,
+        id: RequestId,
+        acks: Acks,
+        deadline: Millis,
+        out: &mut Vec<Effect>,
+    ) {
+        if acks == Acks::All && self.is_below_min_isr(local) {
+            let result = Err(ProduceRefusal::NotEnoughReplicas);
+            return out.push(Effect::Answer { id, result });
+        }
+        out.push(Effect::Write { stage: local.stage, id, epoch: self.epoch });
+        if acks == Acks::None {
+            out.push(Effect::Answer { id, result: Ok(()) });
+        } else {
+            self.waits.add(id, acks, deadline);
+        }
+    }
+
+    fn on_wrote(
+        &mut self,
+        local: &mut Local,
+        writes: &[(RequestId, Offset)],
+        now: Millis,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(&(_, end)) = writes.last() else { return };
+        let (before, durability) = (local.log.end, local.view.durability);
+        local.appended_to(end);
+        for state in self.followers.values_mut() {
+            // It had everything until now: nobody fetches from an idle partition.
+            if state.acked.is_some_and(|acked| acked.position(durability) >= before) {
+                state.caught_up = Some(now);
+                state.mark = Some(Mark { at: now, end });
+            }
+        }
+        for &(id, next) in writes {
+            self.waits.appended(id, next, out);
+        }
+        if durability == Durability::Disk {
+            out.push(Effect::Sync);
+        }
+    }
+
+    /// The order of the checks is Kafka's: an offset out of range comes before a
+    /// divergence (KAFKA-12996), and only a request that is served counts as an
+    /// acknowledgement (KAFKA-13141).
+    pub(super) fn on_follow(
+        &mut self,
+        local: &mut Local,
+        follow: &Follow,
+        known: Option<EpochEnd>,
+        now: Millis,
+        out: &mut Vec<Effect>,
+    ) {
+        let (peer, node) = (follow.peer, follow.peer.node);
+        let of = SessionRef { session: follow.session, leader_epoch: self.epoch };
+        let refuse = |refusal| Effect::Refuse { peer, of, refusal };
+        let newest = local.view.member(node).and_then(|member| member.broker_epoch);
+        let Some(state) = self.followers.get_mut(&node) else {
+            return out.push(refuse(FollowRefusal::UnknownPartition));
+        };
+        if newest.max(state.broker_epoch) > Some(follow.broker_epoch) {
+            return out.push(refuse(FollowRefusal::StaleBrokerEpoch));
+        }
+        if peer.stream < state.stream {
+            return;
+        }
+        let log = local.log;
+        match judge(follow, log.start, log.end, known) {
+            Standing::OutOfRange => {
+                let refusal = FollowRefusal::OutOfRange { log_start: log.start };
+                return out.push(refuse(refusal));
+            }
+            Standing::Diverging { epoch, end } => {
+                return out.push(Effect::Diverge { peer, of, epoch, end });
+            }
+            Standing::Prefix => {}
+        }
+        state.session = Some((peer, follow.session));
+        state.stream = peer.stream;
+        state.broker_epoch = Some(follow.broker_epoch);
+        if !self.isr.maximal().contains(&node) {
+            (state.caught_up, state.mark) = (None, None);
+        }
+        let acked = Acked { end: follow.log.end, synced: follow.log.synced };
+        self.record(local, node, acked, now);
+        out.push(Effect::Serve { peer, of, from: follow.log.end });
+    }
+
+    pub(super) fn on_unfollow(&mut self, peer: Peer) {
+        if let Some(state) = self.followers.get_mut(&peer.node)
+            && state.session.is_some_and(|(of, _)| of == peer)
+        {
+            state.session = None;
+        }
+    }
+
+    fn on_progress(&mut self, local: &mut Local, progress: Progress, now: Millis) {
+        let Some(state) = self.followers.get(&progress.peer.node) else { return };
+        let in_session = state.session == Some((progress.peer, progress.session));
+        let possible = progress.end <= local.log.end
+            && state.acked.is_none_or(|acked| {
+                progress.end >= acked.end && progress.synced >= acked.synced.min(acked.end)
+            });
+        if in_session && progress.leader_epoch == self.epoch && possible {
+            let acked = Acked { end: progress.end, synced: progress.synced };
+            self.record(local, progress.peer.node, acked, now);
+        }
+    }
+
+    fn record(&mut self, local: &Local, node: NodeId, acked: Acked, now: Millis) {
+        let state = self.followers.get_mut(&node).expect("only a known follower is recorded");
+        let (position, end) = (acked.position(local.view.durability), local.log.end);
+        state.acked = Some(acked);
+        if position >= end {
+            state.caught_up = Some(now);
+            state.mark = None;
+        } else if state.mark.is_none_or(|mark| position >= mark.end) {
+            state.caught_up = state.caught_up.max(state.mark.map(|mark| mark.at));
+            state.mark = Some(Mark { at: now, end });
+        }
+    }
+
+    /// What follows from any event: the ISR, the watermark, who need not wait.
+    pub(super) fn maintain(&mut self, local: &mut Local, now: Millis, out: &mut Vec<Effect>) {
+        if self.has_started() {
+            self.forget_laggards(local, now);
+            self.maintain_isr(local, now, out);
+            if let Some(to) = self.committed_to(local, now) {
+                local.watermark = local.watermark.max(to);
+            }
+            self.waits.committed(local.watermark, out);
+        }
+        self.waits.expire(now, self.is_below_min_isr(local), out);
+    }
+
+    pub(super) fn is_below_min_isr(&self, local: &Local) -> bool {
+        self.isr.committed().len() < local.view.min_isr
+    }
+
+    /// How far the log is committed. Nothing is, beyond what was, while the
+    /// committed ISR is below the minimum (KIP-966) or a member of the maximal
+    /// ISR has not acknowledged to this leadership. A follower outside that has
+    /// caught up and may join counts too: else the watermark could run ahead of
+    /// it for ever.
+    fn committed_to(&self, local: &Local, now: Millis) -> Option<Offset> {
+        if self.is_below_min_isr(local) {
+            return None;
+        }
+        let maximal = self.isr.maximal();
+        let mut lowest = local.own_position();
+        for (node, state) in &self.followers {
+            let position = state.acked.map(|acked| acked.position(local.view.durability));
+            if maximal.contains(node) {
+                lowest = lowest.min(position?);
+            } else if let Some(position) = position
+                && self.is_joining(local, *node, state, now)
+            {
+                lowest = lowest.min(position);
+            }
+        }
+        let known = |node: &NodeId| *node == local.me() || self.followers.contains_key(node);
+        maximal.iter().all(known).then_some(lowest)
+    }
+}
+
+enum Standing {
+    /// The follower's log is the beginning of the leader's.
+    Prefix,
+    Diverging {
+        epoch: Option<LeaderEpoch>,
+        end: Offset,
+    },
+    OutOfRange,
+}
+
+fn judge(follow: &Follow, start: Offset, end: Offset, known: Option<EpochEnd>) -> Standing {
+    let log = follow.log;
+    if log.end < start {
+        return Standing::OutOfRange;
+    }
+    match (log.last_epoch, known) {
+        (Some(last), Some(known)) if known.epoch < last || known.end < log.end => {
+            Standing::Diverging { epoch: Some(known.epoch), end: known.end }
+        }
+        // The leader has nothing so old: nothing above its start can be shared.
+        (Some(_), None) if log.end > start => Standing::Diverging { epoch: None, end: start },
+        _ if log.end > end => Standing::OutOfRange,
+        _ => Standing::Prefix,
+    }
+}

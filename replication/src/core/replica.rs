@@ -1,0 +1,378 @@
+//! The replica: takes events, keeps what every role needs, changes roles.
+
+use super::follower::Follower;
+use super::leader::Leader;
+use super::types::{
+    Effect, Event, Follow, FollowRefusal, LogState, Millis, ProduceRefusal, ReplicaStatus,
+    RequestId, RoleKind, SessionRef, Stage, View,
+};
+use ottla_proto::{LeaderEpoch, NodeId, Offset};
+use std::collections::BTreeMap;
+
+/// What a replica is told once.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplicaConfig {
+    /// This node.
+    pub me: NodeId,
+    /// A member of the ISR that has not caught up for so long is taken out of it
+    /// (replica.lag.time.max.ms).
+    pub lag_max: Millis,
+    /// Wait before a refused or failed request to another node is repeated.
+    pub retry_backoff: Millis,
+}
+
+/// What every role needs.
+#[derive(Debug)]
+pub(super) struct Local {
+    pub(super) config: ReplicaConfig,
+    pub(super) view: View,
+    pub(super) log: LogState,
+    /// Records below are known to be committed. May lie behind the truth.
+    pub(super) watermark: Offset,
+    pub(super) stage: Stage,
+    last_session: u64,
+}
+
+impl Local {
+    pub(super) fn me(&self) -> NodeId {
+        self.config.me
+    }
+
+    pub(super) fn epoch(&self) -> LeaderEpoch {
+        self.view.leader_epoch
+    }
+
+    pub(super) fn next_stage(&mut self) -> Stage {
+        self.stage = Stage(self.stage.0 + 1);
+        self.stage
+    }
+
+    pub(super) fn next_session(&mut self) -> SessionRef {
+        self.last_session += 1;
+        SessionRef { session: self.last_session, leader_epoch: self.epoch() }
+    }
+
+    /// The offset up to which this replica's own log counts.
+    pub(super) fn own_position(&self) -> Offset {
+        match self.view.durability {
+            super::Durability::Disk => self.log.synced.min(self.log.end),
+            super::Durability::Memory => self.log.end,
+        }
+    }
+
+    pub(super) fn appended_to(&mut self, end: Offset) {
+        assert!(end >= self.log.end, "an append moved the log end back");
+        self.log.end = end;
+    }
+
+    pub(super) fn synced_to(&mut self, up_to: Offset) {
+        self.log.synced = self.log.synced.max(up_to);
+    }
+
+    /// Takes over the log as it was found. The watermark stays inside it.
+    fn settle(&mut self, log: LogState) {
+        assert!(log.start <= log.end, "a log ends before it starts");
+        self.log = log;
+        self.watermark = self.watermark.clamp(log.start, log.end);
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum Role {
+    Leader(Leader),
+    Follower(Follower),
+    NoLeader,
+    Offline,
+}
+
+/// One replica of one partition.
+#[derive(Debug)]
+pub struct Replica {
+    local: Local,
+    role: Role,
+    /// Followers that know a newer leadership than this replica: they are heard
+    /// once it has caught up with the metadata. At most one per replica.
+    parked: BTreeMap<NodeId, Follow>,
+    /// The newest epoch in the log when it was opened. An epoch that an earlier
+    /// run of this node may have led is never led again: what it appended and
+    /// did not sync may be gone here and present elsewhere.
+    opened_with: Option<LeaderEpoch>,
+}
+
+impl Replica {
+    /// A replica that has just opened its log and reads the metadata for the
+    /// first time. `watermark`: records below are known to be committed; clamped
+    /// to the log.
+    #[must_use]
+    pub fn open(
+        config: ReplicaConfig,
+        log: LogState,
+        watermark: Offset,
+        view: View,
+        now: Millis,
+    ) -> (Self, Vec<Effect>) {
+        let local = Local { config, view, log, watermark, stage: Stage(0), last_session: 0 };
+        let mut replica = Self {
+            local,
+            role: Role::NoLeader,
+            parked: BTreeMap::new(),
+            opened_with: log.last_epoch,
+        };
+        replica.local.settle(log);
+        let mut out = Vec::new();
+        replica.take_role(now, &mut out);
+        (replica, out)
+    }
+
+    /// Takes one event at time `now` (which never goes back) and says what is to
+    /// be done.
+    pub fn step(&mut self, event: Event, now: Millis) -> Vec<Effect> {
+        let mut out = Vec::new();
+        let (epoch, led_to) = (self.local.epoch(), self.leads_to());
+        match event {
+            Event::Metadata(view) => self.on_metadata(view, now, &mut out),
+            Event::DiskFailed => self.on_disk_failed(&mut out),
+            Event::Settled { stage, log } => self.on_settled(stage, log, now, &mut out),
+            Event::Follow { follow, local } => self.on_follow(follow, local, now, &mut out),
+            Event::Unfollow { peer } => {
+                if self.parked.get(&peer.node).is_some_and(|follow| follow.peer == peer) {
+                    self.parked.remove(&peer.node);
+                }
+                if let Role::Leader(leader) = &mut self.role {
+                    leader.on_unfollow(peer);
+                }
+            }
+            Event::Produce { id, acks, deadline } => match &mut self.role {
+                Role::Leader(leader) => {
+                    leader.on_produce(&self.local, id, acks, deadline, &mut out);
+                }
+                Role::Offline => refuse_produce(id, ProduceRefusal::Offline, &mut out),
+                Role::Follower(_) | Role::NoLeader => {
+                    refuse_produce(id, ProduceRefusal::NotLeader, &mut out);
+                }
+            },
+            Event::Synced { up_to } => self.on_synced(up_to, &mut out),
+            other => match &mut self.role {
+                Role::Leader(leader) => leader.on_event(&mut self.local, other, now, &mut out),
+                Role::Follower(follower) => {
+                    follower.on_event(&mut self.local, other, now, &mut out);
+                }
+                Role::NoLeader | Role::Offline => {}
+            },
+        }
+        if let Role::Leader(leader) = &mut self.role {
+            leader.maintain(&mut self.local, now, &mut out);
+        }
+        self.check(epoch, led_to);
+        out
+    }
+
+    /// When the next [`Event::Tick`] is due. `None`: not before something else
+    /// happens, as in an idle partition that is fully replicated.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Millis> {
+        match &self.role {
+            Role::Leader(leader) => leader.next_deadline(&self.local),
+            Role::Follower(follower) => follower.next_deadline(),
+            Role::NoLeader | Role::Offline => None,
+        }
+    }
+
+    /// The current stage: an operation on the log that was ordered in an earlier
+    /// one must not begin.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        self.local.stage
+    }
+
+    /// A picture for readers.
+    #[must_use]
+    pub fn status(&self) -> ReplicaStatus {
+        let local = &self.local;
+        let (role, isr, partition_epoch, current) = match &self.role {
+            Role::Leader(leader) => (
+                if leader.has_started() { RoleKind::Leader } else { RoleKind::NoLeader },
+                leader.committed_isr().clone(),
+                leader.partition_epoch(),
+                leader.watermark_is_current(local),
+            ),
+            Role::Follower(_) => {
+                (RoleKind::Follower, local.view.isr.clone(), local.view.partition_epoch, false)
+            }
+            Role::NoLeader => {
+                (RoleKind::NoLeader, local.view.isr.clone(), local.view.partition_epoch, false)
+            }
+            Role::Offline => {
+                (RoleKind::Offline, local.view.isr.clone(), local.view.partition_epoch, false)
+            }
+        };
+        ReplicaStatus {
+            role,
+            leader_epoch: local.epoch(),
+            partition_epoch,
+            leader: local.view.leader,
+            log_start: local.log.start,
+            log_end: local.log.end,
+            synced: local.log.synced.min(local.log.end),
+            high_watermark: local.watermark,
+            watermark_is_current: current,
+            isr,
+        }
+    }
+
+    fn on_metadata(&mut self, view: View, now: Millis, out: &mut Vec<Effect>) {
+        let known = self.local.epoch();
+        assert!(view.leader_epoch >= known, "the metadata's leader epoch went back");
+        let before = std::mem::replace(&mut self.local.view, view);
+        if matches!(self.role, Role::Offline) {
+            return;
+        }
+        if self.local.epoch() > known {
+            self.leave_role(before.leader, out);
+            self.take_role(now, out);
+        } else if let Role::Leader(leader) = &mut self.role {
+            leader.on_metadata(&self.local, now);
+        }
+    }
+
+    fn leave_role(&mut self, old_leader: Option<NodeId>, out: &mut Vec<Effect>) {
+        match &mut self.role {
+            Role::Leader(leader) => leader.waits.fail_all(ProduceRefusal::LeadershipLost, out),
+            Role::Follower(_) => {
+                if let Some(leader) = old_leader
+                    && self.local.view.leader != Some(leader)
+                {
+                    out.push(Effect::Unfollow { leader });
+                }
+            }
+            Role::NoLeader | Role::Offline => {}
+        }
+    }
+
+    fn take_role(&mut self, now: Millis, out: &mut Vec<Effect>) {
+        let stage = self.local.next_stage();
+        let epoch = self.local.epoch();
+        self.role = match self.local.view.leader {
+            Some(node) if node == self.local.me() => {
+                if self.opened_with.is_some_and(|opened| opened >= epoch) {
+                    Role::NoLeader
+                } else {
+                    out.push(Effect::StartEpoch { stage, epoch });
+                    Role::Leader(Leader::new(&self.local, now))
+                }
+            }
+            Some(node) => {
+                out.push(Effect::Inspect { stage });
+                Role::Follower(Follower::new(node, &self.local))
+            }
+            None => Role::NoLeader,
+        };
+        if !matches!(self.role, Role::Leader(_)) {
+            self.hear_parked(out);
+        }
+    }
+
+    fn on_settled(&mut self, stage: Stage, log: LogState, now: Millis, out: &mut Vec<Effect>) {
+        if stage != self.local.stage {
+            return;
+        }
+        self.local.settle(log);
+        match &mut self.role {
+            Role::Leader(leader) => {
+                leader.on_started(&self.local, now);
+                self.hear_parked(out);
+            }
+            Role::Follower(follower) => follower.on_settled(&mut self.local, out),
+            Role::NoLeader | Role::Offline => {}
+        }
+    }
+
+    fn on_synced(&mut self, up_to: Offset, out: &mut Vec<Effect>) {
+        self.local.synced_to(up_to);
+        if let Role::Follower(follower) = &mut self.role {
+            follower.on_synced(&self.local, out);
+        }
+    }
+
+    fn on_disk_failed(&mut self, out: &mut Vec<Effect>) {
+        self.local.next_stage();
+        match std::mem::replace(&mut self.role, Role::Offline) {
+            Role::Leader(mut leader) => {
+                leader.waits.fail_all(ProduceRefusal::LeadershipLost, out);
+            }
+            Role::Follower(follower) => out.push(Effect::Unfollow { leader: follower.leader() }),
+            Role::NoLeader | Role::Offline => {}
+        }
+        self.hear_parked(out);
+    }
+
+    fn on_follow(
+        &mut self,
+        follow: Follow,
+        local: Option<super::EpochEnd>,
+        now: Millis,
+        out: &mut Vec<Effect>,
+    ) {
+        let of = SessionRef { session: follow.session, leader_epoch: self.local.epoch() };
+        let refusal = match &mut self.role {
+            Role::Offline => FollowRefusal::Offline,
+            _ if follow.leader_epoch < self.local.epoch() => FollowRefusal::FencedLeaderEpoch,
+            _ if follow.leader_epoch > self.local.epoch() => return self.park(follow, out),
+            Role::Leader(leader) if leader.has_started() => {
+                return leader.on_follow(&mut self.local, &follow, local, now, out);
+            }
+            Role::Leader(_) => return self.park(follow, out),
+            Role::Follower(_) | Role::NoLeader => FollowRefusal::NotLeader,
+        };
+        out.push(Effect::Refuse { peer: follow.peer, of, refusal });
+    }
+
+    /// Keeps a follower's request until this replica knows as much as it does.
+    /// Only replicas are kept, so that the bound is their number.
+    fn park(&mut self, follow: Follow, out: &mut Vec<Effect>) {
+        let node = follow.peer.node;
+        let newer = |parked: &Follow| parked.peer.stream > follow.peer.stream;
+        if self.local.view.member(node).is_some() {
+            if !self.parked.get(&node).is_some_and(newer) {
+                self.parked.insert(node, follow);
+            }
+        } else {
+            let of = SessionRef { session: follow.session, leader_epoch: self.local.epoch() };
+            let refusal = FollowRefusal::UnknownLeaderEpoch;
+            out.push(Effect::Refuse { peer: follow.peer, of, refusal });
+        }
+    }
+
+    fn hear_parked(&mut self, out: &mut Vec<Effect>) {
+        out.extend(std::mem::take(&mut self.parked).into_values().map(Effect::Reconsider));
+    }
+
+    /// The watermark, once this replica leads: from then on it only rises.
+    fn leads_to(&self) -> Option<Offset> {
+        match &self.role {
+            Role::Leader(leader) if leader.has_started() => Some(self.local.watermark),
+            _ => None,
+        }
+    }
+
+    fn check(&self, epoch: LeaderEpoch, led_to: Option<Offset>) {
+        let local = &self.local;
+        assert!(local.epoch() >= epoch, "the leader epoch went back");
+        assert!(
+            local.watermark >= local.log.start && local.watermark <= local.log.end,
+            "the high watermark {} lies outside the log {}..{}",
+            local.watermark,
+            local.log.start,
+            local.log.end
+        );
+        if local.epoch() == epoch
+            && let (Some(before), Some(after)) = (led_to, self.leads_to())
+        {
+            assert!(after >= before, "a leader's high watermark went back");
+        }
+    }
+}
+
+fn refuse_produce(id: RequestId, refusal: ProduceRefusal, out: &mut Vec<Effect>) {
+    out.push(Effect::Answer { id, result: Err(refusal) });
+}
