@@ -1,3 +1,34 @@
 //! Partition replication: who leads, who follows, what is committed.
+//!
+//! [`core`] decides, purely. The rest drives it: [`Replicas`] turns metadata into
+//! local partitions, each partition is one task that owns its replica and orders
+//! the operations on its log, and one stream for each pair of a following and a
+//! leading node carries the records and the acknowledgements.
+//!
+//! Not its job: deciding about leaders and ISRs (the controller's, in
+//! `ottla-metadata`), and the bytes on disk (`ottla-commitlog`'s).
 
+mod alter;
+mod api;
+mod blocking;
+mod cluster;
 pub mod core;
+mod env;
+mod link;
+mod manager;
+mod options;
+mod partition;
+mod replicas;
+mod serve;
+mod watermarks;
+mod wire;
+
+#[cfg(test)]
+mod shell_tests;
+
+pub use crate::core::{Acks, ReplicaStatus, RoleKind};
+pub use api::{Fetched, ListedOffset, OffsetPosition, ProduceTicket, Produced};
+pub use cluster::{Cluster, IsrChange, IsrChanged};
+pub use options::{Limits, ReplicasError, ReplicasOptions};
+pub use partition::LocalPartition;
+pub use replicas::Replicas;

@@ -7,7 +7,7 @@ use super::types::{
     RequestId, RoleKind, SessionRef, Stage, View,
 };
 use ottla_proto::{LeaderEpoch, NodeId, Offset};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a replica is told once.
 #[derive(Clone, Copy, Debug)]
@@ -189,22 +189,14 @@ impl Replica {
     #[must_use]
     pub fn status(&self) -> ReplicaStatus {
         let local = &self.local;
-        let (role, isr, partition_epoch, current) = match &self.role {
-            Role::Leader(leader) => (
-                if leader.has_started() { RoleKind::Leader } else { RoleKind::NoLeader },
-                leader.committed_isr().clone(),
-                leader.partition_epoch(),
-                leader.watermark_is_current(local),
-            ),
-            Role::Follower(_) => {
-                (RoleKind::Follower, local.view.isr.clone(), local.view.partition_epoch, false)
+        let (role, partition_epoch, current) = match &self.role {
+            Role::Leader(leader) => {
+                let role = if leader.has_started() { RoleKind::Leader } else { RoleKind::NoLeader };
+                (role, leader.partition_epoch(), leader.watermark_is_current(local))
             }
-            Role::NoLeader => {
-                (RoleKind::NoLeader, local.view.isr.clone(), local.view.partition_epoch, false)
-            }
-            Role::Offline => {
-                (RoleKind::Offline, local.view.isr.clone(), local.view.partition_epoch, false)
-            }
+            Role::Follower(_) => (RoleKind::Follower, local.view.partition_epoch, false),
+            Role::NoLeader => (RoleKind::NoLeader, local.view.partition_epoch, false),
+            Role::Offline => (RoleKind::Offline, local.view.partition_epoch, false),
         };
         ReplicaStatus {
             role,
@@ -216,7 +208,15 @@ impl Replica {
             synced: local.log.synced.min(local.log.end),
             high_watermark: local.watermark,
             watermark_is_current: current,
-            isr,
+        }
+    }
+
+    /// The committed in-sync replicas, as far as known here.
+    #[must_use]
+    pub fn isr(&self) -> &BTreeSet<NodeId> {
+        match &self.role {
+            Role::Leader(leader) => leader.committed_isr(),
+            Role::Follower(_) | Role::NoLeader | Role::Offline => &self.local.view.isr,
         }
     }
 
@@ -277,6 +277,9 @@ impl Replica {
             return;
         }
         self.local.settle(log);
+        if log.synced < log.end && self.local.view.durability == super::Durability::Disk {
+            out.push(Effect::Sync);
+        }
         match &mut self.role {
             Role::Leader(leader) => {
                 leader.on_started(&self.local, now);

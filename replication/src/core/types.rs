@@ -471,7 +471,7 @@ pub enum RoleKind {
 }
 
 /// A picture of a replica, for readers, health and tests.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplicaStatus {
     /// What it is.
     pub role: RoleKind,
@@ -492,6 +492,4 @@ pub struct ReplicaStatus {
     /// Leader only: the watermark has reached the start of the leader's epoch, so
     /// it is not below what an earlier leader may have told.
     pub watermark_is_current: bool,
-    /// The committed in-sync replicas, as far as known here.
-    pub isr: BTreeSet<NodeId>,
 }

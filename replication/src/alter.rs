@@ -1,0 +1,133 @@
+//! Proposed ISRs on their way to the controller: gathered from all partitions,
+//! one call at a time, each answer back to where the proposal came from.
+
+use crate::cluster::{IsrChange, IsrChanged};
+use crate::core::{AlterOutcome, Event};
+use crate::env::Env;
+use crate::partition::Message;
+use ottla_proto::v1::ErrorReason as R;
+use ottla_proto::{ApiError, PartitionId};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// Proposals in one call. A change record is small; the controller decides some
+/// tens of thousands a second, so a call stays well below a heartbeat's time.
+const MAX_PROPOSALS_PER_CALL: usize = 1000;
+
+/// Proposals that wait for their call. A partition has at most one.
+#[derive(Default)]
+pub(crate) struct IsrProposals {
+    waiting: Mutex<BTreeMap<PartitionId, IsrChange>>,
+    added: Notify,
+}
+
+impl IsrProposals {
+    pub(crate) fn add(&self, change: IsrChange) {
+        self.waiting.lock().insert(change.partition, change);
+        self.added.notify_one();
+    }
+
+    async fn take(&self) -> Vec<IsrChange> {
+        loop {
+            let added = self.added.notified();
+            {
+                let mut waiting = self.waiting.lock();
+                let mut taken = Vec::new();
+                while taken.len() < MAX_PROPOSALS_PER_CALL
+                    && let Some((_, change)) = waiting.pop_first()
+                {
+                    taken.push(change);
+                }
+                if !taken.is_empty() {
+                    return taken;
+                }
+            }
+            added.await;
+        }
+    }
+}
+
+/// Carries proposals until the node stops.
+pub(crate) async fn run(env: Arc<Env>) {
+    let work = async {
+        loop {
+            let changes = env.proposals.take().await;
+            let answers = env.cluster.alter_partition(changes.clone()).await;
+            deliver(&env, changes, answers).await;
+        }
+    };
+    env.stop.run_until_cancelled(work).await;
+}
+
+async fn deliver(
+    env: &Env,
+    changes: Vec<IsrChange>,
+    answers: Result<Vec<Result<IsrChanged, ApiError>>, ApiError>,
+) {
+    let mut answers = answers.map_or_else(
+        |error| {
+            tracing::warn!(%error, proposals = changes.len(), "ISR proposals went unanswered");
+            Vec::new()
+        },
+        |answers| answers,
+    );
+    answers.reverse();
+    for change in changes {
+        let outcome = answers.pop().map_or(AlterOutcome::Unknown, |answer| {
+            if let Err(error) = &answer {
+                tracing::info!(partition = %change.partition, %error, "ISR proposal refused");
+            }
+            outcome_of(answer)
+        });
+        if let Some(partition) = env.partition(change.partition) {
+            let (leader_epoch, partition_epoch) = (change.leader_epoch, change.partition_epoch);
+            let event = Event::AlterAnswered { leader_epoch, partition_epoch, outcome };
+            partition.send(Message::Event(event)).await;
+        }
+    }
+}
+
+/// What each answer lets the leader conclude (KIP-497, KIP-841).
+fn outcome_of(answer: Result<IsrChanged, ApiError>) -> AlterOutcome {
+    match answer {
+        Ok(changed) => AlterOutcome::Changed {
+            leader_epoch: changed.leader_epoch,
+            partition_epoch: changed.partition_epoch,
+            isr: changed.isr.into_iter().collect(),
+        },
+        Err(error) => match error.reason {
+            R::IneligibleReplica => AlterOutcome::NotApplied,
+            R::FencedLeaderEpoch
+            | R::InvalidUpdateVersion
+            | R::InvalidRequest
+            | R::UnknownTopic
+            | R::UnknownPartition
+            | R::NewLeaderElected => AlterOutcome::Superseded,
+            _ => AlterOutcome::Unknown,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only INELIGIBLE_REPLICA takes a proposal back. A new leader that was
+    /// elected by the proposal itself must not: the ISR did change.
+    #[test]
+    fn only_ineligible_replica_rolls_back() {
+        let reasons = (0..200).filter_map(|n| R::try_from(n).ok());
+        let rolled_back: Vec<R> = reasons
+            .filter(|&reason| {
+                outcome_of(Err(ApiError::new(reason, ""))) == AlterOutcome::NotApplied
+            })
+            .collect();
+        assert_eq!(rolled_back, [R::IneligibleReplica]);
+        let superseded = outcome_of(Err(ApiError::new(R::NewLeaderElected, "")));
+        assert_eq!(superseded, AlterOutcome::Superseded);
+        let unknown = outcome_of(Err(ApiError::new(R::NotController, "")));
+        assert_eq!(unknown, AlterOutcome::Unknown);
+    }
+}

@@ -1,0 +1,79 @@
+//! What callers get back.
+
+use bytes::Bytes;
+use ottla_proto::v1::ErrorReason;
+use ottla_proto::{ApiError, LeaderEpoch, Offset};
+use tokio::sync::oneshot;
+
+/// A record batch that was appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Produced {
+    /// Offset of the first record; absent with acks=0.
+    pub base_offset: Option<Offset>,
+    /// The leader's log end offset after the append; absent with acks=0.
+    pub end_offset: Option<Offset>,
+    /// Number of records.
+    pub record_count: u32,
+    /// The leadership that appended; 0 with acks=0.
+    pub leader_epoch: LeaderEpoch,
+}
+
+/// A produce request that has its place in the order of its partition.
+#[derive(Debug)]
+pub struct ProduceTicket {
+    pub(crate) answer: oneshot::Receiver<Result<Produced, ApiError>>,
+}
+
+impl ProduceTicket {
+    /// Waits until what the request's acks asked for has come true, or its
+    /// deadline has passed. Dropping the ticket takes nothing back.
+    ///
+    /// # Errors
+    /// `NOT_LEADER`, `NOT_ENOUGH_REPLICAS`, `DISK_FULL`, `PARTITION_OFFLINE`:
+    /// nothing was written. `NOT_ENOUGH_REPLICAS_AFTER_APPEND`,
+    /// `REQUEST_TIMED_OUT`, `LEADERSHIP_LOST`: it may have been, and may become
+    /// committed.
+    pub async fn wait(self) -> Result<Produced, ApiError> {
+        self.answer.await.unwrap_or_else(|_| {
+            let message = "the partition was stopped on this node before it answered";
+            Err(ApiError::new(ErrorReason::LeadershipLost, message))
+        })
+    }
+}
+
+/// Committed records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    /// Whole batches; the first may begin below the offset asked for. Empty if
+    /// there was nothing in time.
+    pub batches: Bytes,
+    /// Records below it are committed.
+    pub high_watermark: Offset,
+    /// The first offset there is.
+    pub log_start: Offset,
+    /// The leadership that answered.
+    pub leader_epoch: LeaderEpoch,
+}
+
+/// Which offset is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OffsetPosition {
+    /// The log start offset.
+    Earliest,
+    /// The high watermark: one past the last committed record.
+    Latest,
+    /// The first committed record with a timestamp not below this, in
+    /// milliseconds since the Unix epoch.
+    Timestamp(i64),
+}
+
+/// The offset found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedOffset {
+    /// For a timestamp above every record: the high watermark.
+    pub offset: Offset,
+    /// Timestamp of the record found.
+    pub timestamp_ms: Option<i64>,
+    /// The leadership that answered.
+    pub leader_epoch: LeaderEpoch,
+}

@@ -1,0 +1,50 @@
+//! The narrow door to the metadata: what replication needs of it. Production
+//! goes through [`ottla_metadata::Metadata`], tests through a double.
+
+use futures::future::BoxFuture;
+use ottla_metadata::image::Image;
+use ottla_proto::{ApiError, BrokerEpoch, LeaderEpoch, NodeId, PartitionEpoch, PartitionId};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// The ISR that a leader wants for one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IsrChange {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Generation in which this node leads.
+    pub leader_epoch: LeaderEpoch,
+    /// Version of the state that the proposal builds upon.
+    pub partition_epoch: PartitionEpoch,
+    /// Members, each with the broker epoch under which it caught up.
+    pub new_isr: Vec<(NodeId, BrokerEpoch)>,
+}
+
+/// A partition's state as the controller wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IsrChanged {
+    /// Generation of the leadership.
+    pub leader_epoch: LeaderEpoch,
+    /// Version of the state.
+    pub partition_epoch: PartitionEpoch,
+    /// In-sync replicas.
+    pub isr: Vec<NodeId>,
+}
+
+/// The cluster's metadata, as seen from this node.
+pub trait Cluster: Send + Sync + 'static {
+    /// The images, in order; a reader may skip some but never sees an older one.
+    fn images(&self) -> watch::Receiver<Arc<Image>>;
+
+    /// This process's registration; waits for it. It stays the same for as long
+    /// as the process lives.
+    fn registered(&self) -> BoxFuture<'_, BrokerEpoch>;
+
+    /// Proposes ISRs to the active controller under this broker's registration.
+    /// One outcome for each change, in their order; must end within a few
+    /// seconds. An outer error: nothing is known about any of them.
+    fn alter_partition(
+        &self,
+        changes: Vec<IsrChange>,
+    ) -> BoxFuture<'_, Result<Vec<Result<IsrChanged, ApiError>>, ApiError>>;
+}

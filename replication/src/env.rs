@@ -1,0 +1,103 @@
+//! What all parts of a node's replication share.
+
+use crate::alter::IsrProposals;
+use crate::core::Millis;
+use crate::link::Links;
+use crate::options::Limits;
+use crate::partition::Partition;
+use crate::serve::Sessions;
+use crate::Cluster;
+use ottla_commitlog::data_dir::DataDir;
+use ottla_commitlog::vfs::Vfs;
+use ottla_metadata::image::Image;
+use ottla_proto::{BrokerEpoch, Leader, LeaderEpoch, NodeId, Offset, PartitionId};
+use parking_lot::RwLock;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Logs opened at the same time. Each walks files and may scan a segment; more
+/// would only make the disk seek.
+const OPEN_PARALLELISM: usize = 8;
+
+pub(crate) struct Env {
+    pub(crate) node_id: NodeId,
+    pub(crate) cluster_id: String,
+    pub(crate) data_dir: Arc<DataDir>,
+    pub(crate) vfs: Arc<dyn Vfs>,
+    pub(crate) cluster: Arc<dyn Cluster>,
+    pub(crate) clean_start: bool,
+    pub(crate) limits: Limits,
+    pub(crate) clock: Clock,
+    /// This process's registration; set before the first partition starts.
+    pub(crate) broker_epoch: OnceLock<BrokerEpoch>,
+    /// The newest image that every local partition has been told of. Whoever
+    /// reads it and then asks a partition finds it at least as new.
+    pub(crate) images: watch::Sender<Arc<Image>>,
+    pub(crate) partitions: RwLock<HashMap<PartitionId, Arc<Partition>>>,
+    /// Watermarks of the last run.
+    pub(crate) old_watermarks: HashMap<PartitionId, Offset>,
+    pub(crate) opening: Semaphore,
+    pub(crate) sessions: Sessions,
+    pub(crate) links: Links,
+    pub(crate) proposals: IsrProposals,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Env {
+    pub(crate) fn opening_slots() -> Semaphore {
+        Semaphore::new(OPEN_PARALLELISM)
+    }
+
+    pub(crate) fn partition(&self, id: PartitionId) -> Option<Arc<Partition>> {
+        self.partitions.read().get(&id).map(Arc::clone)
+    }
+
+    pub(crate) fn image(&self) -> Arc<Image> {
+        Arc::clone(&self.images.borrow())
+    }
+
+    /// Where to send a caller who came to the wrong node.
+    pub(crate) fn leader_hint(&self, id: PartitionId) -> Option<Leader> {
+        let image = self.image();
+        let partition = image.partitions.get(&id)?;
+        let broker = image.brokers.get(&partition.leader?)?;
+        let epoch: LeaderEpoch = partition.leader_epoch;
+        Some(Leader {
+            node_id: broker.node_id,
+            epoch,
+            host: broker.host.clone(),
+            port: broker.port,
+        })
+    }
+}
+
+/// Milliseconds since the node's replication started.
+#[derive(Clone, Copy)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(crate) fn now(self) -> Millis {
+        self.at(Instant::now())
+    }
+
+    pub(crate) fn at(self, instant: Instant) -> Millis {
+        let elapsed = instant.saturating_duration_since(self.0);
+        Millis::try_from(elapsed.as_millis()).unwrap_or(Millis::MAX)
+    }
+
+    /// The first instant at which [`now`](Self::now) is at least `millis`.
+    pub(crate) fn instant(self, millis: Millis) -> Instant {
+        // Beyond what a timer can hold nothing is awaited.
+        self.0 + Duration::from_millis(millis.min(u64::from(u32::MAX)))
+    }
+}

@@ -1,0 +1,133 @@
+//! From metadata images to local partitions: who is to be here, and what each
+//! has to know.
+
+use crate::core::{Durability, Member, View};
+use crate::env::Env;
+use crate::partition::Partition;
+use ottla_commitlog::LogConfig;
+use ottla_metadata::image::{self, Delta, Image, Topic};
+use ottla_metadata::records;
+use ottla_proto::{NodeId, PartitionId, TopicId};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Follows the metadata until the node stops.
+pub(crate) async fn run(env: Arc<Env>, on_disk: Vec<PartitionId>) {
+    let stop = env.stop.clone();
+    stop.run_until_cancelled(follow_images(&env, on_disk)).await;
+}
+
+async fn follow_images(env: &Arc<Env>, on_disk: Vec<PartitionId>) {
+    let epoch = env.cluster.registered().await;
+    env.broker_epoch.set(epoch).expect("set here, once");
+    let mut images = env.cluster.images();
+    let registered = |image: &Arc<Image>| {
+        image.brokers.get(&env.node_id).is_some_and(|broker| broker.epoch >= epoch)
+    };
+    // An image that holds this registration is newer than every topic of which
+    // there can be anything on this disk. An older one knows too little to
+    // delete by it (KAFKA-13127, KAFKA-14616), or to lead by it.
+    let Ok(first) = images.wait_for(registered).await.map(|image| Arc::clone(&image)) else {
+        return;
+    };
+    remove_strays(env, &first, on_disk).await;
+    let mut handled = Arc::new(Image::default());
+    let mut next = first;
+    loop {
+        if next.offset >= handled.offset {
+            apply(env, &handled, &next);
+            env.images.send_replace(Arc::clone(&next));
+            handled = next;
+        }
+        if images.changed().await.is_err() {
+            return;
+        }
+        next = Arc::clone(&images.borrow_and_update());
+    }
+}
+
+async fn remove_strays(env: &Env, image: &Image, on_disk: Vec<PartitionId>) {
+    for id in on_disk.into_iter().filter(|id| !is_here(env, image, *id)) {
+        tracing::info!(partition = %id, "removing a log that is not this node's any more");
+        let data_dir = Arc::clone(&env.data_dir);
+        match crate::blocking::blocking(move || data_dir.delete_partition(id)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(partition = %id, %error, "stray log stays"),
+            Err(error) => tracing::error!(partition = %id, %error, "stray log stays"),
+        }
+    }
+}
+
+fn is_here(env: &Env, image: &Image, id: PartitionId) -> bool {
+    image.partitions.get(&id).is_some_and(|partition| partition.replicas.contains(&env.node_id))
+}
+
+/// Brings the local partitions from one image to the next. Nothing here waits:
+/// partitions take their view when they get to it.
+fn apply(env: &Arc<Env>, before: &Image, after: &Image) {
+    let delta = Delta::between(before, after);
+    let mut touched: BTreeSet<PartitionId> = delta.partitions.iter().map(|c| c.key).collect();
+    let brokers: BTreeSet<NodeId> = delta.brokers.iter().map(|change| change.key).collect();
+    let topics: BTreeSet<TopicId> = delta.topics.iter().map(|change| change.key).collect();
+    if !brokers.is_empty() || !topics.is_empty() {
+        for id in env.partitions.read().keys() {
+            let concerned = topics.contains(&id.topic)
+                || after
+                    .partitions
+                    .get(id)
+                    .is_some_and(|partition| partition.replicas.iter().any(|n| brokers.contains(n)));
+            if concerned {
+                touched.insert(*id);
+            }
+        }
+    }
+    for id in touched {
+        place(env, after, id);
+    }
+}
+
+fn place(env: &Arc<Env>, image: &Image, id: PartitionId) {
+    let wanted = image
+        .topics
+        .get(&id.topic)
+        .zip(image.partitions.get(&id))
+        .filter(|(_, partition)| partition.replicas.contains(&env.node_id));
+    let Some((topic, partition)) = wanted else {
+        if let Some(gone) = env.partitions.write().remove(&id) {
+            gone.delete();
+        }
+        return;
+    };
+    let view = view(image, topic, partition);
+    if let Some(known) = env.partition(id) {
+        known.set_view(view);
+        return;
+    }
+    let config =
+        LogConfig { segment_bytes: topic.config.segment_bytes, ..LogConfig::default() };
+    let started = Partition::start(env, id, view, config);
+    env.partitions.write().insert(id, started);
+}
+
+fn view(image: &Image, topic: &Topic, partition: &image::Partition) -> View {
+    let member = |node: &NodeId| {
+        let broker = image.brokers.get(node);
+        Member {
+            node: *node,
+            broker_epoch: broker.map(|broker| broker.epoch),
+            eligible: broker.is_some_and(|broker| broker.is_active()),
+        }
+    };
+    View {
+        leader: partition.leader,
+        leader_epoch: partition.leader_epoch,
+        partition_epoch: partition.partition_epoch,
+        replicas: partition.replicas.iter().map(member).collect(),
+        isr: partition.isr.iter().copied().collect(),
+        min_isr: topic.config.effective_min_isr(partition.replicas.len()),
+        durability: match topic.config.durability {
+            records::Durability::Disk => Durability::Disk,
+            records::Durability::Memory => Durability::Memory,
+        },
+    }
+}

@@ -1,0 +1,421 @@
+//! The task that owns a partition's replica: takes messages in batches, steps the
+//! replica, carries out what it says. Nothing but this task orders operations on
+//! the log, and it never waits for anything but its next event.
+
+use super::ops::{self, Copy, Done, Op, OpQueue, Running, Write};
+use super::requests::Requests;
+use super::{Directive, LocalPartition, Message, Partition, ProduceRequest};
+use crate::blocking::{Blocking, blocking};
+use crate::cluster::IsrChange;
+use crate::core::{
+    Effect, Event, FollowRefusal, Replica, ReplicaConfig, ReplicaStatus, RoleKind, SessionRef, View,
+};
+use crate::env::Env;
+use crate::serve::Session;
+use bytes::Bytes;
+use ottla_commitlog::format::batch_headers;
+use ottla_commitlog::{Log, LogError};
+use ottla_proto::Offset;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+/// Wait before something that was refused or failed is tried again, such as a
+/// Follow or a proposed ISR.
+const RETRY_BACKOFF: Duration = Duration::from_millis(50);
+
+/// Wait before an operation that found no space is tried again.
+const FULL_DISK_BACKOFF: Duration = Duration::from_secs(1);
+
+/// Messages taken at once: what a sync's time brings at some 100,000 a second.
+const MESSAGES_PER_TURN: usize = 256;
+
+pub(super) struct Actor {
+    env: Arc<Env>,
+    partition: Arc<Partition>,
+    log: Arc<Log>,
+    replica: Replica,
+    ops: OpQueue,
+    running: Option<Running>,
+    syncing: Option<Blocking<Result<Offset, LogError>>>,
+    sync_wanted: bool,
+    /// After a full disk, when the next operation may begin.
+    blocked_until: Option<Instant>,
+    requests: Requests,
+    served: Vec<Arc<Session>>,
+    published: ReplicaStatus,
+    failure: Option<String>,
+}
+
+/// What one round of waiting brought.
+enum Woken {
+    Messages,
+    Op(Done),
+    Sync(Result<Offset, String>),
+    Directive,
+    Time,
+}
+
+impl Actor {
+    pub(super) fn new(
+        env: Arc<Env>,
+        partition: Arc<Partition>,
+        log: Arc<Log>,
+        view: View,
+    ) -> Self {
+        let config = ReplicaConfig {
+            me: env.node_id,
+            lag_max: millis(env.limits.replica_lag_max),
+            retry_backoff: millis(RETRY_BACKOFF),
+        };
+        let watermark = env.old_watermarks.get(&partition.id).copied().unwrap_or_default();
+        let state = ops::inspect(&log);
+        let (replica, effects) =
+            Replica::open(config, state, watermark, view, env.clock.now());
+        let mut actor = Self {
+            published: replica.status(),
+            env,
+            partition,
+            log,
+            replica,
+            ops: OpQueue::default(),
+            running: None,
+            syncing: None,
+            sync_wanted: false,
+            blocked_until: None,
+            requests: Requests::default(),
+            served: Vec::new(),
+            failure: None,
+        };
+        actor.apply(effects, None);
+        actor.publish_always();
+        actor
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut mailbox: mpsc::Receiver<Message>,
+        directives: &mut watch::Receiver<Directive>,
+    ) {
+        let mut messages = Vec::with_capacity(MESSAGES_PER_TURN);
+        loop {
+            self.start_ops();
+            self.publish();
+            let woken = self.wait(&mut mailbox, &mut messages, directives).await;
+            // Before any message: whoever sent one may have read newer metadata.
+            if directives.has_changed().unwrap_or(false) {
+                match &*directives.borrow_and_update() {
+                    Directive::Run(view) => {
+                        let view = View::clone(view);
+                        self.step(Event::Metadata(view));
+                    }
+                    Directive::Stop | Directive::Delete => break,
+                }
+            }
+            for message in messages.drain(..) {
+                self.on_message(message);
+            }
+            match woken {
+                Woken::Op(done) => self.on_done(done),
+                Woken::Sync(Ok(up_to)) => self.step(Event::Synced { up_to }),
+                Woken::Sync(Err(reason)) => self.on_failure(reason),
+                Woken::Time => self.step(Event::Tick),
+                Woken::Messages | Woken::Directive => {}
+            }
+        }
+        self.end(mailbox).await;
+    }
+
+    async fn wait(
+        &mut self,
+        mailbox: &mut mpsc::Receiver<Message>,
+        messages: &mut Vec<Message>,
+        directives: &mut watch::Receiver<Directive>,
+    ) -> Woken {
+        let tick = self.replica.next_deadline().map(|millis| self.env.clock.instant(millis));
+        let wake = [tick, self.blocked_until].into_iter().flatten().min();
+        let (running, syncing) = (&mut self.running, &mut self.syncing);
+        tokio::select! {
+            done = async { running.as_mut().expect("guarded").done().await },
+                if running.is_some() => {
+                self.running = None;
+                Woken::Op(done)
+            }
+            synced = async { syncing.as_mut().expect("guarded").await }, if syncing.is_some() => {
+                self.syncing = None;
+                Woken::Sync(match synced {
+                    Ok(Ok(up_to)) => Ok(up_to),
+                    Ok(Err(error)) => Err(error.to_string()),
+                    Err(lost) => Err(lost.to_string()),
+                })
+            }
+            _ = mailbox.recv_many(messages, MESSAGES_PER_TURN) => Woken::Messages,
+            _ = directives.changed() => {
+                directives.mark_changed();
+                Woken::Directive
+            }
+            () = async { tokio::time::sleep_until(wake.expect("guarded")).await },
+                if wake.is_some() => {
+                self.blocked_until = self.blocked_until.filter(|until| *until > Instant::now());
+                Woken::Time
+            }
+        }
+    }
+
+    fn on_message(&mut self, message: Message) {
+        match message {
+            Message::Event(Event::Unfollow { peer }) => {
+                if let Some(session) = self.env.sessions.get(peer.stream) {
+                    session.forget(self.partition.id);
+                }
+                self.served.retain(|session| session.stream() != peer.stream);
+                self.step(Event::Unfollow { peer });
+            }
+            Message::Event(event) => self.step(event),
+            Message::Produce(request) => self.on_produce(request),
+            Message::Follow(follow) => {
+                let local = follow.log.last_epoch.and_then(|epoch| self.end_of_epoch(epoch));
+                self.step(Event::Follow { follow, local });
+            }
+            Message::Diverging { of, epoch, end } => {
+                let local = epoch.and_then(|epoch| self.end_of_epoch(epoch));
+                self.step(Event::Diverging { of, epoch, end, local });
+            }
+            Message::Data(incoming) => {
+                let (of, base, watermark) = (incoming.of, incoming.base, incoming.watermark);
+                let Some(end) = end_of(&incoming.batches) else {
+                    tracing::warn!(partition = %self.partition.id, "unreadable batches dropped");
+                    let refusal = FollowRefusal::UnknownPartition;
+                    return self.step(Event::FollowRefused { of, refusal });
+                };
+                let event = Event::Data { of, base, end, watermark };
+                let effects = self.replica.step(event, self.env.clock.now());
+                let payload = Copy { batches: incoming.batches, credit: incoming.credit };
+                self.apply(effects, Some(Payload::Copy(payload)));
+            }
+        }
+    }
+
+    fn on_produce(&mut self, request: ProduceRequest) {
+        let permit = Arc::new(request.permit);
+        let count = request.batch.header().record_count;
+        let id = self.requests.add(request.reply, count, Arc::clone(&permit));
+        let (acks, deadline) = (request.acks, self.env.clock.at(request.deadline));
+        let event = Event::Produce { id, acks, deadline };
+        let effects = self.replica.step(event, self.env.clock.now());
+        self.apply(effects, Some(Payload::Write(Write { id, batch: request.batch, permit })));
+    }
+
+    fn step(&mut self, event: Event) {
+        let effects = self.replica.step(event, self.env.clock.now());
+        self.apply(effects, None);
+    }
+
+    fn end_of_epoch(&self, epoch: ottla_proto::LeaderEpoch) -> Option<crate::core::EpochEnd> {
+        let found = self.log.end_of_epoch(epoch)?;
+        Some(crate::core::EpochEnd { epoch: found.epoch, end: found.end_offset })
+    }
+
+    fn apply(&mut self, effects: Vec<Effect>, mut payload: Option<Payload>) {
+        for effect in effects {
+            self.carry_out(effect, &mut payload);
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect, payload: &mut Option<Payload>) {
+        let id = self.partition.id;
+        match effect {
+            Effect::Inspect { stage } => self.ops.push(Op::Inspect(stage)),
+            Effect::StartEpoch { stage, epoch } => self.ops.push(Op::StartEpoch(stage, epoch)),
+            Effect::Truncate { stage, to } => {
+                tracing::info!(partition = %id, to, "log truncated: it parts from the leader's");
+                self.ops.push(Op::Truncate(stage, to));
+            }
+            Effect::Reset { stage, start } => {
+                tracing::info!(partition = %id, start, "log reset to the leader's start");
+                self.ops.push(Op::Reset(stage, start));
+            }
+            Effect::Write { stage, epoch, .. } => {
+                if let Some(Payload::Write(write)) = payload.take() {
+                    self.ops.push(Op::Write(stage, epoch, vec![write]));
+                }
+            }
+            Effect::Copy { stage } => {
+                if let Some(Payload::Copy(copy)) = payload.take() {
+                    self.ops.push(Op::Copy(stage, vec![copy]));
+                }
+            }
+            Effect::Sync => self.sync_wanted = true,
+            Effect::Answer { id: request, result } => {
+                self.requests.answer(&self.env, id, request, result);
+            }
+            Effect::AlterPartition { leader_epoch, partition_epoch, isr } => {
+                tracing::info!(partition = %id, %leader_epoch, ?isr, "ISR proposed");
+                let (partition, new_isr) = (id, isr);
+                let change = IsrChange { partition, leader_epoch, partition_epoch, new_isr };
+                self.env.proposals.add(change);
+            }
+            Effect::Serve { peer, of, from } => self.serve(peer.stream, of, from),
+            Effect::Diverge { peer, of, epoch, end } => {
+                if let Some(session) = self.env.sessions.get(peer.stream) {
+                    session.diverge(id, of, epoch, end);
+                }
+            }
+            Effect::Refuse { peer, of, refusal } => {
+                if let Some(session) = self.env.sessions.get(peer.stream) {
+                    session.refuse(id, of, refusal);
+                }
+            }
+            Effect::Reconsider(follow) => self.on_message(Message::Follow(follow)),
+            Effect::Follow { leader, of, log } => {
+                self.env.links.follow(&self.env, leader, &self.partition, of, log);
+            }
+            Effect::Unfollow { leader } => self.env.links.unfollow(leader, id),
+            Effect::Acknowledge { leader, of, end, synced } => {
+                self.env.links.acknowledge(leader, id, of, end, synced);
+            }
+        }
+    }
+
+    fn serve(&mut self, stream: u64, of: SessionRef, from: Offset) {
+        let Some(session) = self.env.sessions.get(stream) else { return };
+        // What the follower may be sent must be visible before it is asked for.
+        self.publish();
+        session.serve(&self.partition, of, from);
+        if !self.served.iter().any(|known| known.stream() == stream) {
+            self.served.push(session);
+        }
+    }
+
+    fn start_ops(&mut self) {
+        while self.running.is_none() && self.blocked_until.is_none() {
+            match self.ops.next(self.replica.stage(), self.syncing.is_some()) {
+                Some(Op::Inspect(stage)) => {
+                    let log = ops::inspect(&self.log);
+                    self.step(Event::Settled { stage, log });
+                }
+                Some(op) => self.running = Some(Running::begin(&self.log, op)),
+                None => break,
+            }
+        }
+        let may_sync = !self.running.as_ref().is_some_and(|running| running.removes);
+        if self.sync_wanted && self.syncing.is_none() && may_sync && self.failure.is_none() {
+            self.sync_wanted = false;
+            let log = Arc::clone(&self.log);
+            self.syncing = Some(blocking(move || log.sync()));
+        }
+    }
+
+    fn on_done(&mut self, done: Done) {
+        match done {
+            Done::Settled { stage, log } => self.step(Event::Settled { stage, log }),
+            Done::Wrote { stage, epoch, writes } => {
+                for placed in &writes {
+                    self.requests.appended(placed.id, placed.base, placed.log_end, epoch);
+                }
+                let writes = writes.iter().map(|placed| (placed.id, placed.next)).collect();
+                self.step(Event::Wrote { stage, writes });
+            }
+            Done::WriteRejected { stage, ids } => {
+                tracing::warn!(partition = %self.partition.id, "no space for a write");
+                self.step(Event::WriteRejected { stage, ids });
+            }
+            Done::Copied { stage, end } => self.step(Event::Copied { stage, end }),
+            Done::CopyRejected { stage, reason } => {
+                tracing::warn!(partition = %self.partition.id, reason, "leader's records refused");
+                self.step(Event::CopyRejected { stage });
+            }
+            Done::Blocked(op) => {
+                tracing::warn!(partition = %self.partition.id, "no space; to be tried again");
+                self.ops.push_front(op);
+                self.blocked_until = Some(Instant::now() + FULL_DISK_BACKOFF);
+            }
+            Done::Failed(reason) => self.on_failure(reason),
+        }
+    }
+
+    fn on_failure(&mut self, reason: String) {
+        if self.failure.is_none() {
+            self.partition.fail(&reason);
+            self.failure = Some(reason);
+            self.step(Event::DiskFailed);
+        }
+    }
+
+    /// Tells readers, and the followers' streams if there is something for them.
+    fn publish(&mut self) {
+        if self.replica.status() != self.published {
+            self.publish_always();
+        }
+    }
+
+    fn publish_always(&mut self) {
+        let status = self.replica.status();
+        let before = std::mem::replace(&mut self.published, status);
+        if self.failure.is_none() {
+            let isr = self.replica.isr();
+            self.partition.state.send_modify(|state| {
+                let isr = match state {
+                    LocalPartition::Running { isr: known, .. } if **known == *isr => {
+                        Arc::clone(known)
+                    }
+                    _ => Arc::new(isr.clone()),
+                };
+                *state = LocalPartition::Running { status, isr };
+            });
+        }
+        if status.role == RoleKind::Leader && status.leader_epoch == before.leader_epoch {
+            if (status.log_end, status.high_watermark) != (before.log_end, before.high_watermark) {
+                self.served.retain(|session| session.wake(self.partition.id));
+            }
+        } else {
+            for session in self.served.drain(..) {
+                session.forget(self.partition.id);
+            }
+        }
+    }
+
+    /// Ends in order: nothing of what was begun is left half done, and all that
+    /// is appended is synced.
+    async fn end(mut self, mailbox: mpsc::Receiver<Message>) {
+        drop(mailbox);
+        for session in self.served.drain(..) {
+            session.forget(self.partition.id);
+        }
+        if let Some(leader) = self.published.leader {
+            self.env.links.unfollow(leader, self.partition.id);
+        }
+        if let Some(mut running) = self.running.take() {
+            running.done().await;
+        }
+        if let Some(syncing) = self.syncing.take() {
+            // Whatever it found, the sync below finds too.
+            let _ = syncing.await;
+        }
+        let log = Arc::clone(&self.log);
+        match blocking(move || log.sync()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => self.partition.fail(&error.to_string()),
+            Err(error) => self.partition.fail(&error.to_string()),
+        }
+    }
+}
+
+/// What came with the event at hand.
+enum Payload {
+    Write(Write),
+    Copy(Copy),
+}
+
+fn end_of(batches: &Bytes) -> Option<Offset> {
+    let mut end = None;
+    for header in batch_headers(batches) {
+        end = Some(header.ok()?.0.next_offset());
+    }
+    end
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

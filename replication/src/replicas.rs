@@ -1,0 +1,427 @@
+//! The handle: what the node's services call.
+
+use crate::alter::{self, IsrProposals};
+use crate::api::{Fetched, ListedOffset, OffsetPosition, ProduceTicket};
+use crate::blocking::blocking;
+use crate::core::{Acks, ReplicaStatus, RoleKind};
+use crate::env::{Clock, Env};
+use crate::link::Links;
+use crate::options::{ReplicasError, ReplicasOptions};
+use crate::partition::{LocalPartition, Message, Partition, ProduceRequest};
+use crate::serve::{ReplicationRpc, Sessions};
+use crate::{manager, watermarks};
+use bytes::Bytes;
+use ottla_commitlog::format::ValidBatch;
+use ottla_commitlog::{Log, LogError, MAX_APPEND_BYTES};
+use ottla_metadata::image::Image;
+use ottla_proto::internal::v1::replication_service_server::ReplicationServiceServer;
+use ottla_proto::v1::ErrorReason as R;
+use ottla_proto::{
+    ApiError, LeaderEpoch, MAX_GRPC_MESSAGE_BYTES, MetadataOffset, NodeId, Offset, PartitionId,
+};
+use parking_lot::RwLock;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Least bytes that a produce request counts with: what it costs beside its
+/// records, so that very small ones are bounded too.
+const MIN_REQUEST_BYTES: usize = 512;
+
+/// What a producer is told to wait when the node holds too much already.
+const OVERLOAD_RETRY: Duration = Duration::from_millis(100);
+
+/// The partitions of this node. Cheap to clone.
+#[derive(Clone)]
+pub struct Replicas {
+    env: Arc<Env>,
+    produce_memory: Arc<Semaphore>,
+    produce_bytes: usize,
+}
+
+impl Replicas {
+    /// Starts to follow the metadata. Returns at once; partitions appear when the
+    /// metadata is known to be current. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// The data directory cannot be listed.
+    pub fn start(options: ReplicasOptions) -> Result<Self, ReplicasError> {
+        let on_disk = options.data_dir.partition_dirs()?;
+        let produce_bytes = options.limits.produce_bytes.clamp(1, MAX_APPEND_BYTES);
+        let env = Arc::new(Env {
+            node_id: options.node_id,
+            cluster_id: options.cluster_id,
+            old_watermarks: watermarks::load(&*options.vfs, options.data_dir.path()),
+            data_dir: options.data_dir,
+            vfs: options.vfs,
+            cluster: options.cluster,
+            clean_start: options.clean_start,
+            limits: options.limits,
+            clock: Clock::start(),
+            broker_epoch: OnceLock::new(),
+            images: watch::Sender::new(Arc::new(Image::default())),
+            partitions: RwLock::new(HashMap::new()),
+            opening: Env::opening_slots(),
+            sessions: Sessions::default(),
+            links: Links::default(),
+            proposals: IsrProposals::default(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        env.tasks.spawn(manager::run(Arc::clone(&env), on_disk));
+        env.tasks.spawn(alter::run(Arc::clone(&env)));
+        env.tasks.spawn(watermarks::run(Arc::clone(&env)));
+        let produce_memory = Arc::new(Semaphore::new(produce_bytes));
+        Ok(Self { env, produce_memory, produce_bytes })
+    }
+
+    /// The service that other nodes follow through; to be mounted by the node.
+    #[must_use]
+    pub fn service(&self) -> ReplicationServiceServer<ReplicationRpc> {
+        ReplicationServiceServer::new(ReplicationRpc::new(Arc::clone(&self.env)))
+            .max_decoding_message_size(MAX_GRPC_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_GRPC_MESSAGE_BYTES)
+    }
+
+    /// Hands a batch to its partition. Batches are appended in the order in which
+    /// calls for the same partition return.
+    ///
+    /// # Errors
+    /// Nothing was written: `UNKNOWN_TOPIC`, `UNKNOWN_PARTITION`,
+    /// `RECORD_TOO_LARGE`, `NOT_LEADER` (with who is), `PARTITION_OFFLINE`,
+    /// `SHUTTING_DOWN`; at the deadline `LEADER_NOT_AVAILABLE` and `OVERLOADED`.
+    pub async fn produce(
+        &self,
+        topic: &str,
+        partition: u32,
+        batch: ValidBatch,
+        acks: Acks,
+        deadline: Instant,
+    ) -> Result<ProduceTicket, ApiError> {
+        let permit = self.reserve(batch.len(), deadline).await?;
+        let (target, _) = self.leading(topic, partition, deadline).await?;
+        self.check_size(topic, &batch)?;
+        let (reply, answer) = oneshot::channel();
+        let request = ProduceRequest { batch, acks, deadline, reply, permit };
+        target.send(Message::Produce(request)).await;
+        Ok(ProduceTicket { answer })
+    }
+
+    /// Reads committed records from `offset` on, at most about `max_bytes` but at
+    /// least one batch if there is any; waits up to `wait` for the first.
+    ///
+    /// # Errors
+    /// As [`produce`](Self::produce) for finding the partition;
+    /// `OFFSET_OUT_OF_RANGE` with `log_start_offset` and `high_watermark`.
+    pub async fn fetch(
+        &self,
+        topic: &str,
+        partition: u32,
+        offset: Offset,
+        max_bytes: usize,
+        wait: Duration,
+    ) -> Result<Fetched, ApiError> {
+        let deadline = Instant::now() + wait;
+        let (target, mut status) = self.leading(topic, partition, deadline).await?;
+        let mut state = target.state();
+        loop {
+            check_range(&target, offset, &status)?;
+            let due = Instant::now() >= deadline;
+            if offset < status.high_watermark {
+                let up_to = status.high_watermark;
+                let read = move |log: &Log| log.read(offset, up_to, max_bytes);
+                return match self.read(&target, read).await? {
+                    Some(batches) => Ok(fetched(batches, &status)),
+                    None => Err(self.not_leader(target.id)),
+                };
+            }
+            if due {
+                return Ok(fetched(Bytes::new(), &status));
+            }
+            let epoch = status.leader_epoch;
+            let moved = |now: &LocalPartition| {
+                now.leading().is_none_or(|now| {
+                    now.leader_epoch != epoch || now.high_watermark > offset
+                })
+            };
+            if let Ok(changed) = timeout_at(deadline, state.wait_for(moved)).await {
+                let leading = changed.ok().and_then(|now| now.leading().copied());
+                status = leading.ok_or_else(|| self.not_leader(target.id))?;
+            }
+        }
+    }
+
+    /// Looks up an offset.
+    ///
+    /// # Errors
+    /// As [`produce`](Self::produce) for finding the partition;
+    /// `OFFSET_NOT_AVAILABLE` while a new leader does not yet know how far the
+    /// log is committed, after waiting for it until the deadline.
+    pub async fn list_offset(
+        &self,
+        topic: &str,
+        partition: u32,
+        position: OffsetPosition,
+        deadline: Instant,
+    ) -> Result<ListedOffset, ApiError> {
+        let (target, mut status) = self.leading(topic, partition, deadline).await?;
+        if position == OffsetPosition::Earliest {
+            return Ok(listed(status.log_start, None, &status));
+        }
+        if !status.watermark_is_current {
+            status = self.current_watermark(&target, &status, deadline).await?;
+        }
+        let up_to = status.high_watermark;
+        let OffsetPosition::Timestamp(timestamp) = position else {
+            return Ok(listed(up_to, None, &status));
+        };
+        let look = move |log: &Log| log.offset_for_timestamp(timestamp, up_to);
+        match self.read(&target, look).await? {
+            Some(Some((offset, found))) => Ok(listed(offset, Some(found), &status)),
+            Some(None) => Ok(listed(up_to, None, &status)),
+            None => Err(self.not_leader(target.id)),
+        }
+    }
+
+    /// A local partition; `None` if this node has no replica of it.
+    #[must_use]
+    pub fn status(&self, id: PartitionId) -> Option<LocalPartition> {
+        self.env.partition(id).map(|partition| partition.state().borrow().clone())
+    }
+
+    /// The changing state of a local partition, to wait on.
+    #[must_use]
+    pub fn watch(&self, id: PartitionId) -> Option<watch::Receiver<LocalPartition>> {
+        self.env.partition(id).map(|partition| partition.state())
+    }
+
+    /// The newest metadata that every local partition has been told of.
+    #[must_use]
+    pub fn images(&self) -> watch::Receiver<Arc<Image>> {
+        self.env.images.subscribe()
+    }
+
+    /// Stops every partition and connection, and syncs every log. Afterwards,
+    /// and only if this is `Ok`, the clean-shutdown marker may be written.
+    ///
+    /// # Errors
+    /// Logs that could not be opened or synced.
+    pub async fn shutdown(&self) -> Result<(), ReplicasError> {
+        self.env.stop.cancel();
+        watermarks::store(&self.env, String::new()).await;
+        let partitions: Vec<Arc<Partition>> =
+            self.env.partitions.read().values().map(Arc::clone).collect();
+        for partition in &partitions {
+            partition.stop();
+        }
+        self.env.tasks.close();
+        self.env.tasks.wait().await;
+        let offline = |p: &&Arc<Partition>| {
+            matches!(*p.state().borrow(), LocalPartition::Offline { .. })
+        };
+        match partitions.iter().filter(offline).count() {
+            0 => Ok(()),
+            partitions => Err(ReplicasError::NotSynced { partitions }),
+        }
+    }
+
+    fn check_size(&self, topic: &str, batch: &ValidBatch) -> Result<(), ApiError> {
+        let image = self.env.image();
+        let limit = image.topic_by_name(topic).map(|topic| topic.config.max_message_bytes);
+        match limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)) {
+            Some(limit) if batch.len() > limit => {
+                let size = batch.len();
+                let message = format!("the batch has {size} bytes, {topic} takes {limit}");
+                Err(ApiError::new(R::RecordTooLarge, message)
+                    .with("size", size)
+                    .with("max_message_bytes", limit))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn reserve(
+        &self,
+        bytes: usize,
+        deadline: Instant,
+    ) -> Result<OwnedSemaphorePermit, ApiError> {
+        let bytes = bytes.max(MIN_REQUEST_BYTES).min(self.produce_bytes);
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let acquire = Arc::clone(&self.produce_memory).acquire_many_owned(permits);
+        match timeout_at(deadline, acquire).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => {
+                let message = format!(
+                    "node {} holds {} bytes of produce requests already",
+                    self.env.node_id, self.produce_bytes
+                );
+                Err(ApiError::new(R::Overloaded, message).with_retry_after(OVERLOAD_RETRY))
+            }
+        }
+    }
+
+    /// The partition, if this node leads it; waits for a leader, and for this
+    /// node to take over if it is the one, until the deadline.
+    async fn leading(
+        &self,
+        topic: &str,
+        index: u32,
+        deadline: Instant,
+    ) -> Result<(Arc<Partition>, ReplicaStatus), ApiError> {
+        let mut images = self.env.images.subscribe();
+        loop {
+            if self.env.stop.is_cancelled() {
+                let message = format!("node {} is shutting down", self.env.node_id);
+                return Err(ApiError::new(R::ShuttingDown, message));
+            }
+            let image = Arc::clone(&images.borrow_and_update());
+            // Before the first current image nothing can be said about any topic.
+            let known = image.offset > MetadataOffset(0);
+            let found = if known { Some(find(&image, topic, index)?) } else { None };
+            let leadership = found.and_then(|(id, leader)| leader.map(|leader| (id, leader)));
+            let mut state = None;
+            if let Some((id, (leader, epoch))) = leadership {
+                if leader != self.env.node_id {
+                    return Err(self.not_leader(id));
+                }
+                if let Some(partition) = self.env.partition(id) {
+                    let watched = state.insert(partition.state());
+                    match &*watched.borrow_and_update() {
+                        LocalPartition::Running { status, .. } if leads(status, epoch) => {
+                            return Ok((Arc::clone(&partition), *status));
+                        }
+                        LocalPartition::Offline { reason } => return Err(offline(id, reason)),
+                        LocalPartition::Running { .. } | LocalPartition::Opening => {}
+                    }
+                }
+            }
+            let local_change = async {
+                match &mut state {
+                    Some(state) => drop(state.changed().await),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = local_change => {}
+                _ = images.changed() => {}
+                () = self.env.stop.cancelled() => {}
+                () = tokio::time::sleep_until(deadline) => {
+                    let message = format!("partition {index} of {topic} has no leader");
+                    return Err(ApiError::new(R::LeaderNotAvailable, message));
+                }
+            }
+        }
+    }
+
+    async fn current_watermark(
+        &self,
+        target: &Partition,
+        status: &ReplicaStatus,
+        deadline: Instant,
+    ) -> Result<ReplicaStatus, ApiError> {
+        let epoch = status.leader_epoch;
+        let mut state = target.state();
+        let settled = |now: &LocalPartition| {
+            now.leading().is_none_or(|now| now.leader_epoch != epoch || now.watermark_is_current)
+        };
+        let settled = timeout_at(deadline, state.wait_for(settled)).await;
+        let Ok(changed) = settled else {
+            let message = "the leader does not know yet how far its log is committed";
+            return Err(ApiError::new(R::OffsetNotAvailable, message));
+        };
+        let leading = changed.ok().and_then(|now| now.leading().copied());
+        leading
+            .filter(|now| now.watermark_is_current)
+            .ok_or_else(|| self.not_leader(target.id))
+    }
+
+    /// Reads the log off the async workers. `None`: leadership has changed since,
+    /// and with it the log may have.
+    async fn read<T: Send + 'static>(
+        &self,
+        target: &Arc<Partition>,
+        read: impl FnOnce(&Log) -> Result<T, LogError> + Send + 'static,
+    ) -> Result<Option<T>, ApiError> {
+        let before = target.leading().map(|status| status.leader_epoch);
+        let Some(log) = target.log().filter(|_| before.is_some()).map(Arc::clone) else {
+            return Ok(None);
+        };
+        let result = blocking(move || read(&log)).await;
+        if target.leading().map(|status| status.leader_epoch) != before {
+            return Ok(None);
+        }
+        match result {
+            Ok(Ok(value)) => Ok(Some(value)),
+            Ok(Err(error)) => Err(offline(target.id, &error.to_string())),
+            Err(error) => Err(offline(target.id, &error.to_string())),
+        }
+    }
+
+    fn not_leader(&self, id: PartitionId) -> ApiError {
+        let node = self.env.node_id;
+        let hint = self.env.leader_hint(id).filter(|leader| leader.node_id != node);
+        ApiError::new(R::NotLeader, format!("node {node} does not lead partition {id}"))
+            .with_leader(hint)
+    }
+}
+
+type Leadership = (NodeId, LeaderEpoch);
+
+fn find(
+    image: &Image,
+    name: &str,
+    index: u32,
+) -> Result<(PartitionId, Option<Leadership>), ApiError> {
+    let topic = image
+        .topic_by_name(name)
+        .ok_or_else(|| ApiError::new(R::UnknownTopic, format!("there is no topic {name:?}")))?;
+    let id = PartitionId { topic: topic.id, index };
+    let Some(partition) = image.partitions.get(&id) else {
+        let count = topic.partitions;
+        let message = format!("topic {name} has partitions 0 to {}, not {index}", count - 1);
+        return Err(ApiError::new(R::UnknownPartition, message).with("partitions", count));
+    };
+    Ok((id, partition.leader.map(|leader| (leader, partition.leader_epoch))))
+}
+
+fn leads(status: &ReplicaStatus, epoch: LeaderEpoch) -> bool {
+    status.role == RoleKind::Leader && status.leader_epoch >= epoch
+}
+
+fn check_range(
+    target: &Partition,
+    offset: Offset,
+    status: &ReplicaStatus,
+) -> Result<(), ApiError> {
+    if (status.log_start..=status.log_end).contains(&offset) {
+        return Ok(());
+    }
+    let message = format!(
+        "offset {offset} of partition {} is outside of {} to {}",
+        target.id, status.log_start, status.high_watermark
+    );
+    Err(ApiError::new(R::OffsetOutOfRange, message)
+        .with("log_start_offset", status.log_start)
+        .with("high_watermark", status.high_watermark))
+}
+
+fn offline(id: PartitionId, reason: &str) -> ApiError {
+    ApiError::new(R::PartitionOffline, format!("partition {id} cannot be used here: {reason}"))
+}
+
+fn fetched(batches: Bytes, status: &ReplicaStatus) -> Fetched {
+    Fetched {
+        batches,
+        high_watermark: status.high_watermark,
+        log_start: status.log_start,
+        leader_epoch: status.leader_epoch,
+    }
+}
+
+fn listed(offset: Offset, timestamp_ms: Option<i64>, status: &ReplicaStatus) -> ListedOffset {
+    ListedOffset { offset, timestamp_ms, leader_epoch: status.leader_epoch }
+}
