@@ -66,13 +66,10 @@ async fn deliver(
     changes: Vec<IsrChange>,
     answers: Result<Vec<Result<IsrChanged, ApiError>>, ApiError>,
 ) {
-    let mut answers = answers.map_or_else(
-        |error| {
-            tracing::warn!(%error, proposals = changes.len(), "ISR proposals went unanswered");
-            Vec::new()
-        },
-        |answers| answers,
-    );
+    let mut answers = answers.unwrap_or_else(|error| {
+        tracing::warn!(%error, proposals = changes.len(), "ISR proposals went unanswered");
+        Vec::new()
+    });
     answers.reverse();
     for change in changes {
         let outcome = answers.pop().map_or(AlterOutcome::Unknown, |answer| {

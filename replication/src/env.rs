@@ -1,12 +1,12 @@
 //! What all parts of a node's replication share.
 
+use crate::Cluster;
 use crate::alter::IsrProposals;
 use crate::core::Millis;
 use crate::link::Links;
 use crate::options::Limits;
 use crate::partition::Partition;
 use crate::serve::Sessions;
-use crate::Cluster;
 use ottla_commitlog::data_dir::DataDir;
 use ottla_commitlog::vfs::Vfs;
 use ottla_metadata::image::Image;

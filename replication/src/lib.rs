@@ -32,3 +32,4 @@ pub use cluster::{Cluster, IsrChange, IsrChanged};
 pub use options::{Limits, ReplicasError, ReplicasOptions};
 pub use partition::LocalPartition;
 pub use replicas::Replicas;
+pub use serve::ReplicationRpc;

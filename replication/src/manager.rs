@@ -72,10 +72,9 @@ fn apply(env: &Arc<Env>, before: &Image, after: &Image) {
     if !brokers.is_empty() || !topics.is_empty() {
         for id in env.partitions.read().keys() {
             let concerned = topics.contains(&id.topic)
-                || after
-                    .partitions
-                    .get(id)
-                    .is_some_and(|partition| partition.replicas.iter().any(|n| brokers.contains(n)));
+                || after.partitions.get(id).is_some_and(|partition| {
+                    partition.replicas.iter().any(|n| brokers.contains(n))
+                });
             if concerned {
                 touched.insert(*id);
             }
@@ -103,8 +102,7 @@ fn place(env: &Arc<Env>, image: &Image, id: PartitionId) {
         known.set_view(view);
         return;
     }
-    let config =
-        LogConfig { segment_bytes: topic.config.segment_bytes, ..LogConfig::default() };
+    let config = LogConfig { segment_bytes: topic.config.segment_bytes, ..LogConfig::default() };
     let started = Partition::start(env, id, view, config);
     env.partitions.write().insert(id, started);
 }

@@ -144,9 +144,8 @@ impl Replicas {
             }
             let epoch = status.leader_epoch;
             let moved = |now: &LocalPartition| {
-                now.leading().is_none_or(|now| {
-                    now.leader_epoch != epoch || now.high_watermark > offset
-                })
+                now.leading()
+                    .is_none_or(|now| now.leader_epoch != epoch || now.high_watermark > offset)
             };
             if let Ok(changed) = timeout_at(deadline, state.wait_for(moved)).await {
                 let leading = changed.ok().and_then(|now| now.leading().copied());
@@ -220,9 +219,8 @@ impl Replicas {
         }
         self.env.tasks.close();
         self.env.tasks.wait().await;
-        let offline = |p: &&Arc<Partition>| {
-            matches!(*p.state().borrow(), LocalPartition::Offline { .. })
-        };
+        let offline =
+            |p: &&Arc<Partition>| matches!(*p.state().borrow(), LocalPartition::Offline { .. });
         match partitions.iter().filter(offline).count() {
             0 => Ok(()),
             partitions => Err(ReplicasError::NotSynced { partitions }),
@@ -334,9 +332,7 @@ impl Replicas {
             return Err(ApiError::new(R::OffsetNotAvailable, message));
         };
         let leading = changed.ok().and_then(|now| now.leading().copied());
-        leading
-            .filter(|now| now.watermark_is_current)
-            .ok_or_else(|| self.not_leader(target.id))
+        leading.filter(|now| now.watermark_is_current).ok_or_else(|| self.not_leader(target.id))
     }
 
     /// Reads the log off the async workers. `None`: leadership has changed since,
@@ -392,11 +388,7 @@ fn leads(status: &ReplicaStatus, epoch: LeaderEpoch) -> bool {
     status.role == RoleKind::Leader && status.leader_epoch >= epoch
 }
 
-fn check_range(
-    target: &Partition,
-    offset: Offset,
-    status: &ReplicaStatus,
-) -> Result<(), ApiError> {
+fn check_range(target: &Partition, offset: Offset, status: &ReplicaStatus) -> Result<(), ApiError> {
     if (status.log_start..=status.log_end).contains(&offset) {
         return Ok(());
     }

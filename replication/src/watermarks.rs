@@ -107,7 +107,8 @@ mod tests {
     #[test]
     fn lines_are_read_as_written() {
         let topic = "6f9619ff-8b86-d011-b42d-00cf4fc964ff";
-        let text = format!("{topic}-0 17\n{topic}-12 18446744073709551615\nnonsense\n{topic}-x 1\n");
+        let text =
+            format!("{topic}-0 17\n{topic}-12 18446744073709551615\nnonsense\n{topic}-x 1\n");
         let read = decode(text.as_bytes());
         let id = |index| PartitionId { topic: topic.parse().expect("a uuid"), index };
         assert_eq!(read.len(), 2);

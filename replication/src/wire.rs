@@ -1,7 +1,7 @@
 //! Between the core's types and the messages of `ottla.internal.v1`.
 
-use crate::core::{FollowRefusal, LogState, Progress, SessionRef};
 use crate::core::{Follow, Peer};
+use crate::core::{FollowRefusal, LogState, Progress, SessionRef};
 use ottla_proto::internal::v1::{self, refused::Reason};
 use ottla_proto::{BrokerEpoch, LeaderEpoch, Offset, PartitionId, TopicId};
 

@@ -69,10 +69,8 @@ impl Follower {
     ) {
         match event {
             Event::LinkOpened { leader } if leader == self.leader => self.begin_again(local, out),
-            Event::Tick => {
-                if self.next_deadline().is_some_and(|retry_at| retry_at <= now) {
-                    self.begin_again(local, out);
-                }
+            Event::Tick if self.next_deadline().is_some_and(|retry_at| retry_at <= now) => {
+                self.begin_again(local, out);
             }
             Event::Data { of, base, end, watermark } if self.belongs(of) => {
                 if self.accepts(base, end) {

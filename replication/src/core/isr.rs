@@ -78,16 +78,21 @@ impl Leader {
         let sent = Sent::RetryAt(now);
         let stuck = |(_, state): &(&NodeId, &FollowerState)| self.lags_at(local, state) <= now;
         let members = self.followers.iter().filter(|(node, _)| committed.contains(node));
-        let leaving: BTreeSet<NodeId> =
-            members.filter(|(_, state)| self.is_behind(local, state)).filter(stuck).map(|(node, _)| *node).collect();
+        let leaving: BTreeSet<NodeId> = members
+            .filter(|(_, state)| self.is_behind(local, state))
+            .filter(stuck)
+            .map(|(node, _)| *node)
+            .collect();
         if !leaving.is_empty() {
             let proposed = committed.difference(&leaving).copied().collect();
             self.isr = IsrState::PendingShrink { committed, proposed, sent };
             return;
         }
         let outside = self.followers.iter().filter(|(node, _)| !committed.contains(node));
-        let joining: BTreeSet<NodeId> =
-            outside.filter(|(node, state)| self.may_join(local, **node, state)).map(|(node, _)| *node).collect();
+        let joining: BTreeSet<NodeId> = outside
+            .filter(|(node, state)| self.may_join(local, **node, state))
+            .map(|(node, _)| *node)
+            .collect();
         if !joining.is_empty() {
             let proposed = committed.union(&joining).copied().collect();
             self.isr = IsrState::PendingExpand { committed, proposed, sent };
@@ -168,7 +173,12 @@ impl Leader {
     }
 
     /// The controller's word. Who is new in it has the whole lag time from now.
-    pub(super) fn commit_isr(&mut self, version: PartitionEpoch, isr: BTreeSet<NodeId>, now: Millis) {
+    pub(super) fn commit_isr(
+        &mut self,
+        version: PartitionEpoch,
+        isr: BTreeSet<NodeId>,
+        now: Millis,
+    ) {
         for node in isr.difference(self.isr.committed()) {
             if let Some(state) = self.followers.get_mut(node) {
                 state.caught_up = Some(now);
@@ -214,15 +224,14 @@ impl Leader {
 
 fn is_eligible(local: &Local, node: NodeId, state: &FollowerState) -> bool {
     local.view.member(node).is_some_and(|member| {
-        member.eligible && member.broker_epoch.is_some() && member.broker_epoch == state.broker_epoch
+        member.eligible
+            && member.broker_epoch.is_some()
+            && member.broker_epoch == state.broker_epoch
     })
 }
 
 /// The members with the registrations in the view at hand: the one in which
 /// those who join were found eligible (KAFKA-15221).
-fn with_registrations(
-    local: &Local,
-    isr: &BTreeSet<NodeId>,
-) -> Option<Vec<(NodeId, BrokerEpoch)>> {
+fn with_registrations(local: &Local, isr: &BTreeSet<NodeId>) -> Option<Vec<(NodeId, BrokerEpoch)>> {
     isr.iter().map(|node| Some((*node, local.view.member(*node)?.broker_epoch?))).collect()
 }

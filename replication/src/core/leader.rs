@@ -145,10 +145,10 @@ impl Leader {
                 }
             }
             Event::Progress(progress) => self.on_progress(local, progress, now),
-            Event::AlterAnswered { leader_epoch, partition_epoch, outcome } => {
-                if leader_epoch == self.epoch {
-                    self.on_alter_answered(local, partition_epoch, outcome, now);
-                }
+            Event::AlterAnswered { leader_epoch, partition_epoch, outcome }
+                if leader_epoch == self.epoch =>
+            {
+                self.on_alter_answered(local, partition_epoch, outcome, now);
             }
             _ => {}
         }

@@ -76,12 +76,7 @@ impl Waits {
         self.by_deadline.first().map(|(deadline, _)| *deadline)
     }
 
-    fn answer(
-        &mut self,
-        id: RequestId,
-        result: Result<(), ProduceRefusal>,
-        out: &mut Vec<Effect>,
-    ) {
+    fn answer(&mut self, id: RequestId, result: Result<(), ProduceRefusal>, out: &mut Vec<Effect>) {
         let waiting = self.by_id.remove(&id).expect("only a waiting request is answered");
         self.by_deadline.remove(&(waiting.deadline, id));
         if let Some(next) = waiting.next {

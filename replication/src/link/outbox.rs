@@ -59,13 +59,7 @@ impl Outbox {
         }
     }
 
-    pub(super) fn acknowledge(
-        &self,
-        id: PartitionId,
-        of: SessionRef,
-        end: Offset,
-        synced: Offset,
-    ) {
+    pub(super) fn acknowledge(&self, id: PartitionId, of: SessionRef, end: Offset, synced: Offset) {
         let mut content = self.content.lock();
         if content.followed.contains(&id) {
             content.progress.insert(id, wire::progress(id, of, end, synced));

@@ -58,12 +58,7 @@ enum Woken {
 }
 
 impl Actor {
-    pub(super) fn new(
-        env: Arc<Env>,
-        partition: Arc<Partition>,
-        log: Arc<Log>,
-        view: View,
-    ) -> Self {
+    pub(super) fn new(env: Arc<Env>, partition: Arc<Partition>, log: Arc<Log>, view: View) -> Self {
         let config = ReplicaConfig {
             me: env.node_id,
             lag_max: millis(env.limits.replica_lag_max),
@@ -71,8 +66,7 @@ impl Actor {
         };
         let watermark = env.old_watermarks.get(&partition.id).copied().unwrap_or_default();
         let state = ops::inspect(&log);
-        let (replica, effects) =
-            Replica::open(config, state, watermark, view, env.clock.now());
+        let (replica, effects) = Replica::open(config, state, watermark, view, env.clock.now());
         let mut actor = Self {
             published: replica.status(),
             env,

@@ -109,7 +109,12 @@ pub(crate) struct Partition {
 
 impl Partition {
     /// Starts the partition's task, which opens the log first.
-    pub(crate) fn start(env: &Arc<Env>, id: PartitionId, view: View, config: LogConfig) -> Arc<Self> {
+    pub(crate) fn start(
+        env: &Arc<Env>,
+        id: PartitionId,
+        view: View,
+        config: LogConfig,
+    ) -> Arc<Self> {
         let (mailbox, messages) = mpsc::channel(MAILBOX_MESSAGES);
         let (directive, directives) = watch::channel(Directive::Run(Arc::new(view)));
         let state = watch::Sender::new(LocalPartition::Opening);

@@ -35,11 +35,27 @@ pub(super) enum Op {
 
 /// What an operation came to.
 pub(super) enum Done {
-    Settled { stage: Stage, log: LogState },
-    Wrote { stage: Stage, epoch: LeaderEpoch, writes: Vec<Placed> },
-    WriteRejected { stage: Stage, ids: Vec<RequestId> },
-    Copied { stage: Stage, end: Offset },
-    CopyRejected { stage: Stage, reason: String },
+    Settled {
+        stage: Stage,
+        log: LogState,
+    },
+    Wrote {
+        stage: Stage,
+        epoch: LeaderEpoch,
+        writes: Vec<Placed>,
+    },
+    WriteRejected {
+        stage: Stage,
+        ids: Vec<RequestId>,
+    },
+    Copied {
+        stage: Stage,
+        end: Offset,
+    },
+    CopyRejected {
+        stage: Stage,
+        reason: String,
+    },
     /// No space for what must not be left out: to be tried again.
     Blocked(Op),
     Failed(String),
@@ -163,14 +179,10 @@ fn write(log: &Log, stage: Stage, epoch: LeaderEpoch, writes: Vec<Write>) -> Don
     match log.append_as_leader(batches, epoch) {
         Ok(appended) => {
             assert_eq!(appended.base_offsets.len(), places.len(), "one base offset a batch");
-            let placed = places.into_iter().zip(&appended.base_offsets).map(
-                |((id, records), &base)| Placed {
-                    id,
-                    base,
-                    next: base + records,
-                    log_end: appended.end_offset,
-                },
-            );
+            let placed =
+                places.into_iter().zip(&appended.base_offsets).map(|((id, records), &base)| {
+                    Placed { id, base, next: base + records, log_end: appended.end_offset }
+                });
             Done::Wrote { stage, epoch, writes: placed.collect() }
         }
         Err(error) if is_full(&error) => {

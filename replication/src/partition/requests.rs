@@ -91,10 +91,9 @@ pub(super) fn error_of(env: &Env, id: PartitionId, refusal: ProduceRefusal) -> A
             R::LeadershipLost,
             format!("node {node} stopped leading partition {id} before the records were committed"),
         ),
-        ProduceRefusal::Offline => (
-            R::PartitionOffline,
-            format!("the disk of node {node} failed under partition {id}"),
-        ),
+        ProduceRefusal::Offline => {
+            (R::PartitionOffline, format!("the disk of node {node} failed under partition {id}"))
+        }
         ProduceRefusal::DiskFull => {
             (R::DiskFull, format!("no space on node {node} for partition {id}"))
         }

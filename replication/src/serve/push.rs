@@ -77,13 +77,8 @@ fn read(turn: &Turn, max_bytes: usize) -> Read {
         return Read::Ended;
     }
     let (watermark, log_start) = (status.high_watermark, status.log_start);
-    let nothing = |more| Read::Records {
-        batches: Bytes::new(),
-        next: turn.next,
-        watermark,
-        log_start,
-        more,
-    };
+    let nothing =
+        |more| Read::Records { batches: Bytes::new(), next: turn.next, watermark, log_start, more };
     if turn.next >= status.log_end {
         return nothing(false);
     }

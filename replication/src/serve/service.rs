@@ -54,11 +54,7 @@ impl ReplicationService for ReplicationRpc {
     }
 }
 
-async fn converse(
-    env: Arc<Env>,
-    mut requests: Streaming<ReplicateRequest>,
-    responses: Responses,
-) {
+async fn converse(env: Arc<Env>, mut requests: Streaming<ReplicateRequest>, responses: Responses) {
     let stop = env.stop.clone();
     let session = env.sessions.begin();
     let mut followed = BTreeSet::new();

@@ -63,7 +63,13 @@ pub(super) struct Turn {
 /// What a turn brought.
 pub(super) enum Read {
     /// Records, perhaps none, as far as `next`.
-    Records { batches: bytes::Bytes, next: Offset, watermark: Offset, log_start: Offset, more: bool },
+    Records {
+        batches: bytes::Bytes,
+        next: Offset,
+        watermark: Offset,
+        log_start: Offset,
+        more: bool,
+    },
     /// The leadership has ended.
     Ended,
     /// The disk failed.
@@ -81,8 +87,7 @@ impl Session {
 
     /// From now on the follower is sent what the partition has from `from` on.
     pub(crate) fn serve(&self, partition: &Arc<Partition>, of: SessionRef, from: Offset) {
-        let served =
-            Served { of, next: from, watermark: None, partition: Arc::clone(partition) };
+        let served = Served { of, next: from, watermark: None, partition: Arc::clone(partition) };
         self.change(partition.id, |entry| {
             entry.served = Some(served);
             entry.answer = None;
