@@ -6,7 +6,7 @@
 //! hands in the time.
 //!
 //! One rule runs through all decisions about partitions
-//! ([`settle`](partitions)): an ISR holds active brokers only, or a single
+//! (`partitions::settle`): an ISR holds active brokers only, or a single
 //! last member whatever became of it; the leader is one of the ISR. Fencing, a
 //! shutdown, a new incarnation, an unfencing and a leader's proposal differ
 //! only in what they change before that rule is applied.

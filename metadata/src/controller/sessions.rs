@@ -83,23 +83,21 @@ impl Sessions {
 
     /// The unfenced brokers that are silent.
     ///
-    /// Only here, and only by a committed image, sessions end and are made up
-    /// for: a decision that is never committed (a registration, a fencing)
-    /// must not leave a broker that nobody watches.
+    /// Sessions end only here, and only by a committed image, which also says
+    /// who has to be watched: what was decided and never committed, or took
+    /// longer to be committed than a session, must not leave an unfenced broker
+    /// that nobody watches.
     pub(super) fn silent(&mut self, image: &Image, now_ms: u64) -> Vec<(NodeId, BrokerEpoch)> {
         let mut silent = Vec::new();
         for broker in image.brokers.values().filter(|broker| !broker.fenced) {
-            match self.by_node.get(&broker.node_id).filter(|s| s.expires_ms <= now_ms) {
-                Some(session) if session.broker_epoch == broker.epoch => {
+            match self.by_node.get(&broker.node_id) {
+                // Perhaps of a registration that was never committed. Then the
+                // one in force has been silent for longer.
+                Some(session) if session.expires_ms <= now_ms => {
                     silent.push((broker.node_id, broker.epoch));
                 }
-                Some(_) => {
-                    self.by_node.remove(&broker.node_id);
-                }
-                None => {}
-            }
-            if !self.by_node.contains_key(&broker.node_id) {
-                self.renew(broker.node_id, broker.epoch, MetadataOffset(0), now_ms);
+                Some(_) => {}
+                None => self.renew(broker.node_id, broker.epoch, MetadataOffset(0), now_ms),
             }
         }
         let watched = |node: &NodeId| image.brokers.get(node).is_some_and(|b| !b.fenced);

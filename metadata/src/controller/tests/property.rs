@@ -49,6 +49,36 @@ fn a_fencing_that_was_not_committed_is_asked_for_again() {
     assert!(world.controller.tick(&world.image, world.now_ms).is_empty());
 }
 
+/// A registration that was never committed leaves the one before it in force,
+/// and a proof about that one fences it at once.
+#[test]
+fn a_registration_that_was_not_committed_protects_nobody() {
+    let mut world = World::new();
+    let again = Act::Register { node: 1, restarted: true, clean: false, stream_open: false };
+    let register = world.commands(&again);
+    let lost = world.controller.decide_batch(&world.image, register, world.now_ms);
+    assert!(lost.replies[0].is_ok());
+    let gone = world.commands(&Act::Gone { node: 1, stale: false });
+    world.decide_and_commit(gone);
+    assert!(world.image.brokers[&NodeId(1)].fenced);
+}
+
+/// A quorum that is slow to commit an unfencing: meanwhile the broker looks
+/// fenced, and its session ends.
+#[test]
+fn a_broker_whose_unfencing_took_long_to_commit_is_watched() {
+    let mut world = World::new();
+    world.all_fall_silent();
+    let beat = Act::Beat { node: 1, stale: false, behind: 0, fence: false, shutdown: false };
+    let commands = world.commands(&beat);
+    let slow = world.controller.decide_batch(&world.image, commands.clone(), world.now_ms);
+    world.now_ms += SESSION_MS;
+    assert!(world.controller.tick(&world.image, world.now_ms).is_empty());
+    world.commit(&slow, &commands);
+    assert!(world.controller.tick(&world.image, world.now_ms).is_empty());
+    world.all_fall_silent();
+}
+
 /// Between the tick and the decision the broker was heard of.
 #[test]
 fn a_broker_heard_of_at_the_last_moment_is_not_fenced() {

@@ -197,14 +197,11 @@ impl World {
     }
 
     /// Nobody sends anything any more, and the controller notices by itself,
-    /// whatever it decided in vain before: at the latest after the session of
-    /// a registration that came to nothing and that of the one in force.
+    /// whatever it decided in vain before.
     pub(super) fn all_fall_silent(&mut self) {
-        for _ in 0..2 {
-            self.now_ms += SESSION_MS;
-            let commands = self.controller.tick(&self.image, self.now_ms);
-            self.decide_and_commit(commands);
-        }
+        self.now_ms += SESSION_MS;
+        let commands = self.controller.tick(&self.image, self.now_ms);
+        self.decide_and_commit(commands);
         for broker in self.image.brokers.values() {
             assert!(broker.fenced, "{broker:?}");
         }
