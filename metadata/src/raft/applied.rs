@@ -1,0 +1,263 @@
+//! The applied image in sled: one key for each broker, topic, partition and
+//! voter, so that an apply writes what changed and a start need not replay the
+//! log.
+//!
+//! Nothing here is a promise: sled's flush is no barrier against power loss.
+//! Whatever looks doubtful is wiped, and the image is made again from snapshot
+//! and log. Every value is a metadata record, so loading is replaying.
+
+use super::types::{self, LogId, Membership};
+use crate::image::{Delta, Image};
+use crate::records::{MetadataRecord, SnapshotEnded};
+use imbl::ordmap::DiffItem;
+use ottla_proto::{MetadataOffset, NodeId, PartitionId, TopicId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// sled's own cache, in bytes. The image is in memory anyway.
+const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Layout of keys and values. Another number means: rebuild.
+const FORMAT: u32 = 1;
+
+const HEAD: &[u8] = b"head";
+const ENTITIES: &str = "entities";
+
+/// Key prefixes, in the order in which their records must be replayed.
+const VOTER: u8 = 0;
+const BROKER: u8 = 1;
+const TOPIC: u8 = 2;
+const PARTITION: u8 = 3;
+
+/// What the image in sled stands for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Applied {
+    pub(crate) image: Image,
+    pub(crate) last: Option<LogId>,
+    pub(crate) membership: Membership,
+}
+
+/// Written in the same batch as the entities it describes.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    format: u32,
+    offset: MetadataOffset,
+    last: Option<LogId>,
+    membership: Membership,
+    /// Sum of [`fingerprint`] over all entities: sled drops what it cannot
+    /// read, and a lost key must not pass for a deleted topic.
+    checksum: u64,
+}
+
+/// The sled database of a node.
+pub(crate) struct AppliedStore {
+    path: PathBuf,
+    open: Option<Open>,
+}
+
+struct Open {
+    _db: sled::Db,
+    entities: sled::Tree,
+    checksum: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Doubt {
+    #[error(transparent)]
+    Sled(#[from] sled::Error),
+    #[error("{0}")]
+    Content(String),
+}
+
+fn fingerprint(key: &[u8], value: &[u8]) -> u64 {
+    let low = crc32c::crc32c_append(crc32c::crc32c(key), value);
+    let high = crc32c::crc32c_append(crc32c::crc32c(value), key);
+    u64::from(high) << 32 | u64::from(low)
+}
+
+fn broker_key(node: NodeId) -> Vec<u8> {
+    [&[BROKER], &node.0.to_be_bytes()[..]].concat()
+}
+
+fn voter_key(node: NodeId) -> Vec<u8> {
+    [&[VOTER], &node.0.to_be_bytes()[..]].concat()
+}
+
+fn topic_key(topic: TopicId) -> Vec<u8> {
+    [&[TOPIC], &topic.0.as_bytes()[..]].concat()
+}
+
+fn partition_key(id: PartitionId) -> Vec<u8> {
+    [&[PARTITION], &id.topic.0.as_bytes()[..], &id.index.to_be_bytes()[..]].concat()
+}
+
+/// Under which key a record of `Image::to_records` is kept; `None` for the end
+/// mark, whose content is in the head.
+fn key_of(record: &MetadataRecord) -> Option<Vec<u8>> {
+    match record {
+        MetadataRecord::BrokerRegistered(record) => Some(broker_key(record.node_id)),
+        MetadataRecord::VoterDirectoryRecorded(record) => Some(voter_key(record.node_id)),
+        MetadataRecord::TopicCreated(record) => Some(topic_key(record.id)),
+        MetadataRecord::PartitionCreated(record) => Some(partition_key(record.partition)),
+        _ => None,
+    }
+}
+
+/// What has to be written to get from one image to the other, by key; `None`
+/// removes.
+fn changes(before: &Image, after: &Image) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
+    let delta = Delta::between(before, after);
+    let mut changed = Image::default();
+    let mut writes = BTreeMap::new();
+    for change in delta.brokers {
+        match change.after {
+            Some(broker) => drop(changed.brokers.insert(change.key, broker)),
+            None => drop(writes.insert(broker_key(change.key), None)),
+        }
+    }
+    for change in delta.topics {
+        match change.after {
+            Some(topic) => drop(changed.topics.insert(change.key, topic)),
+            None => drop(writes.insert(topic_key(change.key), None)),
+        }
+    }
+    for change in delta.partitions {
+        match change.after {
+            Some(partition) => drop(changed.partitions.insert(change.key, partition)),
+            None => drop(writes.insert(partition_key(change.key), None)),
+        }
+    }
+    for change in before.voter_directories.diff(&after.voter_directories) {
+        match change {
+            DiffItem::Add(&node, &directory)
+            | DiffItem::Update { new: (&node, &directory), .. } => {
+                changed.voter_directories.insert(node, directory);
+            }
+            DiffItem::Remove(&node, _) => drop(writes.insert(voter_key(node), None)),
+        }
+    }
+    for record in changed.to_records() {
+        if let Some(key) = key_of(&record) {
+            writes.insert(key, Some(record.encode()));
+        }
+    }
+    writes
+}
+
+impl AppliedStore {
+    /// Opens the database and reads the image in it. Whatever is wrong with it
+    /// gives an empty database and an empty image. Blocks on the disk.
+    pub(crate) fn open(path: &Path) -> (Self, Applied) {
+        // sled panics on some damage that it does not expect.
+        let loaded = std::panic::catch_unwind(|| Open::load(path))
+            .unwrap_or_else(|_| Err(Doubt::Content("sled panicked".to_owned())));
+        match loaded {
+            Ok((open, applied)) => (Self { path: path.to_owned(), open: Some(open) }, applied),
+            Err(doubt) => {
+                tracing::warn!(path = %path.display(), %doubt, "rebuilding the applied image");
+                (Self::wiped(path), Applied::default())
+            }
+        }
+    }
+
+    /// An empty database, or none if even that cannot be had: the image then
+    /// lives in memory only until the next start.
+    fn wiped(path: &Path) -> Self {
+        let opened = std::fs::remove_dir_all(path)
+            .or_else(|error| match error.kind() {
+                std::io::ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            })
+            .map_err(|error| Doubt::Content(error.to_string()))
+            .and_then(|()| Open::new(path));
+        if let Err(error) = &opened {
+            tracing::error!(path = %path.display(), %error, "keeping the applied image in memory only");
+        }
+        Self { path: path.to_owned(), open: opened.ok() }
+    }
+
+    /// Drops everything, to start again from nothing. Blocks on the disk.
+    pub(crate) fn wipe(self) -> Self {
+        let Self { path, open } = self;
+        drop(open);
+        Self::wiped(&path)
+    }
+
+    /// Writes what changed between two images, in one batch. A failure is not
+    /// an error of the caller: the database is given up until the next start.
+    pub(crate) fn write(&mut self, before: &Image, after: &Applied) {
+        let Some(open) = &mut self.open else { return };
+        if let Err(error) = open.write(before, after) {
+            tracing::error!(path = %self.path.display(), %error, "giving up the stored applied image");
+            self.open = None;
+            // What is there now is older than what was applied, and the next
+            // start would find it consistent: it is, and the log holds the rest.
+        }
+    }
+}
+
+impl Open {
+    fn new(path: &Path) -> Result<Self, Doubt> {
+        let db = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).open()?;
+        let entities = db.open_tree(ENTITIES)?;
+        Ok(Self { _db: db, entities, checksum: 0 })
+    }
+
+    fn load(path: &Path) -> Result<(Self, Applied), Doubt> {
+        let mut open = Self::new(path)?;
+        let Some(head) = open.entities.get(HEAD)? else {
+            if open.entities.is_empty() {
+                return Ok((open, Applied::default()));
+            }
+            return Err(Doubt::Content("there is no head".to_owned()));
+        };
+        let content = |error: &dyn std::fmt::Display| Doubt::Content(error.to_string());
+        let head: Head = types::decode(&head).map_err(|error| content(&error))?;
+        if head.format != FORMAT {
+            return Err(Doubt::Content(format!("format {}, expected {FORMAT}", head.format)));
+        }
+        let mut records = Vec::new();
+        for item in &open.entities {
+            let (key, value) = item?;
+            if key == HEAD {
+                continue;
+            }
+            open.checksum = open.checksum.wrapping_add(fingerprint(&key, &value));
+            records.push(MetadataRecord::decode(&value).map_err(|error| content(&error))?);
+        }
+        if open.checksum != head.checksum {
+            return Err(Doubt::Content("the checksum does not match".to_owned()));
+        }
+        records.push(SnapshotEnded { offset: head.offset }.into());
+        let image = Image::from_records(&records).map_err(|error| content(&error))?;
+        Ok((open, Applied { image, last: head.last, membership: head.membership }))
+    }
+
+    fn write(&mut self, before: &Image, after: &Applied) -> Result<(), Doubt> {
+        let mut batch = sled::Batch::default();
+        for (key, value) in changes(before, &after.image) {
+            if let Some(old) = self.entities.get(&key)? {
+                self.checksum = self.checksum.wrapping_sub(fingerprint(&key, &old));
+            }
+            match value {
+                Some(value) => {
+                    self.checksum = self.checksum.wrapping_add(fingerprint(&key, &value));
+                    batch.insert(key, value);
+                }
+                None => batch.remove(key),
+            }
+        }
+        let head = Head {
+            format: FORMAT,
+            offset: after.image.offset,
+            last: after.last,
+            membership: after.membership.clone(),
+            checksum: self.checksum,
+        };
+        let head = types::encode(&head).map_err(|error| Doubt::Content(error.to_string()))?;
+        batch.insert(HEAD, head);
+        self.entities.apply_batch(batch)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,44 @@
+//! Connections to other nodes: how they are set up and how long they may take.
+//! Raft, the broker's heartbeats and forwarded calls each have their own.
+
+use super::types::Peer;
+use std::time::Duration;
+use tonic::transport::{Channel, Endpoint};
+
+/// Longest wait for a TCP connection. A live host answers in a round trip; a
+/// dead one must not hold up an election or a heartbeat.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Interval of HTTP/2 pings on a connection, idle ones included: a host that
+/// vanished without a word is noticed although TCP would wait for minutes.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Longest wait for the answer to such a ping before the connection is dropped.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Largest message of the Raft service, in bytes: one log entry of
+/// [`MAX_ENTRY_BYTES`](super::log_store::MAX_ENTRY_BYTES) and its envelope.
+pub(crate) const MAX_RAFT_MESSAGE_BYTES: usize = super::log_store::MAX_ENTRY_BYTES + 1024 * 1024;
+
+/// How to connect to `peer`; fails only if its host is not a valid host name.
+pub(crate) fn endpoint(peer: &Peer) -> Result<Endpoint, tonic::transport::Error> {
+    let host = &peer.host;
+    // A bare IPv6 address needs brackets in a URI.
+    let uri = if host.contains(':') && !host.starts_with('[') {
+        format!("http://[{host}]:{}", peer.port)
+    } else {
+        format!("http://{host}:{}", peer.port)
+    };
+    Ok(Endpoint::from_shared(uri)?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true))
+}
+
+/// A connection of its own to `peer`, made when first used and again after it
+/// broke. A refused connection fails the call that wanted it, at once.
+pub(crate) fn lazy(peer: &Peer) -> Result<Channel, tonic::transport::Error> {
+    Ok(endpoint(peer)?.connect_lazy())
+}

@@ -1,0 +1,133 @@
+//! The thread that does every write to Raft's log and vote, one after another
+//! in the order in which they were asked for, so that no blocking call sits on
+//! an async worker and no vote overtakes an append.
+//!
+//! Appends that wait together share one fdatasync.
+
+use super::log_store::{Encoded, Shared};
+use super::types::{LogId, TypeConfig, Vote};
+use openraft::storage::IOFlushed;
+use std::io;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Writes waiting for the thread. openraft waits for each but an append's
+/// sync, so this bounds the appends that share one.
+const QUEUED_WRITES: usize = 64;
+
+/// One write.
+pub(crate) enum Write {
+    /// Answered when readable; the callback is called when durable.
+    Append(Vec<Encoded>, IOFlushed<TypeConfig>),
+    Vote(Vote),
+    Committed(Option<LogId>),
+    TruncateAfter(Option<LogId>),
+    Purge(LogId),
+}
+
+struct Job {
+    write: Write,
+    done: oneshot::Sender<io::Result<()>>,
+}
+
+/// Where writes are handed in. The thread ends when this is dropped and what
+/// was handed in is done.
+pub(crate) struct Writer {
+    jobs: mpsc::Sender<Job>,
+    stopped: watch::Receiver<()>,
+}
+
+/// Completes when the thread has ended.
+pub(crate) struct Stopped(watch::Receiver<()>);
+
+impl Stopped {
+    pub(crate) async fn wait(mut self) {
+        // The thread never sends: the channel closes when it ends.
+        while self.0.changed().await.is_ok() {}
+    }
+}
+
+impl Writer {
+    pub(crate) fn start(shared: Arc<Shared>) -> io::Result<Self> {
+        let (jobs, queue) = mpsc::channel(QUEUED_WRITES);
+        let (running, stopped) = watch::channel(());
+        std::thread::Builder::new().name("raft-log".to_owned()).spawn(move || {
+            run(&shared, queue);
+            // Whoever waits for the end may open the files again.
+            drop(shared);
+            drop(running);
+        })?;
+        Ok(Self { jobs, stopped })
+    }
+
+    pub(crate) fn stopped(&self) -> Stopped {
+        Stopped(self.stopped.clone())
+    }
+
+    /// Hands in a write and waits until it is done.
+    pub(crate) async fn write(&self, write: Write) -> io::Result<()> {
+        let gone = || io::Error::other("the Raft log's writer has stopped");
+        let (done, result) = oneshot::channel();
+        self.jobs.send(Job { write, done }).await.map_err(|_| gone())?;
+        result.await.map_err(|_| gone())?
+    }
+}
+
+fn run(shared: &Shared, mut queue: mpsc::Receiver<Job>) {
+    let mut unsynced: Vec<IOFlushed<TypeConfig>> = Vec::new();
+    loop {
+        let job = match queue.try_recv() {
+            Ok(job) => job,
+            Err(_) => {
+                flush(shared, &mut unsynced);
+                match queue.blocking_recv() {
+                    Some(job) => job,
+                    None => return,
+                }
+            }
+        };
+        let result = match job.write {
+            Write::Append(encoded, callback) => match shared.append(encoded) {
+                Ok(()) => {
+                    unsynced.push(callback);
+                    Ok(())
+                }
+                Err(error) => {
+                    flush(shared, &mut unsynced);
+                    callback.io_completed(Err(io::Error::other(error.to_string())));
+                    Err(error)
+                }
+            },
+            other => {
+                flush(shared, &mut unsynced);
+                apply(shared, other)
+            }
+        };
+        // Nobody waits any more while Raft is being stopped.
+        let _ = job.done.send(result);
+    }
+}
+
+fn apply(shared: &Shared, write: Write) -> io::Result<()> {
+    match write {
+        Write::Append(..) => unreachable!("appends are handled by the caller"),
+        Write::Vote(vote) => shared.save_vote(vote),
+        Write::Committed(committed) => shared.save_committed(committed),
+        Write::TruncateAfter(last) => shared.truncate_after(last),
+        Write::Purge(upto) => shared.purge(upto),
+    }
+}
+
+/// One fdatasync for all appends so far, and then their callbacks.
+fn flush(shared: &Shared, unsynced: &mut Vec<IOFlushed<TypeConfig>>) {
+    if unsynced.is_empty() {
+        return;
+    }
+    let result = shared.sync();
+    for callback in unsynced.drain(..) {
+        callback.io_completed(match &result {
+            Ok(()) => Ok(()),
+            Err(error) => Err(io::Error::other(error.to_string())),
+        });
+    }
+}
