@@ -7,10 +7,11 @@
 //!
 //! Not its job: what an entry means, and when the log may be cut.
 
+use super::committed::CommittedHint;
 use super::log_writer::{Write, Writer};
 use super::types::{self, Entry, LogId, TypeConfig, Vote};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
-use openraft::{EntryPayload, OptionalSend, RaftTypeConfig};
+use openraft::OptionalSend;
 use ottla_commitlog::format::{self, NewRecord, ValidBatch};
 use ottla_commitlog::vfs::Vfs;
 use ottla_commitlog::{Log, LogConfig, LogError, OpenMode, checkpoint};
@@ -71,6 +72,7 @@ pub(crate) struct Shared {
     pub(crate) log: Log,
     vfs: Arc<dyn Vfs>,
     dir: PathBuf,
+    committed: CommittedHint,
     state: Mutex<State>,
 }
 
@@ -163,7 +165,6 @@ impl Shared {
     fn load(&self) -> Result<(), LogStoreError> {
         let mut state = State {
             vote: self.read_checkpoint(VOTE_FILE)?,
-            committed: self.read_checkpoint(COMMITTED_FILE)?,
             purged: self.read_checkpoint(PURGED_FILE)?,
             ..State::default()
         };
@@ -186,6 +187,11 @@ impl Shared {
                 return Err(damaged("there are entries and no vote".to_owned()));
             }
         }
+        // Entries may be applied before they are durable here, so a power loss
+        // can leave the hint ahead of the log.
+        state.committed = self.committed.read()?.filter(|committed| {
+            state.last.is_some_and(|last| last.index >= committed.index)
+        });
         *self.state.lock() = state;
         Ok(())
     }
@@ -277,8 +283,8 @@ impl Shared {
     }
 
     pub(crate) fn save_committed(&self, committed: Option<LogId>) -> io::Result<()> {
-        if let Some(committed) = committed {
-            self.write_checkpoint(COMMITTED_FILE, &committed)?;
+        if let Some(committed) = &committed {
+            self.committed.write(committed)?;
         }
         self.state.lock().committed = committed;
         Ok(())
@@ -324,7 +330,9 @@ impl LogStore {
         let (log, recovery) =
             Log::open(Arc::clone(&vfs), &dir.join(LOG_DIR), config, OpenMode::Recover)?;
         tracing::debug!(?recovery, "opened the Raft log");
-        let shared = Shared { log, vfs, dir: dir.to_owned(), state: Mutex::default() };
+        let committed = CommittedHint::open(vfs.as_ref(), &dir.join(COMMITTED_FILE))?;
+        let dir = dir.to_owned();
+        let shared = Shared { log, vfs, dir, committed, state: Mutex::default() };
         shared.load()?;
         let shared = Arc::new(shared);
         let writer = Writer::start(Arc::clone(&shared))?;
