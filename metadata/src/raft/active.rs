@@ -11,7 +11,7 @@
 use super::metadata::Inner;
 use super::probe;
 use super::types::{LeaderId, Outcome, Proposal, TypeConfig};
-use crate::controller::{Command, Controller, MAX_LEADER_MOVES, Reply};
+use crate::controller::{BatchDecision, Command, Controller, ControllerOptions, Reply};
 use crate::image::Image;
 use crate::records::MetadataRecord;
 use openraft::errors::ClientWriteError;
@@ -30,7 +30,7 @@ const QUEUED_COMMANDS: usize = 1024;
 /// Commands decided in one batch: what one Raft entry carries.
 const BATCH_COMMANDS: usize = 256;
 
-/// Records after which a batch takes no further command.
+/// Records up to which a batch needs no look at its size in bytes.
 const BATCH_RECORDS: usize = 10_000;
 
 /// Encoded bytes that one proposal may have: what a log entry may, less its
@@ -221,7 +221,11 @@ impl Active {
         let image = inner.image();
         let timeout = inner.options.timings.broker_session_timeout;
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        let controller = Controller::new(&inner.options.cluster_id, timeout_ms, &image, 0);
+        let options = ControllerOptions {
+            cluster_id: inner.options.cluster_id.clone(),
+            session_timeout_ms: timeout_ms,
+        };
+        let controller = Controller::activate(options, &image, 0);
         for broker in image.brokers.values().filter(|broker| !broker.fenced) {
             if broker.node_id != inner.options.node_id {
                 probe::start(&inner, broker.node_id, broker.epoch);
@@ -283,16 +287,21 @@ impl Active {
                 return false;
             }
             let image = self.inner.image();
-            let (records, answers) = self.plan(&image, &batch);
-            let taken = answers.len();
-            let outcome = match records.is_empty() {
+            let (taken, decision) = self.plan(&image, &batch);
+            let Some(decision) = decision else {
+                let what = "the change is larger than one entry of the metadata log may be";
+                let error = ApiError::new(ErrorReason::InvalidRequest, what);
+                refuse(batch.drain(..taken).collect(), &error);
+                continue;
+            };
+            let outcome = match decision.records.is_empty() {
                 true => Proposed::Applied(image.offset),
-                false => self.propose(image.offset, records).await,
+                false => self.propose(decision.expected_offset, decision.records).await,
             };
             match outcome {
                 Proposed::Applied(offset) => {
                     decisions = 0;
-                    for (queued, answer) in batch.drain(..taken).zip(answers) {
+                    for (queued, answer) in batch.drain(..taken).zip(decision.replies) {
                         queued.answer(answer.map(|reply| Submitted { reply, offset }));
                     }
                 }
@@ -319,33 +328,22 @@ impl Active {
         true
     }
 
-    /// Decides from the front of `batch` until enough records have come
-    /// together. Each command sees what those before it decided.
-    fn plan(
-        &mut self,
-        image: &Image,
-        batch: &[Queued],
-    ) -> (Vec<MetadataRecord>, Vec<Result<Reply, ApiError>>) {
+    /// Decides as many commands from the front of `batch` as make one entry,
+    /// and says how many; no decision where already the first is too large.
+    fn plan(&mut self, image: &Image, batch: &[Queued]) -> (usize, Option<BatchDecision>) {
         let now = self.now_ms();
-        let mut image = image.clone();
-        let (mut records, mut answers) = (Vec::new(), Vec::new());
-        for queued in batch {
-            let decision = self.controller.decide(&image, queued.command.clone(), now);
-            if decision.records.len() > BATCH_RECORDS && !fits(&decision.records) {
-                let what = "the change is larger than one entry of the metadata log may be";
-                answers.push(Err(ApiError::new(ErrorReason::InvalidRequest, what)));
-                continue;
+        let mut taken = batch.len();
+        loop {
+            let commands = batch[..taken].iter().map(|queued| queued.command.clone()).collect();
+            let decision = self.controller.decide_batch(image, commands, now);
+            if decision.records.len() <= BATCH_RECORDS || fits(&decision.records) {
+                return (taken, Some(decision));
             }
-            for record in &decision.records {
-                image.replay(record).expect("the controller decides what fits the image");
+            if taken == 1 {
+                return (taken, None);
             }
-            records.extend(decision.records);
-            answers.push(decision.reply);
-            if records.len() >= BATCH_RECORDS {
-                break;
-            }
+            taken /= 2;
         }
-        (records, answers)
     }
 
     /// Proposes one batch and waits for its fate, at most until the term is

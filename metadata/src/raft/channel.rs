@@ -16,9 +16,10 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest wait for the answer to such a ping before the connection is dropped.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Largest message of the Raft service, in bytes: one log entry of
-/// [`MAX_ENTRY_BYTES`](super::log_store::MAX_ENTRY_BYTES) and its envelope.
-pub(crate) const MAX_RAFT_MESSAGE_BYTES: usize = super::log_store::MAX_ENTRY_BYTES + 1024 * 1024;
+/// Largest message of the Raft service, in bytes: an append of small entries
+/// that goes beyond its bound by one of
+/// [`MAX_ENTRY_BYTES`](super::log_store::MAX_ENTRY_BYTES), and its envelope.
+pub(crate) const MAX_RAFT_MESSAGE_BYTES: usize = 2 * super::log_store::MAX_ENTRY_BYTES;
 
 /// How to connect to `peer`; fails only if its host is not a valid host name.
 pub(crate) fn endpoint(peer: &Peer) -> Result<Endpoint, tonic::transport::Error> {

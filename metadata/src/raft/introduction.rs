@@ -72,7 +72,7 @@ pub(super) async fn introduce(inner: &Inner) -> Result<Way, MetadataError> {
     loop {
         let answers = futures::future::join_all(
             inner
-                .peers
+                .endpoints
                 .iter()
                 .filter(|(id, _)| **id != inner.options.node_id.0)
                 .map(|(_, peer)| ask(inner, peer)),
@@ -108,7 +108,7 @@ fn conclude(
     }
     let blank = 1 + answers.iter().filter(|answer| answer.standing() == Standing::Blank).count();
     let all_blank = blank == 1 + answers.len();
-    Ok((all_blank && blank > inner.peers.len() / 2).then_some(Way::Initialize))
+    Ok((all_blank && blank > inner.endpoints.len() / 2).then_some(Way::Initialize))
 }
 
 async fn ask(inner: &Inner, peer: &Peer) -> Option<wire::IntroduceResponse> {
@@ -138,7 +138,7 @@ fn answer(standing: Standing, message: impl Into<String>) -> wire::IntroduceResp
 
 /// What this node says to one that introduces itself.
 pub(super) async fn receive(inner: &Inner, newcomer: Newcomer) -> wire::IntroduceResponse {
-    if !inner.peers.contains_key(&newcomer.node_id.0) {
+    if !inner.endpoints.contains_key(&newcomer.node_id.0) {
         let what = format!("node {} is not one of the configured voters", newcomer.node_id);
         return answer(Standing::Wait, what);
     }

@@ -8,7 +8,7 @@
 //! Not its job: what an entry means, and when the log may be cut.
 
 use super::committed::CommittedHint;
-use super::log_writer::{Write, Writer};
+use super::log_writer::{Stopped, Write, Writer};
 use super::types::{self, Entry, LogId, TypeConfig, Vote};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::OptionalSend;
@@ -24,9 +24,9 @@ use std::ops::{Bound, Range, RangeBounds};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Largest log entry, in bytes: about 400,000 partition changes in one batch.
-/// Also what a follower is ready to receive.
-pub(crate) const MAX_ENTRY_BYTES: usize = 64 * 1024 * 1024;
+/// Largest log entry with its batch around it, in bytes: what the log engine
+/// takes, and about 70,000 partition changes.
+pub(crate) const MAX_ENTRY_BYTES: usize = ottla_proto::MAX_BATCH_BYTES;
 
 /// Bytes of entries in one append to a follower, unless a single entry is
 /// larger: small enough to be sent and synced well within the deadline.
@@ -159,7 +159,6 @@ impl Shared {
     fn write_checkpoint<T: serde::Serialize>(&self, name: &str, value: &T) -> io::Result<()> {
         let bytes = types::encode(value)?;
         checkpoint::write_atomically(self.vfs.as_ref(), &self.dir.join(name), &bytes)
-            .map_err(io::Error::other)
     }
 
     fn load(&self) -> Result<(), LogStoreError> {
@@ -365,8 +364,8 @@ impl LogStore {
                 .is_ok_and(|entries| entries.first().is_some_and(|entry| entry.log_id == *applied))
     }
 
-    /// The thread that writes ends when the last of these is gone; this waits.
-    pub(crate) fn writer_stopped(&self) -> super::log_writer::Stopped {
+    /// Completes when this is dropped and every write is done.
+    pub(crate) fn stopped(&self) -> Stopped {
         self.writer.stopped()
     }
 }

@@ -37,12 +37,12 @@ pub(crate) struct Writer {
     stopped: watch::Receiver<()>,
 }
 
-/// Completes when the thread has ended.
-pub(crate) struct Stopped(watch::Receiver<()>);
+/// Completes when something that holds files open is gone.
+pub(crate) struct Stopped(pub(crate) watch::Receiver<()>);
 
 impl Stopped {
     pub(crate) async fn wait(mut self) {
-        // The thread never sends: the channel closes when it ends.
+        // Nothing is ever sent: the channel closes in the end.
         while self.0.changed().await.is_ok() {}
     }
 }

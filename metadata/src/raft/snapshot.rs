@@ -98,8 +98,15 @@ impl SnapshotStore {
     }
 
     fn read_file(&self) -> io::Result<Option<SnapshotBytes>> {
-        let bytes = checkpoint::read(self.vfs.as_ref(), &self.path).map_err(io::Error::other)?;
-        Ok(bytes.map(|bytes| SnapshotBytes(bytes.into())))
+        let file = match self.vfs.open_read_only(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let len = usize::try_from(file.len()?.min(MAX_SNAPSHOT_BYTES)).map_err(io::Error::other)?;
+        let mut bytes = Vec::new();
+        file.read_at(0, len, &mut bytes)?;
+        Ok(Some(SnapshotBytes(bytes.into())))
     }
 
     /// What the current snapshot covers.
@@ -124,8 +131,7 @@ impl SnapshotStore {
         if current.as_ref().is_some_and(|current| current.last_log_id > meta.last_log_id) {
             return Ok(());
         }
-        checkpoint::write_atomically(self.vfs.as_ref(), &self.path, &bytes.0)
-            .map_err(io::Error::other)?;
+        checkpoint::write_plain_atomically(self.vfs.as_ref(), &self.path, &bytes.0)?;
         *current = Some(meta.clone());
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! error that ends Raft on this node.
 
 use super::applied::{Applied, AppliedStore};
+use super::log_writer::Stopped;
 use super::snapshot::{self, SnapshotBytes, SnapshotStore};
 use super::types::{Entry, LogId, Membership, Outcome, Proposal, SnapshotMeta, TypeConfig};
 use crate::image::Image;
@@ -31,6 +32,8 @@ pub(crate) struct StateMachine {
     store: Option<AppliedStore>,
     snapshots: Arc<SnapshotStore>,
     images: watch::Sender<Arc<Image>>,
+    /// Dropped last, after sled.
+    open: watch::Sender<()>,
 }
 
 impl StateMachine {
@@ -53,7 +56,13 @@ impl StateMachine {
             applied = Applied::default();
         }
         let (images, _) = watch::channel(Arc::new(applied.image.clone()));
-        Ok(Self { applied, store: Some(store), snapshots, images })
+        let open = watch::Sender::new(());
+        Ok(Self { applied, store: Some(store), snapshots, images, open })
+    }
+
+    /// Completes when this is dropped and sled is closed.
+    pub(crate) fn stopped(&self) -> Stopped {
+        Stopped(self.open.subscribe())
     }
 
     /// Every image after its apply.

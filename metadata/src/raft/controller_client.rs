@@ -1,0 +1,175 @@
+//! Calls to the active controller, wherever it is: found through the quorum,
+//! followed when it moves, waited for while there is none.
+
+use super::metadata::Inner;
+use super::types::Peer;
+use super::{channel, controller_service, wire};
+use crate::controller::{AlterPartition, Command, PartitionOutcome, RegisterBroker, Reply};
+use ottla_proto::internal::v1 as internal;
+use ottla_proto::internal::v1::controller_service_client::ControllerServiceClient;
+use ottla_proto::v1::{self, ErrorReason};
+use ottla_proto::{ApiError, BrokerEpoch, MAX_GRPC_MESSAGE_BYTES, NodeId};
+use std::time::Duration;
+use tokio::time::Instant;
+use tonic::transport::Channel;
+
+/// Pause before the controller is asked again if nothing about the quorum has
+/// changed: it may be about to become active.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// Where the active controller is.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    Here,
+    There(NodeId, Peer),
+}
+
+pub(super) type Client = ControllerServiceClient<Channel>;
+
+/// A connection of its own to a controller. Where this fails, nothing was sent.
+pub(super) async fn connect(node_id: NodeId, peer: &Peer) -> Result<Client, ApiError> {
+    let unreachable = |error: tonic::transport::Error| {
+        let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
+        let what = format!("node {node_id} cannot be reached: {error}{}", source.unwrap_or_default());
+        ApiError::new(ErrorReason::ControllerNotAvailable, what)
+    };
+    let channel = channel::endpoint(peer).map_err(unreachable)?.connect().await;
+    Ok(ControllerServiceClient::new(channel.map_err(unreachable)?)
+        .max_decoding_message_size(MAX_GRPC_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_GRPC_MESSAGE_BYTES))
+}
+
+/// Nothing was done: another node may do it, or the same one a little later.
+fn asks_for_another(error: &ApiError) -> bool {
+    matches!(
+        error.reason,
+        ErrorReason::NotController
+            | ErrorReason::ControllerNotAvailable
+            | ErrorReason::ShuttingDown
+    )
+}
+
+/// Calls the active controller, and again as long as the answer is that it is
+/// elsewhere, until `deadline`.
+async fn call<T>(
+    inner: &Inner,
+    deadline: Instant,
+    attempt: impl AsyncFn(Place) -> Result<T, ApiError>,
+) -> Result<T, ApiError> {
+    let mut quorum = inner.quorum.subscribe();
+    loop {
+        let leader = quorum.borrow_and_update().leader;
+        let error = match inner.place_of(leader) {
+            None => inner.control.not_controller(),
+            Some(place) => {
+                let outcome = tokio::select! {
+                    outcome = attempt(place) => outcome,
+                    () = tokio::time::sleep_until(deadline) => Err(ApiError::new(
+                        ErrorReason::RequestTimedOut,
+                        "the controller did not answer in time",
+                    )),
+                    // It may hang and never answer.
+                    () = leader_changed(&mut quorum, leader) => Err(ApiError::new(
+                        ErrorReason::LeadershipLost,
+                        "the controller was replaced before it answered",
+                    )),
+                };
+                match outcome {
+                    Err(error) if asks_for_another(&error) => error,
+                    outcome => return outcome,
+                }
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep_until(deadline) => return Err(error),
+            () = inner.stop.cancelled() => return Err(error),
+            () = leader_changed(&mut quorum, leader) => {}
+            () = tokio::time::sleep(RETRY_PAUSE) => {}
+        }
+    }
+}
+
+async fn leader_changed(
+    quorum: &mut tokio::sync::watch::Receiver<super::QuorumStatus>,
+    leader: Option<NodeId>,
+) {
+    if quorum.wait_for(|status| status.leader != leader).await.is_err() {
+        // This node is being torn down; whoever waits here is told otherwise.
+        std::future::pending::<()>().await;
+    }
+}
+
+pub(super) async fn register(
+    inner: &Inner,
+    place: &Place,
+    request: &RegisterBroker,
+) -> Result<BrokerEpoch, ApiError> {
+    match place {
+        Place::Here => controller_service::register(inner, request.clone()).await,
+        Place::There(node_id, peer) => {
+            let mut client = connect(*node_id, peer).await?;
+            let response = client.register_broker(wire::registration_request(request)).await;
+            let response = response.map_err(|status| ApiError::from_status(&status))?;
+            Ok(BrokerEpoch(response.into_inner().broker_epoch))
+        }
+    }
+}
+
+pub(super) async fn create_topic(
+    inner: &Inner,
+    request: v1::CreateTopicRequest,
+    deadline: Instant,
+) -> Result<v1::CreateTopicResponse, ApiError> {
+    let attempt = async |place| match place {
+        Place::Here => controller_service::create_topic(inner, request.clone()).await,
+        Place::There(node_id, peer) => {
+            let mut client = connect(node_id, &peer).await?;
+            let request = internal::ForwardCreateTopicRequest { request: Some(request.clone()) };
+            let response = client.forward_create_topic(request).await;
+            let response = response.map_err(|status| ApiError::from_status(&status))?;
+            Ok(response.into_inner().response.unwrap_or_default())
+        }
+    };
+    call(inner, deadline, attempt).await
+}
+
+pub(super) async fn delete_topic(
+    inner: &Inner,
+    request: v1::DeleteTopicRequest,
+    deadline: Instant,
+) -> Result<v1::DeleteTopicResponse, ApiError> {
+    let attempt = async |place| match place {
+        Place::Here => controller_service::delete_topic(inner, request.clone()).await,
+        Place::There(node_id, peer) => {
+            let mut client = connect(node_id, &peer).await?;
+            let request = internal::ForwardDeleteTopicRequest { request: Some(request.clone()) };
+            let response = client.forward_delete_topic(request).await;
+            let response = response.map_err(|status| ApiError::from_status(&status))?;
+            Ok(response.into_inner().response.unwrap_or_default())
+        }
+    };
+    call(inner, deadline, attempt).await
+}
+
+pub(super) async fn alter_partition(
+    inner: &Inner,
+    request: AlterPartition,
+    deadline: Instant,
+) -> Result<Vec<PartitionOutcome>, ApiError> {
+    let attempt = async |place| match place {
+        Place::Here => {
+            let command = Command::AlterPartition(request.clone());
+            match inner.control.submit_here(command).await?.reply {
+                Reply::Altered(outcomes) => Ok(outcomes),
+                reply => Err(controller_service::unexpected(&reply)),
+            }
+        }
+        Place::There(node_id, peer) => {
+            let mut client = connect(node_id, &peer).await?;
+            let response = client.alter_partition(wire::alteration_request(&request)).await;
+            let response = response.map_err(|status| ApiError::from_status(&status))?;
+            wire::alteration_outcomes(response.into_inner())
+        }
+    };
+    call(inner, deadline, attempt).await
+}

@@ -1,0 +1,193 @@
+//! The controller service of this node: other nodes' registrations, heartbeats
+//! and changes, handed to the active controller if it is here. Elsewhere every
+//! call gets NOT_CONTROLLER with a hint.
+
+use super::metadata::Inner;
+use super::streams::OpenStream;
+use super::{probe, wire};
+use crate::controller::{Command, Heartbeat, Reply};
+use ottla_proto::internal::v1 as internal;
+use ottla_proto::internal::v1::controller_service_server::{
+    ControllerService, ControllerServiceServer,
+};
+use ottla_proto::v1::{self, ErrorReason};
+use ottla_proto::{ApiError, BrokerEpoch, MAX_GRPC_MESSAGE_BYTES, NodeId};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Answers on the way to a broker. A broker sends the next heartbeat when it
+/// has the answer to the last one.
+const QUEUED_ANSWERS: usize = 4;
+
+/// Serves [`ControllerService`]. Made by
+/// [`Metadata::controller_service`](super::Metadata::controller_service).
+#[derive(Clone)]
+pub struct ControllerRpc {
+    pub(super) inner: Arc<Inner>,
+}
+
+impl ControllerRpc {
+    pub(super) fn server(inner: Arc<Inner>) -> ControllerServiceServer<Self> {
+        ControllerServiceServer::new(Self { inner })
+            .max_decoding_message_size(MAX_GRPC_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_GRPC_MESSAGE_BYTES)
+    }
+}
+
+/// A reply of another kind than the command asks for.
+pub(super) fn unexpected(reply: &Reply) -> ApiError {
+    ApiError::new(ErrorReason::Internal, format!("the controller answered {reply:?}"))
+}
+
+/// Registers a broker with the controller on this node, and records the
+/// directory of a voter that has none on record yet.
+pub(super) async fn register(
+    inner: &Inner,
+    mut request: crate::controller::RegisterBroker,
+) -> Result<BrokerEpoch, ApiError> {
+    let (node_id, directory) = (request.node_id, request.directory);
+    let known = inner.image().brokers.get(&node_id).map(|broker| broker.epoch);
+    request.previous_stream_open =
+        known.is_some_and(|epoch| inner.streams.is_open(node_id, epoch));
+    let submitted = inner.control.submit_here(Command::RegisterBroker(request)).await?;
+    let Reply::Registered { broker_epoch, .. } = submitted.reply else {
+        return Err(unexpected(&submitted.reply));
+    };
+    let is_voter = inner.endpoints.contains_key(&node_id.0);
+    if is_voter && !inner.image().voter_directories.contains_key(&node_id) {
+        let record = Command::RecordVoterDirectory { node_id, directory, replace: false };
+        inner.control.submit_here(record).await?;
+    }
+    Ok(broker_epoch)
+}
+
+pub(super) async fn beat(
+    inner: &Inner,
+    beat: Heartbeat,
+) -> Result<internal::HeartbeatResponse, ApiError> {
+    let submitted = inner.control.submit_here(Command::Heartbeat(beat)).await?;
+    match submitted.reply {
+        Reply::Heartbeat { fenced, should_shutdown } => {
+            Ok(internal::HeartbeatResponse { fenced, should_shutdown })
+        }
+        reply => Err(unexpected(&reply)),
+    }
+}
+
+/// One broker's heartbeat stream. When it ends, for whatever reason, the
+/// broker is looked after.
+async fn serve_heartbeats(
+    inner: Arc<Inner>,
+    mut beats: Streaming<internal::HeartbeatRequest>,
+    answers: mpsc::Sender<Result<internal::HeartbeatResponse, Status>>,
+) {
+    let mut open: Option<((NodeId, BrokerEpoch), OpenStream)> = None;
+    loop {
+        let request = tokio::select! {
+            () = inner.stop.cancelled() => break,
+            request = beats.message() => request,
+        };
+        let Ok(Some(request)) = request else { break };
+        let heartbeat = wire::heartbeat(&request);
+        let answer = beat(&inner, heartbeat).await;
+        if answer.is_ok() {
+            let key = (heartbeat.node_id, heartbeat.broker_epoch);
+            if open.as_ref().is_none_or(|(known, _)| *known != key) {
+                open = Some((key, inner.streams.opened(key.0, key.1)));
+            }
+        }
+        let failed = answer.is_err();
+        if answers.send(answer.map_err(Status::from)).await.is_err() || failed {
+            break;
+        }
+    }
+    if let Some(((node_id, epoch), stream)) = open {
+        drop(stream);
+        probe::start(&inner, node_id, epoch);
+    }
+}
+
+/// What `CreateTopic` answers, decided by the controller on this node.
+pub(super) async fn create_topic(
+    inner: &Inner,
+    request: v1::CreateTopicRequest,
+) -> Result<v1::CreateTopicResponse, ApiError> {
+    let submitted = inner.control.submit_here(wire::create_topic(request)).await?;
+    match submitted.reply {
+        Reply::TopicCreated(planned) => Ok(v1::CreateTopicResponse {
+            header: Some(inner.header(submitted.offset)),
+            topic: Some(wire::topic_metadata(&planned)),
+        }),
+        reply => Err(unexpected(&reply)),
+    }
+}
+
+/// What `DeleteTopic` answers, decided by the controller on this node.
+pub(super) async fn delete_topic(
+    inner: &Inner,
+    request: v1::DeleteTopicRequest,
+) -> Result<v1::DeleteTopicResponse, ApiError> {
+    let command = Command::DeleteTopic { name: request.name };
+    let submitted = inner.control.submit_here(command).await?;
+    match submitted.reply {
+        Reply::TopicDeleted { topic_id } => Ok(v1::DeleteTopicResponse {
+            header: Some(inner.header(submitted.offset)),
+            topic_id: topic_id.to_wire().into(),
+        }),
+        reply => Err(unexpected(&reply)),
+    }
+}
+
+#[tonic::async_trait]
+impl ControllerService for ControllerRpc {
+    async fn register_broker(
+        &self,
+        request: Request<internal::RegisterBrokerRequest>,
+    ) -> Result<Response<internal::RegisterBrokerResponse>, Status> {
+        let epoch = register(&self.inner, wire::registration(request.into_inner())?).await?;
+        Ok(Response::new(internal::RegisterBrokerResponse { broker_epoch: epoch.0 }))
+    }
+
+    type HeartbeatStream = ReceiverStream<Result<internal::HeartbeatResponse, Status>>;
+
+    async fn heartbeat(
+        &self,
+        request: Request<Streaming<internal::HeartbeatRequest>>,
+    ) -> Result<Response<Self::HeartbeatStream>, Status> {
+        let (answers, stream) = mpsc::channel(QUEUED_ANSWERS);
+        let inner = Arc::clone(&self.inner);
+        self.inner.tasks.spawn(serve_heartbeats(inner, request.into_inner(), answers));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn alter_partition(
+        &self,
+        request: Request<internal::AlterPartitionRequest>,
+    ) -> Result<Response<internal::AlterPartitionResponse>, Status> {
+        let command = Command::AlterPartition(wire::alteration(request.into_inner())?);
+        match self.inner.control.submit_here(command).await?.reply {
+            Reply::Altered(outcomes) => Ok(Response::new(wire::alteration_response(outcomes))),
+            reply => Err(unexpected(&reply).into()),
+        }
+    }
+
+    async fn forward_create_topic(
+        &self,
+        request: Request<internal::ForwardCreateTopicRequest>,
+    ) -> Result<Response<internal::ForwardCreateTopicResponse>, Status> {
+        let response = create_topic(&self.inner, request.into_inner().request.unwrap_or_default());
+        let response = Some(response.await?);
+        Ok(Response::new(internal::ForwardCreateTopicResponse { response }))
+    }
+
+    async fn forward_delete_topic(
+        &self,
+        request: Request<internal::ForwardDeleteTopicRequest>,
+    ) -> Result<Response<internal::ForwardDeleteTopicResponse>, Status> {
+        let response = delete_topic(&self.inner, request.into_inner().request.unwrap_or_default());
+        let response = Some(response.await?);
+        Ok(Response::new(internal::ForwardDeleteTopicResponse { response }))
+    }
+}

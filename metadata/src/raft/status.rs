@@ -1,0 +1,37 @@
+//! What a node knows about its quorum and about itself as a broker.
+
+use ottla_proto::{BrokerEpoch, NodeId};
+
+/// The metadata quorum as this node sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QuorumStatus {
+    /// The Raft leader, hence the active controller or about to become it.
+    pub leader: Option<NodeId>,
+    /// Raft term.
+    pub term: u64,
+    /// Voters, in order.
+    pub voters: Vec<NodeId>,
+    /// Whether the controller of *this* node is the active one.
+    pub active_here: bool,
+    /// Why Raft on this node has ended, if it has: nothing but a restart of
+    /// the node helps.
+    pub failure: Option<String>,
+}
+
+/// This node as a broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerStatus {
+    /// Its registration, once it has one.
+    pub epoch: Option<BrokerEpoch>,
+    /// Whether it is fenced, as far as it was told. Also true before the
+    /// registration.
+    pub fenced: bool,
+    /// The controller let it stop.
+    pub may_stop: bool,
+}
+
+impl Default for BrokerStatus {
+    fn default() -> Self {
+        Self { epoch: None, fenced: true, may_stop: false }
+    }
+}

@@ -1,0 +1,190 @@
+//! Between the messages of the controller service and the controller's own
+//! types. What comes from the wire is checked here for shape, not for sense.
+
+use crate::controller::{
+    AlterPartition, Command, CreateTopic, Heartbeat, PartitionAlteration, PartitionOutcome,
+    PartitionState, PlannedTopic, RegisterBroker,
+};
+use ottla_proto::internal::v1 as internal;
+use ottla_proto::v1::{self, ErrorReason};
+use ottla_proto::{
+    ApiError, BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, MetadataOffset, NodeId,
+    PartitionEpoch, PartitionId, TopicId,
+};
+
+fn invalid(what: &str) -> ApiError {
+    ApiError::new(ErrorReason::InvalidRequest, what)
+}
+
+fn id<T>(parsed: Option<T>, what: &str) -> Result<T, ApiError> {
+    parsed.ok_or_else(|| invalid(&format!("{what} has 16 bytes")))
+}
+
+pub(super) fn registration(
+    request: internal::RegisterBrokerRequest,
+) -> Result<RegisterBroker, ApiError> {
+    let endpoint = request.endpoint.ok_or_else(|| invalid("an endpoint is required"))?;
+    let port = u16::try_from(endpoint.port).map_err(|_| invalid("a port is 1 to 65535"))?;
+    Ok(RegisterBroker {
+        cluster_id: request.cluster_id,
+        node_id: NodeId(request.node_id),
+        incarnation: id(IncarnationId::from_wire(&request.incarnation_id), "an incarnation id")?,
+        directory: id(DirectoryId::from_wire(&request.directory_id), "a directory id")?,
+        host: endpoint.host,
+        port,
+        rack: request.rack,
+        previous_broker_epoch: request.previous_broker_epoch.map(BrokerEpoch),
+        previous_stream_open: false,
+    })
+}
+
+pub(super) fn registration_request(request: &RegisterBroker) -> internal::RegisterBrokerRequest {
+    internal::RegisterBrokerRequest {
+        cluster_id: request.cluster_id.clone(),
+        node_id: request.node_id.0,
+        incarnation_id: request.incarnation.to_wire().into(),
+        directory_id: request.directory.to_wire().into(),
+        endpoint: Some(v1::Endpoint { host: request.host.clone(), port: request.port.into() }),
+        rack: request.rack.clone(),
+        previous_broker_epoch: request.previous_broker_epoch.map(|epoch| epoch.0),
+    }
+}
+
+pub(super) fn heartbeat(request: &internal::HeartbeatRequest) -> Heartbeat {
+    Heartbeat {
+        node_id: NodeId(request.node_id),
+        broker_epoch: BrokerEpoch(request.broker_epoch),
+        metadata_offset: MetadataOffset(request.metadata_offset),
+        want_fence: request.want_fence,
+        want_shutdown: request.want_shutdown,
+    }
+}
+
+pub(super) fn heartbeat_request(beat: &Heartbeat) -> internal::HeartbeatRequest {
+    internal::HeartbeatRequest {
+        node_id: beat.node_id.0,
+        broker_epoch: beat.broker_epoch.0,
+        metadata_offset: beat.metadata_offset.0,
+        want_fence: beat.want_fence,
+        want_shutdown: beat.want_shutdown,
+    }
+}
+
+/// The topic's id and the seed of its placement are drawn here, at the edge.
+pub(super) fn create_topic(request: v1::CreateTopicRequest) -> Command {
+    Command::CreateTopic(CreateTopic {
+        name: request.name,
+        topic_id: TopicId::random(),
+        partitions: request.partitions,
+        replication_factor: request.replication_factor,
+        configs: request.configs.into_iter().collect(),
+        validate_only: request.validate_only,
+        placement_seed: rand::random(),
+    })
+}
+
+pub(super) fn topic_metadata(planned: &PlannedTopic) -> v1::TopicMetadata {
+    let partitions = (0..).zip(&planned.partitions).map(|(index, partition)| {
+        let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect();
+        v1::PartitionMetadata {
+            partition: index,
+            leader_id: partition.leader.map(|leader| leader.0),
+            leader_epoch: partition.leader_epoch.0,
+            partition_epoch: partition.partition_epoch.0,
+            replicas: ids(&partition.replicas),
+            isr: ids(&partition.isr),
+        }
+    });
+    v1::TopicMetadata {
+        name: planned.topic.name.clone(),
+        topic_id: planned.topic.id.to_wire().into(),
+        partitions: partitions.collect(),
+        configs: planned.topic.config.set_options().into_iter().collect(),
+    }
+}
+
+fn partition_id(topic: &[u8], index: u32) -> Result<PartitionId, ApiError> {
+    Ok(PartitionId { topic: id(TopicId::from_wire(topic), "a topic id")?, index })
+}
+
+pub(super) fn alteration(
+    request: internal::AlterPartitionRequest,
+) -> Result<AlterPartition, ApiError> {
+    let partitions = request.partitions.into_iter().map(|change| {
+        let member =
+            |member: internal::IsrMember| (NodeId(member.node_id), BrokerEpoch(member.broker_epoch));
+        Ok(PartitionAlteration {
+            partition: partition_id(&change.topic_id, change.partition)?,
+            leader_epoch: LeaderEpoch(change.leader_epoch),
+            partition_epoch: PartitionEpoch(change.partition_epoch),
+            new_isr: change.new_isr.into_iter().map(member).collect(),
+        })
+    });
+    Ok(AlterPartition {
+        node_id: NodeId(request.node_id),
+        broker_epoch: BrokerEpoch(request.broker_epoch),
+        partitions: partitions.collect::<Result<_, ApiError>>()?,
+    })
+}
+
+pub(super) fn alteration_request(request: &AlterPartition) -> internal::AlterPartitionRequest {
+    let partitions = request.partitions.iter().map(|change| internal::PartitionChange {
+        topic_id: change.partition.topic.to_wire().into(),
+        partition: change.partition.index,
+        leader_epoch: change.leader_epoch.0,
+        partition_epoch: change.partition_epoch.0,
+        new_isr: change
+            .new_isr
+            .iter()
+            .map(|(node, epoch)| internal::IsrMember { node_id: node.0, broker_epoch: epoch.0 })
+            .collect(),
+    });
+    internal::AlterPartitionRequest {
+        node_id: request.node_id.0,
+        broker_epoch: request.broker_epoch.0,
+        partitions: partitions.collect(),
+    }
+}
+
+pub(super) fn alteration_response(
+    outcomes: Vec<PartitionOutcome>,
+) -> internal::AlterPartitionResponse {
+    use internal::partition_change_result::Outcome;
+    let results = outcomes.into_iter().map(|outcome| internal::PartitionChangeResult {
+        topic_id: outcome.partition.topic.to_wire().into(),
+        partition: outcome.partition.index,
+        outcome: Some(match outcome.result {
+            Ok(state) => Outcome::Changed(internal::PartitionChanged {
+                leader_id: state.leader.map(|leader| leader.0),
+                leader_epoch: state.leader_epoch.0,
+                partition_epoch: state.partition_epoch.0,
+                isr: state.isr.iter().map(|node| node.0).collect(),
+            }),
+            Err(error) => Outcome::Error(error.into()),
+        }),
+    });
+    internal::AlterPartitionResponse { partitions: results.collect() }
+}
+
+pub(super) fn alteration_outcomes(
+    response: internal::AlterPartitionResponse,
+) -> Result<Vec<PartitionOutcome>, ApiError> {
+    use internal::partition_change_result::Outcome;
+    let outcomes = response.partitions.into_iter().map(|result| {
+        let outcome = match result.outcome {
+            Some(Outcome::Changed(changed)) => Ok(PartitionState {
+                leader: changed.leader_id.map(NodeId),
+                leader_epoch: LeaderEpoch(changed.leader_epoch),
+                partition_epoch: PartitionEpoch(changed.partition_epoch),
+                isr: changed.isr.into_iter().map(NodeId).collect(),
+            }),
+            Some(Outcome::Error(error)) => Err(error.into()),
+            None => Err(ApiError::new(ErrorReason::Internal, "an outcome without content")),
+        };
+        Ok(PartitionOutcome {
+            partition: partition_id(&result.topic_id, result.partition)?,
+            result: outcome,
+        })
+    });
+    outcomes.collect()
+}
