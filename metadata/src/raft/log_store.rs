@@ -290,7 +290,11 @@ impl Shared {
     }
 
     pub(crate) fn truncate_after(&self, last: Option<LogId>) -> io::Result<()> {
-        let end = last.map_or(self.log.bounds().start, |last| last.index + 1);
+        let bounds = self.log.bounds();
+        let end = last.map_or(bounds.start, |last| last.index + 1);
+        if end >= bounds.end {
+            return Ok(());
+        }
         self.log.truncate_to(end).map_err(io::Error::other)?;
         let mut state = self.state.lock();
         state.forget(end..);

@@ -123,7 +123,7 @@ pub(super) struct Inner {
 /// A node's metadata: cheap to clone, one per node.
 #[derive(Clone)]
 pub struct Metadata {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 impl Metadata {

@@ -35,7 +35,7 @@ mod snapshot;
 mod state_machine;
 mod status;
 mod streams;
-mod types;
+pub(crate) mod types;
 mod wire;
 
 #[cfg(test)]

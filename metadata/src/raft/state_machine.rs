@@ -75,7 +75,8 @@ impl StateMachine {
         self.applied.last.is_none() && self.snapshots.meta().is_none()
     }
 
-    fn replay(&mut self, entry: Entry) -> io::Result<Outcome> {
+    /// Replays one entry on the image; an error must end Raft here.
+    pub(crate) fn replay(&mut self, entry: Entry) -> io::Result<Outcome> {
         self.applied.last = Some(entry.log_id);
         match entry.payload {
             EntryPayload::Blank => {}

@@ -1,0 +1,5 @@
+//! The quorum, run in one process over loopback.
+
+mod cluster;
+mod quorum;
+mod storage;

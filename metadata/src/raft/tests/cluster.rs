@@ -1,0 +1,239 @@
+//! Three nodes in one process: real services on loopback ports, real files.
+
+use crate::image::Image;
+use crate::raft::{
+    LogLimits, Metadata, MetadataError, MetadataOptions, QuorumStatus, Timings,
+};
+use crate::raft::types::LogId;
+use openraft::async_runtime::watch::WatchReceiver;
+use ottla_commitlog::vfs::RealVfs;
+use ottla_proto::v1::{CreateTopicRequest, CreateTopicResponse};
+use ottla_proto::{ApiError, BrokerEpoch, DirectoryId, IncarnationId, NodeId};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_stream::wrappers::TcpListenerStream;
+
+/// Longest wait for anything: far beyond what a busy machine needs.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A node of a test cluster, running.
+pub(super) struct Node {
+    pub(super) id: NodeId,
+    pub(super) metadata: Metadata,
+    server: JoinHandle<()>,
+}
+
+/// Where nodes live, running or not.
+pub(super) struct Cluster {
+    root: TempDir,
+    pub(super) voters: BTreeMap<NodeId, (String, u16)>,
+    pub(super) limits: LogLimits,
+    pub(super) session_timeout: Duration,
+    pub(super) nodes: BTreeMap<NodeId, Node>,
+}
+
+/// Waits until `check` holds for what is watched.
+pub(super) async fn until<T: Clone>(
+    mut watched: watch::Receiver<T>,
+    why: &str,
+    check: impl FnMut(&T) -> bool,
+) -> T {
+    match tokio::time::timeout(PATIENCE, watched.wait_for(check)).await {
+        Ok(Ok(value)) => value.clone(),
+        Ok(Err(_)) => panic!("the node is gone while waiting for {why}"),
+        Err(_) => panic!("gave up waiting for {why}"),
+    }
+}
+
+impl Cluster {
+    /// Addresses for three nodes, none of which runs.
+    pub(super) async fn new() -> Self {
+        let mut voters = BTreeMap::new();
+        let mut listeners = Vec::new();
+        for id in 1..=3 {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let port = listener.local_addr().expect("is bound").port();
+            voters.insert(NodeId(id), ("127.0.0.1".to_owned(), port));
+            listeners.push(listener);
+        }
+        let root = tempfile::tempdir().expect("a temporary directory");
+        Self {
+            root,
+            voters,
+            limits: LogLimits::default(),
+            session_timeout: Timings::default().broker_session_timeout,
+            nodes: BTreeMap::new(),
+        }
+    }
+
+    /// Three nodes that have formed a quorum and are all unfenced.
+    pub(super) async fn formed() -> Self {
+        let mut cluster = Self::new().await;
+        cluster.start_all().await;
+        cluster
+    }
+
+    pub(super) async fn start_all(&mut self) {
+        let opened = futures::future::join_all(
+            self.voters.keys().map(|id| self.open(*id, self.options(*id))),
+        );
+        let nodes = opened.await;
+        let joins = nodes.iter().map(|node| node.metadata.join());
+        for joined in futures::future::join_all(joins).await {
+            joined.expect("joins");
+        }
+        self.nodes.extend(nodes.into_iter().map(|node| (node.id, node)));
+        for node in self.nodes.values() {
+            node.unfenced_here(&[1, 2, 3]).await;
+        }
+    }
+
+    pub(super) fn dir(&self, id: NodeId) -> PathBuf {
+        self.root.path().join(format!("node-{id}"))
+    }
+
+    /// As the node would be configured, with the directory it was formatted
+    /// with and a new incarnation.
+    pub(super) fn options(&self, id: NodeId) -> MetadataOptions {
+        MetadataOptions {
+            cluster_id: "test-cluster".to_owned(),
+            node_id: id,
+            directory_id: DirectoryId(uuid::Uuid::from_u128(id.0.into())),
+            incarnation_id: IncarnationId::random(),
+            previous_broker_epoch: None,
+            dir: self.dir(id),
+            vfs: Arc::new(RealVfs),
+            voters: self.voters.clone(),
+            advertised: self.voters[&id].clone(),
+            rack: None,
+            replace_directory: false,
+            timings: Timings {
+                broker_session_timeout: self.session_timeout,
+                ..Timings::default()
+            },
+            limits: self.limits,
+        }
+    }
+
+    /// Opens a node and serves it on its port.
+    pub(super) async fn open(&self, id: NodeId, options: MetadataOptions) -> Node {
+        let metadata = Metadata::open(options).await.expect("opens");
+        let (host, port) = &self.voters[&id];
+        let listener = TcpListener::bind((host.as_str(), *port)).await.expect("its port is free");
+        let router = tonic::transport::Server::builder()
+            .tcp_nodelay(true)
+            .add_service(metadata.raft_service())
+            .add_service(metadata.controller_service());
+        let server = tokio::spawn(async move {
+            router.serve_with_incoming(TcpListenerStream::new(listener)).await.expect("serves");
+        });
+        Node { id, metadata, server }
+    }
+
+    /// Starts a node and waits until it is a broker again.
+    pub(super) async fn start(&mut self, id: u64) {
+        let options = self.options(NodeId(id));
+        self.start_with(options).await.expect("joins");
+    }
+
+    pub(super) async fn start_with(
+        &mut self,
+        options: MetadataOptions,
+    ) -> Result<(), MetadataError> {
+        let id = options.node_id;
+        let node = self.open(id, options).await;
+        if let Err(error) = node.metadata.join().await {
+            node.stop().await;
+            return Err(error);
+        }
+        self.nodes.insert(id, node);
+        Ok(())
+    }
+
+    /// Takes a node's port, connections and tasks away at once, without a word
+    /// to anybody: what kill -9 looks like from outside.
+    pub(super) async fn kill(&mut self, id: NodeId) {
+        self.nodes.remove(&id).expect("runs").stop().await;
+    }
+
+    /// The leader that a majority of the running nodes agree on.
+    pub(super) async fn leader(&self) -> NodeId {
+        let any = self.nodes.values().next().expect("one runs");
+        let status = until(any.metadata.quorum_changes(), "a leader", |status| {
+            status.leader.is_some_and(|leader| self.nodes.contains_key(&leader))
+        });
+        status.await.leader.expect("was waited for")
+    }
+
+    pub(super) fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[&id]
+    }
+
+    /// A running node that does not lead the quorum.
+    pub(super) async fn follower(&self) -> &Node {
+        let leader = self.leader().await;
+        self.nodes.values().find(|node| node.id != leader).expect("more than one runs")
+    }
+}
+
+impl Node {
+    pub(super) async fn stop(self) {
+        self.server.abort();
+        // The port must be closed before anybody looks.
+        let _ = self.server.await;
+        self.metadata.shutdown().await;
+    }
+
+    pub(super) async fn image_where(&self, why: &str, check: impl Fn(&Image) -> bool) -> Arc<Image> {
+        until(self.metadata.images(), why, |image| check(image)).await
+    }
+
+    pub(super) async fn quorum_where(
+        &self,
+        why: &str,
+        check: impl Fn(&QuorumStatus) -> bool,
+    ) -> QuorumStatus {
+        until(self.metadata.quorum_changes(), why, check).await
+    }
+
+    /// Waits until this node sees these brokers unfenced.
+    pub(super) async fn unfenced_here(&self, nodes: &[u64]) -> Arc<Image> {
+        let why = format!("node {} to see {nodes:?} unfenced", self.id);
+        self.image_where(&why, |image| nodes.iter().all(|id| image.is_active(NodeId(*id)))).await
+    }
+
+    /// Waits until the Raft log of this node begins behind entry `index`.
+    pub(super) async fn purged_beyond(&self, index: u64) {
+        let raft = self.metadata.inner.raft.get().expect("has joined");
+        let purged = |m: &openraft::RaftMetrics<_>| {
+            m.purged.as_ref().is_some_and(|purged: &LogId| purged.index > index)
+        };
+        raft.wait(Some(PATIENCE)).metrics(purged, "the log to be purged").await.expect("purges");
+    }
+
+    pub(super) fn last_log_index(&self) -> u64 {
+        let raft = self.metadata.inner.raft.get().expect("has joined");
+        raft.metrics().borrow_watched().last_log_index.expect("is not empty")
+    }
+
+    pub(super) fn epoch(&self) -> BrokerEpoch {
+        self.metadata.broker().borrow().epoch.expect("is registered")
+    }
+
+    pub(super) async fn create(&self, name: &str) -> Result<CreateTopicResponse, ApiError> {
+        let request = CreateTopicRequest {
+            name: name.to_owned(),
+            partitions: 3,
+            replication_factor: 3,
+            ..Default::default()
+        };
+        self.metadata.create_topic(request, Instant::now() + PATIENCE).await
+    }
+}

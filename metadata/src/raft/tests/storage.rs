@@ -1,0 +1,264 @@
+//! The Raft log store and the state machine: openraft's own suite, restarts,
+//! and damage.
+
+use super::super::applied::AppliedStore;
+use super::super::log_store::{LogStore, LogStoreError};
+use super::super::snapshot::{self, SnapshotBytes};
+use super::super::state_machine::StateMachine;
+use super::super::types::{Entry, LeaderId, LogId, Membership, Proposal, TypeConfig, Vote};
+use crate::image::Image;
+use crate::records::{BrokerRegistered, MetadataRecord, VoterDirectoryRecorded};
+use openraft::entry::RaftEntry;
+use openraft::storage::{
+    RaftLogReader, RaftLogStorage, RaftLogStorageExt, RaftSnapshotBuilder, RaftStateMachine,
+};
+use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::{EntryPayload, StorageError};
+use ottla_commitlog::vfs::RealVfs;
+use ottla_proto::{BrokerEpoch, DirectoryId, IncarnationId, MetadataOffset, NodeId};
+use std::path::Path;
+use std::sync::Arc;
+use tempfile::TempDir;
+
+struct Builder;
+
+impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
+    async fn build(
+        &self,
+    ) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (log, machine) = open(dir.path());
+        Ok((dir, log, machine))
+    }
+}
+
+fn open(dir: &Path) -> (LogStore, StateMachine) {
+    let log = LogStore::open(Arc::new(RealVfs), dir).expect("opens");
+    let machine = StateMachine::open(dir, Arc::new(RealVfs), |id, covered| {
+        log.justifies(id, covered)
+    });
+    (log, machine.expect("opens"))
+}
+
+async fn close(log: LogStore, machine: StateMachine) {
+    let (first, second) = (log.stopped(), machine.stopped());
+    drop((log, machine));
+    first.wait().await;
+    second.wait().await;
+}
+
+/// openraft's contract for stores, all of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn satisfies_openraft() {
+    Suite::test_all(Builder).await.expect("the suite passes");
+}
+
+fn log_id(term: u64, index: u64) -> LogId {
+    LogId::new(LeaderId { term, node_id: 1 }, index)
+}
+
+fn entry(index: u64, decided_on: u64, records: Vec<MetadataRecord>) -> Entry {
+    let proposal = Proposal { decided_on: MetadataOffset(decided_on), records };
+    Entry::new(log_id(1, index), EntryPayload::Normal(proposal))
+}
+
+fn broker(node: u64, epoch: u64) -> MetadataRecord {
+    BrokerRegistered {
+        node_id: NodeId(node),
+        epoch: BrokerEpoch(epoch),
+        incarnation: IncarnationId(uuid::Uuid::from_u128(node.into())),
+        directory: DirectoryId(uuid::Uuid::from_u128(node.into())),
+        host: "h".to_owned(),
+        port: 1,
+        rack: None,
+        fenced: true,
+        shutting_down: false,
+    }
+    .into()
+}
+
+fn voter(node: u64) -> MetadataRecord {
+    let directory = DirectoryId(uuid::Uuid::from_u128(node.into()));
+    VoterDirectoryRecorded { node_id: NodeId(node), directory }.into()
+}
+
+/// A node with a few entries applied and committed, closed again.
+async fn with_history(dir: &Path) -> Image {
+    let (mut log, mut machine) = open(dir);
+    log.save_vote(&Vote::new_committed(1, 1)).await.expect("saves");
+    let entries = vec![
+        Entry::new(log_id(1, 0), EntryPayload::Blank),
+        entry(1, 0, vec![broker(1, 1), voter(1)]),
+        entry(2, 2, vec![broker(2, 3)]),
+    ];
+    log.blocking_append(entries.clone()).await.expect("appends");
+    log.save_committed(Some(log_id(1, 2))).await.expect("saves");
+    let stream = futures::stream::iter(entries.into_iter().map(|entry| Ok((entry, None))));
+    machine.apply(stream).await.expect("applies");
+    let image = machine.images().borrow().as_ref().clone();
+    assert_eq!(image.offset, MetadataOffset(3));
+    close(log, machine).await;
+    image
+}
+
+async fn recovered(dir: &Path) -> (Image, bool) {
+    let (mut log, mut machine) = open(dir);
+    let found_applied = machine.applied_state().await.expect("reads").0.is_some();
+    let mut helper = openraft::StorageHelper::new(&mut log, &mut machine).with_id(1);
+    helper.get_initial_state().await.expect("recovers");
+    let image = machine.images().borrow().as_ref().clone();
+    close(log, machine).await;
+    (image, found_applied)
+}
+
+#[tokio::test]
+async fn the_applied_image_survives_a_restart() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let image = with_history(dir.path()).await;
+    assert_eq!(recovered(dir.path()).await, (image, true));
+}
+
+/// Every file of the sled database overwritten, cut, or gone: the image is
+/// made again from the log.
+#[tokio::test]
+async fn a_damaged_applied_image_is_rebuilt() {
+    for damage in ["garbage", "cut", "gone"] {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let image = with_history(dir.path()).await;
+        let sled = dir.path().join("image.sled");
+        for file in std::fs::read_dir(&sled).expect("is there") {
+            let path = file.expect("is readable").path();
+            if !path.is_file() {
+                continue;
+            }
+            let len = std::fs::metadata(&path).expect("is a file").len() as usize;
+            match damage {
+                "garbage" => std::fs::write(&path, vec![0xa5; len]),
+                "cut" => std::fs::write(&path, b""),
+                _ => std::fs::remove_file(&path),
+            }
+            .expect("can be damaged");
+        }
+        assert_eq!(recovered(dir.path()).await, (image.clone(), false), "{damage}");
+        // And what was rebuilt is found the next time.
+        assert_eq!(recovered(dir.path()).await, (image, true), "{damage}");
+    }
+}
+
+/// A key that sled lost, or that another program changed, is noticed.
+#[tokio::test]
+async fn a_missing_key_in_the_applied_image_is_noticed() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let image = with_history(dir.path()).await;
+    let path = dir.path().join("image.sled");
+    let db = sled::open(&path).expect("opens");
+    let entities = db.open_tree("entities").expect("opens");
+    let (key, _) = entities.first().expect("reads").expect("is not empty");
+    entities.remove(key).expect("removes");
+    drop((entities, db));
+    assert_eq!(recovered(dir.path()).await, (image, false));
+}
+
+/// An applied image ahead of the log (which lost its unsynced tail with the
+/// power) must not stay: what it holds may never have been committed.
+#[tokio::test]
+async fn an_applied_image_ahead_of_the_log_is_wiped() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    with_history(dir.path()).await;
+    let (mut log, machine) = open(dir.path());
+    log.truncate_after(Some(log_id(1, 1))).await.expect("truncates");
+    close(log, machine).await;
+    let (image, found_applied) = recovered(dir.path()).await;
+    assert!(!found_applied);
+    assert!(image.brokers.is_empty(), "{image:?}");
+}
+
+#[tokio::test]
+async fn a_log_without_its_vote_is_refused() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    with_history(dir.path()).await;
+    let vote = dir.path().join("vote");
+    for damage in [None, Some(&b"garbage"[..])] {
+        match damage {
+            None => std::fs::remove_file(&vote).expect("removes"),
+            Some(bytes) => std::fs::write(&vote, bytes).expect("writes"),
+        }
+        let error = LogStore::open(Arc::new(RealVfs), dir.path()).err().expect("refuses");
+        assert!(matches!(error, LogStoreError::Damaged { .. }), "{error}");
+    }
+}
+
+/// Facts decided on another image than the one they meet change nothing.
+#[tokio::test]
+async fn a_stale_proposal_is_a_conflict() {
+    use super::super::types::Outcome;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (log, mut machine) = open(dir.path());
+    let outcome = machine.replay(entry(0, 0, vec![broker(1, 1)])).expect("replays");
+    assert_eq!(outcome, Outcome::Applied(MetadataOffset(1)));
+    let outcome = machine.replay(entry(1, 0, vec![broker(2, 1)])).expect("replays");
+    assert_eq!(outcome, Outcome::Conflict(MetadataOffset(1)));
+    // A record that makes no sense is no conflict: Raft must stop.
+    let nonsense = entry(2, 1, vec![crate::records::TopicDeleted { id: topic() }.into()]);
+    machine.replay(nonsense).expect_err("stops");
+    close(log, machine).await;
+}
+
+fn topic() -> ottla_proto::TopicId {
+    ottla_proto::TopicId(uuid::Uuid::from_u128(9))
+}
+
+#[tokio::test]
+async fn snapshots_survive_and_damaged_ones_are_refused() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let image = with_history(dir.path()).await;
+    let (log, mut machine) = open(dir.path());
+    let built = machine.get_snapshot_builder().await.build_snapshot().await.expect("builds");
+    close(log, machine).await;
+
+    let (log, mut machine) = open(dir.path());
+    let current = machine.get_current_snapshot().await.expect("reads").expect("is there");
+    assert_eq!(current.meta, built.meta);
+    assert_eq!(snapshot::decode(&current.snapshot).expect("decodes"), (built.meta.clone(), image));
+    let bytes = current.snapshot.0.to_vec();
+    for position in [0, 4, 5, 9, bytes.len() - 1] {
+        let mut damaged = bytes.clone();
+        damaged[position] ^= 1;
+        let damaged = SnapshotBytes(damaged.into());
+        snapshot::decode(&damaged).expect_err("is damaged");
+        machine.install_snapshot(&built.meta, damaged).await.expect_err("refuses");
+    }
+    close(log, machine).await;
+}
+
+/// The log is purged, the snapshot takes over what it held, and sled may be
+/// lost all the same.
+#[tokio::test]
+async fn a_snapshot_stands_for_a_purged_log() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let image = with_history(dir.path()).await;
+    let (mut log, mut machine) = open(dir.path());
+    machine.get_snapshot_builder().await.build_snapshot().await.expect("builds");
+    log.purge(log_id(1, 2)).await.expect("purges");
+    close(log, machine).await;
+    let path = dir.path().join("image.sled");
+    let (store, _) = AppliedStore::open(&path);
+    drop(store.wipe());
+    assert_eq!(recovered(dir.path()).await, (image, false));
+    let (mut log, machine) = open(dir.path());
+    let state = log.get_log_state().await.expect("reads");
+    assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(log_id(1, 2)), Some(log_id(1, 2))));
+    // And the log goes on behind it.
+    log.blocking_append([entry(3, 3, vec![])]).await.expect("appends");
+    let mut reader = log.get_log_reader().await;
+    assert_eq!(reader.try_get_log_entries(0..9).await.expect("reads").len(), 1);
+    close(log, machine).await;
+}
+
+#[test]
+fn membership_and_ids_survive_messagepack() {
+    let membership = Membership::default();
+    let bytes = super::super::types::encode(&(log_id(3, 4), &membership)).expect("encodes");
+    let read: (LogId, Membership) = super::super::types::decode(&bytes).expect("decodes");
+    assert_eq!(read, (log_id(3, 4), membership));
+}
