@@ -2,9 +2,14 @@
 //! to, and the controller that decides which facts come next.
 //!
 //! `records`, `image` and `controller` are pure: time, ids and seeds come in
-//! with the event, and records go out.
+//! with the event, and records go out. `raft` is the shell around them: the
+//! quorum, the task of the active controller, and the handle [`Metadata`].
 
 pub mod controller;
 pub mod image;
-pub mod records;
 pub mod raft;
+pub mod records;
+
+pub use raft::{
+    BrokerStatus, LogLimits, Metadata, MetadataError, MetadataOptions, QuorumStatus, Timings,
+};

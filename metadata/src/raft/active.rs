@@ -146,8 +146,8 @@ impl Control {
     pub(super) async fn submit_here(&self, command: Command) -> Answer {
         self.until_active().await?;
         let (answer, answered) = oneshot::channel();
-        self.queue.try_send(Queued { command, answer: Some(answer) }).map_err(|error| {
-            match error {
+        self.queue.try_send(Queued { command, answer: Some(answer) }).map_err(
+            |error| match error {
                 mpsc::error::TrySendError::Full(_) => {
                     ApiError::new(ErrorReason::Overloaded, "the controller's queue is full")
                         .with_retry_after(OVERLOAD_PAUSE)
@@ -155,8 +155,8 @@ impl Control {
                 mpsc::error::TrySendError::Closed(_) => {
                     ApiError::new(ErrorReason::ShuttingDown, "this node is shutting down")
                 }
-            }
-        })?;
+            },
+        )?;
         answered.await.unwrap_or_else(|_| Err(unknown_fate()))
     }
 

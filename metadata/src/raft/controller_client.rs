@@ -30,7 +30,8 @@ pub(super) type Client = ControllerServiceClient<Channel>;
 pub(super) async fn connect(node_id: NodeId, peer: &Peer) -> Result<Client, ApiError> {
     let unreachable = |error: tonic::transport::Error| {
         let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
-        let what = format!("node {node_id} cannot be reached: {error}{}", source.unwrap_or_default());
+        let what =
+            format!("node {node_id} cannot be reached: {error}{}", source.unwrap_or_default());
         ApiError::new(ErrorReason::ControllerNotAvailable, what)
     };
     let channel = channel::endpoint(peer).map_err(unreachable)?.connect().await;

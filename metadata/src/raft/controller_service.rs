@@ -49,8 +49,7 @@ pub(super) async fn register(
 ) -> Result<BrokerEpoch, ApiError> {
     let (node_id, directory) = (request.node_id, request.directory);
     let known = inner.image().brokers.get(&node_id).map(|broker| broker.epoch);
-    request.previous_stream_open =
-        known.is_some_and(|epoch| inner.streams.is_open(node_id, epoch));
+    request.previous_stream_open = known.is_some_and(|epoch| inner.streams.is_open(node_id, epoch));
     let submitted = inner.control.submit_here(Command::RegisterBroker(request)).await?;
     let Reply::Registered { broker_epoch, .. } = submitted.reply else {
         return Err(unexpected(&submitted.reply));

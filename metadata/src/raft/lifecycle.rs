@@ -43,7 +43,8 @@ pub(super) async fn run(inner: Arc<Inner>) {
                 Err(error) => error,
             },
         };
-        if matches!(error.reason, ErrorReason::StaleBrokerEpoch | ErrorReason::BrokerNotRegistered) {
+        if matches!(error.reason, ErrorReason::StaleBrokerEpoch | ErrorReason::BrokerNotRegistered)
+        {
             tracing::info!(%error, "registering again");
             inner.broker.send_modify(|status| *status = BrokerStatus::default());
         } else if failures == PAUSES_MS.len() {

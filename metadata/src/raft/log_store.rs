@@ -10,8 +10,8 @@
 use super::committed::CommittedHint;
 use super::log_writer::{Stopped, Write, Writer};
 use super::types::{self, Entry, LogId, TypeConfig, Vote};
-use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::OptionalSend;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use ottla_commitlog::format::{self, NewRecord, ValidBatch};
 use ottla_commitlog::vfs::Vfs;
 use ottla_commitlog::{Log, LogConfig, LogError, OpenMode, checkpoint};
@@ -188,9 +188,10 @@ impl Shared {
         }
         // Entries may be applied before they are durable here, so a power loss
         // can leave the hint ahead of the log.
-        state.committed = self.committed.read()?.filter(|committed| {
-            state.last.is_some_and(|last| last.index >= committed.index)
-        });
+        state.committed = self
+            .committed
+            .read()?
+            .filter(|committed| state.last.is_some_and(|last| last.index >= committed.index));
         *self.state.lock() = state;
         Ok(())
     }
@@ -198,7 +199,9 @@ impl Shared {
     fn drop_purged(&self, purged: &LogId) -> Result<(), LogError> {
         let next = purged.index + 1;
         let bounds = self.log.bounds();
-        if next >= bounds.end && bounds != (ottla_commitlog::Bounds { start: next, end: next, ..bounds }) {
+        if next >= bounds.end
+            && bounds != (ottla_commitlog::Bounds { start: next, end: next, ..bounds })
+        {
             self.log.reset_to(next)
         } else if next > bounds.start {
             self.log.delete_before(next)

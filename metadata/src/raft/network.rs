@@ -15,8 +15,8 @@ use openraft::raft::{
     VoteRequest, VoteResponse,
 };
 use openraft::storage::Snapshot;
-use ottla_proto::internal::v1::raft_service_client::RaftServiceClient;
 use ottla_proto::internal::v1 as wire;
+use ottla_proto::internal::v1::raft_service_client::RaftServiceClient;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::future::Future;
@@ -98,13 +98,10 @@ impl Connection {
         match tokio::time::timeout(within, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(unreachable(&status)),
-            Err(_elapsed) => Err(Timeout {
-                action,
-                id: self.node_id,
-                target: self.target,
-                timeout: within,
+            Err(_elapsed) => {
+                Err(Timeout { action, id: self.node_id, target: self.target, timeout: within }
+                    .into())
             }
-            .into()),
         }
     }
 

@@ -111,8 +111,9 @@ pub(super) fn alteration(
     request: internal::AlterPartitionRequest,
 ) -> Result<AlterPartition, ApiError> {
     let partitions = request.partitions.into_iter().map(|change| {
-        let member =
-            |member: internal::IsrMember| (NodeId(member.node_id), BrokerEpoch(member.broker_epoch));
+        let member = |member: internal::IsrMember| {
+            (NodeId(member.node_id), BrokerEpoch(member.broker_epoch))
+        };
         Ok(PartitionAlteration {
             partition: partition_id(&change.topic_id, change.partition)?,
             leader_epoch: LeaderEpoch(change.leader_epoch),

@@ -1,10 +1,8 @@
 //! Three nodes in one process: real services on loopback ports, real files.
 
 use crate::image::Image;
-use crate::raft::{
-    LogLimits, Metadata, MetadataError, MetadataOptions, QuorumStatus, Timings,
-};
 use crate::raft::types::LogId;
+use crate::raft::{LogLimits, Metadata, MetadataError, MetadataOptions, QuorumStatus, Timings};
 use openraft::async_runtime::watch::WatchReceiver;
 use ottla_commitlog::vfs::RealVfs;
 use ottla_proto::v1::{CreateTopicRequest, CreateTopicResponse};
@@ -114,10 +112,7 @@ impl Cluster {
             advertised: self.voters[&id].clone(),
             rack: None,
             replace_directory: false,
-            timings: Timings {
-                broker_session_timeout: self.session_timeout,
-                ..Timings::default()
-            },
+            timings: Timings { broker_session_timeout: self.session_timeout, ..Timings::default() },
             limits: self.limits,
         }
     }
@@ -191,7 +186,11 @@ impl Node {
         self.metadata.shutdown().await;
     }
 
-    pub(super) async fn image_where(&self, why: &str, check: impl Fn(&Image) -> bool) -> Arc<Image> {
+    pub(super) async fn image_where(
+        &self,
+        why: &str,
+        check: impl Fn(&Image) -> bool,
+    ) -> Arc<Image> {
         until(self.metadata.images(), why, |image| check(image)).await
     }
 

@@ -23,9 +23,7 @@ use tempfile::TempDir;
 struct Builder;
 
 impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
-    async fn build(
-        &self,
-    ) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
+    async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (log, machine) = open(dir.path());
         Ok((dir, log, machine))
@@ -34,9 +32,8 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
 
 fn open(dir: &Path) -> (LogStore, StateMachine) {
     let log = LogStore::open(Arc::new(RealVfs), dir).expect("opens");
-    let machine = StateMachine::open(dir, Arc::new(RealVfs), |id, covered| {
-        log.justifies(id, covered)
-    });
+    let machine =
+        StateMachine::open(dir, Arc::new(RealVfs), |id, covered| log.justifies(id, covered));
     (log, machine.expect("opens"))
 }
 
@@ -247,7 +244,10 @@ async fn a_snapshot_stands_for_a_purged_log() {
     assert_eq!(recovered(dir.path()).await, (image, false));
     let (mut log, machine) = open(dir.path());
     let state = log.get_log_state().await.expect("reads");
-    assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(log_id(1, 2)), Some(log_id(1, 2))));
+    assert_eq!(
+        (state.last_purged_log_id, state.last_log_id),
+        (Some(log_id(1, 2)), Some(log_id(1, 2)))
+    );
     // And the log goes on behind it.
     log.blocking_append([entry(3, 3, vec![])]).await.expect("appends");
     let mut reader = log.get_log_reader().await;
