@@ -267,7 +267,7 @@ impl Active {
                     if !self.decide(batch).await {
                         return;
                     }
-                    batch = unattended(self.controller.tick(self.now_ms()));
+                    batch = unattended(self.controller.tick(&self.inner.image(), self.now_ms()));
                 }
                 _ = balance.tick() => batch = unattended(vec![Command::BalanceLeaders]),
             }

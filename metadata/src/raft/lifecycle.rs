@@ -186,7 +186,7 @@ enum Link {
     /// A stream to another node.
     There {
         beats: mpsc::Sender<internal::HeartbeatRequest>,
-        answers: Streaming<internal::HeartbeatResponse>,
+        answers: Box<Streaming<internal::HeartbeatResponse>>,
     },
 }
 
@@ -201,7 +201,7 @@ impl Link {
             let (beats, queue) = mpsc::channel(QUEUED_BEATS);
             let answers = client.heartbeat(ReceiverStream::new(queue)).await;
             let answers = answers.map_err(|status| ApiError::from_status(&status))?.into_inner();
-            Ok(Self::There { beats, answers })
+            Ok(Self::There { beats, answers: Box::new(answers) })
         };
         let within = inner.options.timings.broker_session_timeout;
         tokio::time::timeout(within, open).await.unwrap_or_else(|_| Err(silent()))
