@@ -1,1 +1,20 @@
-//! (being written)
+//! One Ottla node: reads its configuration, opens its directory, wires metadata
+//! and replication to the gRPC services, and stops without losing anything.
+//!
+//! Not its job: deciding anything about the cluster (`ottla-metadata`), moving
+//! partition data (`ottla-replication`), or parsing a command line (`ottla`).
+
+pub mod config;
+mod deadline;
+mod http;
+mod payload;
+mod run;
+mod services;
+mod storage;
+mod telemetry;
+
+pub use run::run;
+pub use storage::{FormatError, format};
+
+/// The version that nodes report.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

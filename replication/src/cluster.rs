@@ -2,6 +2,8 @@
 //! goes through [`ottla_metadata::Metadata`], tests through a double.
 
 use futures::future::BoxFuture;
+use ottla_metadata::Metadata;
+use ottla_metadata::controller::PartitionAlteration;
 use ottla_metadata::image::Image;
 use ottla_proto::{ApiError, BrokerEpoch, LeaderEpoch, NodeId, PartitionEpoch, PartitionId};
 use std::sync::Arc;
@@ -47,4 +49,46 @@ pub trait Cluster: Send + Sync + 'static {
         &self,
         changes: Vec<IsrChange>,
     ) -> BoxFuture<'_, Result<Vec<Result<IsrChanged, ApiError>>, ApiError>>;
+}
+
+impl Cluster for Metadata {
+    fn images(&self) -> watch::Receiver<Arc<Image>> {
+        Metadata::images(self)
+    }
+
+    fn registered(&self) -> BoxFuture<'_, BrokerEpoch> {
+        Box::pin(async {
+            let mut broker = self.broker();
+            let registered = broker.wait_for(|status| status.epoch.is_some()).await;
+            match registered.map(|status| status.epoch) {
+                Ok(Some(epoch)) => epoch,
+                // The node is being torn down before it had a registration.
+                _ => std::future::pending().await,
+            }
+        })
+    }
+
+    fn alter_partition(
+        &self,
+        changes: Vec<IsrChange>,
+    ) -> BoxFuture<'_, Result<Vec<Result<IsrChanged, ApiError>>, ApiError>> {
+        let proposals = changes.into_iter().map(|change| PartitionAlteration {
+            partition: change.partition,
+            leader_epoch: change.leader_epoch,
+            partition_epoch: change.partition_epoch,
+            new_isr: change.new_isr,
+        });
+        let proposals: Vec<_> = proposals.collect();
+        Box::pin(async {
+            let outcomes = Metadata::alter_partition(self, proposals).await?;
+            let changed = outcomes.into_iter().map(|outcome| {
+                outcome.result.map(|state| IsrChanged {
+                    leader_epoch: state.leader_epoch,
+                    partition_epoch: state.partition_epoch,
+                    isr: state.isr,
+                })
+            });
+            Ok(changed.collect())
+        })
+    }
 }

@@ -52,11 +52,16 @@ fn asks_for_another(error: &ApiError) -> bool {
 
 /// Calls the active controller, and again as long as the answer is that it is
 /// elsewhere, until `deadline`.
-async fn call<T>(
+///
+/// Not an `AsyncFn`: the future of such a call cannot be proven to be `Send`.
+async fn call<T, F>(
     inner: &Inner,
     deadline: Instant,
-    attempt: impl AsyncFn(Place) -> Result<T, ApiError>,
-) -> Result<T, ApiError> {
+    attempt: impl Fn(Place) -> F,
+) -> Result<T, ApiError>
+where
+    F: Future<Output = Result<T, ApiError>> + Send,
+{
     let mut quorum = inner.quorum.subscribe();
     loop {
         let leader = quorum.borrow_and_update().leader;
@@ -121,14 +126,19 @@ pub(super) async fn create_topic(
     request: v1::CreateTopicRequest,
     deadline: Instant,
 ) -> Result<v1::CreateTopicResponse, ApiError> {
-    let attempt = async |place| match place {
-        Place::Here => controller_service::create_topic(inner, request.clone()).await,
-        Place::There(node_id, peer) => {
-            let mut client = connect(node_id, &peer).await?;
-            let request = internal::ForwardCreateTopicRequest { request: Some(request.clone()) };
-            let response = client.forward_create_topic(request).await;
-            let response = response.map_err(|status| ApiError::from_status(&status))?;
-            Ok(response.into_inner().response.unwrap_or_default())
+    let attempt = |place| {
+        let request = request.clone();
+        async move {
+            match place {
+                Place::Here => controller_service::create_topic(inner, request).await,
+                Place::There(node_id, peer) => {
+                    let mut client = connect(node_id, &peer).await?;
+                    let request = internal::ForwardCreateTopicRequest { request: Some(request) };
+                    let response = client.forward_create_topic(request).await;
+                    let response = response.map_err(|status| ApiError::from_status(&status))?;
+                    Ok(response.into_inner().response.unwrap_or_default())
+                }
+            }
         }
     };
     call(inner, deadline, attempt).await
@@ -139,14 +149,19 @@ pub(super) async fn delete_topic(
     request: v1::DeleteTopicRequest,
     deadline: Instant,
 ) -> Result<v1::DeleteTopicResponse, ApiError> {
-    let attempt = async |place| match place {
-        Place::Here => controller_service::delete_topic(inner, request.clone()).await,
-        Place::There(node_id, peer) => {
-            let mut client = connect(node_id, &peer).await?;
-            let request = internal::ForwardDeleteTopicRequest { request: Some(request.clone()) };
-            let response = client.forward_delete_topic(request).await;
-            let response = response.map_err(|status| ApiError::from_status(&status))?;
-            Ok(response.into_inner().response.unwrap_or_default())
+    let attempt = |place| {
+        let request = request.clone();
+        async move {
+            match place {
+                Place::Here => controller_service::delete_topic(inner, request).await,
+                Place::There(node_id, peer) => {
+                    let mut client = connect(node_id, &peer).await?;
+                    let request = internal::ForwardDeleteTopicRequest { request: Some(request) };
+                    let response = client.forward_delete_topic(request).await;
+                    let response = response.map_err(|status| ApiError::from_status(&status))?;
+                    Ok(response.into_inner().response.unwrap_or_default())
+                }
+            }
         }
     };
     call(inner, deadline, attempt).await
@@ -157,19 +172,22 @@ pub(super) async fn alter_partition(
     request: AlterPartition,
     deadline: Instant,
 ) -> Result<Vec<PartitionOutcome>, ApiError> {
-    let attempt = async |place| match place {
-        Place::Here => {
-            let command = Command::AlterPartition(request.clone());
-            match inner.control.submit_here(command).await?.reply {
-                Reply::Altered(outcomes) => Ok(outcomes),
-                reply => Err(controller_service::unexpected(&reply)),
+    let request = &request;
+    let attempt = |place| async move {
+        match place {
+            Place::Here => {
+                let command = Command::AlterPartition(request.clone());
+                match inner.control.submit_here(command).await?.reply {
+                    Reply::Altered(outcomes) => Ok(outcomes),
+                    reply => Err(controller_service::unexpected(&reply)),
+                }
             }
-        }
-        Place::There(node_id, peer) => {
-            let mut client = connect(node_id, &peer).await?;
-            let response = client.alter_partition(wire::alteration_request(&request)).await;
-            let response = response.map_err(|status| ApiError::from_status(&status))?;
-            wire::alteration_outcomes(response.into_inner())
+            Place::There(node_id, peer) => {
+                let mut client = connect(node_id, &peer).await?;
+                let response = client.alter_partition(wire::alteration_request(request)).await;
+                let response = response.map_err(|status| ApiError::from_status(&status))?;
+                wire::alteration_outcomes(response.into_inner())
+            }
         }
     };
     call(inner, deadline, attempt).await

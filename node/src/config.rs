@@ -1,0 +1,448 @@
+//! The configuration of one node: a TOML file, environment variables
+//! `OTTLA_<OPTION>` over it, command-line flags over both.
+//!
+//! Not its job: anything that belongs to the cluster or to a topic; those are
+//! metadata records.
+
+use ottla_proto::NodeId;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+use thiserror::Error;
+
+/// Host and port as other programs are told to reach them.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct HostPort {
+    /// Name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl FromStr for HostPort {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not HOST:PORT");
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let port = port.parse().map_err(|_| wrong())?;
+        if host.is_empty() {
+            return Err(wrong());
+        }
+        Ok(Self { host: host.to_owned(), port })
+    }
+}
+
+impl TryFrom<String> for HostPort {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// How log lines are written to standard error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Everything that one node is told. Unknown keys are errors.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// This node's number, from 1, unique in the cluster.
+    pub node_id: u64,
+    /// Name of the cluster: 1 to 64 of `[A-Za-z0-9_-]`, the same on every node.
+    pub cluster_id: String,
+    /// Where this node keeps everything. Formatted once, used by one process.
+    pub data_dir: PathBuf,
+    /// Address the gRPC port binds to.
+    #[serde(default = "default_listen")]
+    pub listen: SocketAddr,
+    /// Address that clients and other nodes are told. Default: `listen`, which
+    /// then must not be a wildcard.
+    pub advertise: Option<HostPort>,
+    /// Address of the HTTP port (`/livez`, `/readyz`).
+    #[serde(default = "default_http_listen")]
+    pub http_listen: SocketAddr,
+    /// Failure domain of this node; replicas are spread over racks.
+    pub rack: Option<String>,
+    /// The voters of the metadata quorum, this node included: id to address.
+    pub voters: BTreeMap<String, HostPort>,
+    /// Shape of log lines.
+    #[serde(default)]
+    pub log_format: LogFormat,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a tracing filter.
+    #[serde(default = "default_log_level")]
+    pub log_level: String,
+    /// Formats a blank data directory by itself and lets a voter that lost its
+    /// disk come back blank. Never for data that matters.
+    #[serde(default)]
+    pub dev: bool,
+    /// A follower that has not caught up for so long leaves the ISR.
+    #[serde(default = "default_replica_lag")]
+    pub replica_lag_max_ms: u64,
+    /// How often this node tells the controller that it lives.
+    #[serde(default = "default_heartbeat")]
+    pub heartbeat_interval_ms: u64,
+    /// Silence after which the controller fences a node.
+    #[serde(default = "default_session")]
+    pub session_timeout_ms: u64,
+    /// Shortest time without a Raft leader before a voter stands for election.
+    #[serde(default = "default_election_min")]
+    pub election_timeout_min_ms: u64,
+    /// Longest such time; each election draws one between the two.
+    #[serde(default = "default_election_max")]
+    pub election_timeout_max_ms: u64,
+    /// Interval of the Raft leader's heartbeats.
+    #[serde(default = "default_raft_heartbeat")]
+    pub raft_heartbeat_ms: u64,
+    /// Bytes of produce requests this node holds at once; more are throttled.
+    #[serde(default = "default_in_flight")]
+    pub max_in_flight_produce_bytes: u32,
+    /// How long a stopping node tries to hand its leaderships over.
+    #[serde(default = "default_shutdown")]
+    pub shutdown_timeout_ms: u64,
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 7401))
+}
+fn default_http_listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 7501))
+}
+fn default_log_level() -> String {
+    "info".to_owned()
+}
+const fn default_replica_lag() -> u64 {
+    10_000
+}
+const fn default_heartbeat() -> u64 {
+    200
+}
+const fn default_session() -> u64 {
+    1_000
+}
+const fn default_election_min() -> u64 {
+    150
+}
+const fn default_election_max() -> u64 {
+    300
+}
+const fn default_raft_heartbeat() -> u64 {
+    50
+}
+const fn default_in_flight() -> u32 {
+    64 * 1024 * 1024
+}
+const fn default_shutdown() -> u64 {
+    30_000
+}
+
+/// Longest cluster id, in characters.
+pub const MAX_CLUSTER_ID_LEN: usize = 64;
+
+/// Largest quorum: more voters make every metadata write slower and the
+/// cluster no safer.
+pub const MAX_VOTERS: usize = 5;
+
+/// Why a configuration cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read configuration file {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not TOML, an unknown key, or a value of the wrong type.
+    #[error("{origin}: {message}")]
+    Parse {
+        /// The file, or the configuration as a whole.
+        origin: String,
+        /// What the parser says.
+        message: String,
+    },
+    /// A value that makes no sense.
+    #[error("configuration option `{option}`: {message}")]
+    Invalid {
+        /// The option.
+        option: &'static str,
+        /// What is wrong and what was expected.
+        message: String,
+    },
+}
+
+/// How an option is written in an environment variable or a flag.
+enum Kind {
+    Text,
+    Number,
+    Flag,
+    /// `1=host:port,2=host:port`
+    Voters,
+}
+
+const OPTIONS: [(&str, Kind); 19] = [
+    ("node_id", Kind::Number),
+    ("cluster_id", Kind::Text),
+    ("data_dir", Kind::Text),
+    ("listen", Kind::Text),
+    ("advertise", Kind::Text),
+    ("http_listen", Kind::Text),
+    ("rack", Kind::Text),
+    ("voters", Kind::Voters),
+    ("log_format", Kind::Text),
+    ("log_level", Kind::Text),
+    ("dev", Kind::Flag),
+    ("replica_lag_max_ms", Kind::Number),
+    ("heartbeat_interval_ms", Kind::Number),
+    ("session_timeout_ms", Kind::Number),
+    ("election_timeout_min_ms", Kind::Number),
+    ("election_timeout_max_ms", Kind::Number),
+    ("raft_heartbeat_ms", Kind::Number),
+    ("max_in_flight_produce_bytes", Kind::Number),
+    ("shutdown_timeout_ms", Kind::Number),
+];
+
+impl NodeConfig {
+    /// Reads the configuration: `file`, under the process's `OTTLA_*`
+    /// variables, under `flags` (option name and value).
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the option or the place in the file.
+    pub fn load(file: Option<&Path>, flags: &[(String, String)]) -> Result<Self, ConfigError> {
+        let mut table = match file {
+            Some(path) => read_file(path)?,
+            None => toml::Table::new(),
+        };
+        for (name, kind) in &OPTIONS {
+            if let Ok(text) = std::env::var(format!("OTTLA_{}", name.to_uppercase())) {
+                table.insert((*name).to_owned(), typed(name, kind, &text)?);
+            }
+        }
+        for (name, text) in flags {
+            let (name, kind) =
+                OPTIONS.iter().find(|(known, _)| known == name).ok_or_else(|| {
+                    ConfigError::Parse {
+                        origin: "command line".to_owned(),
+                        message: format!("unknown option `{name}`"),
+                    }
+                })?;
+            table.insert((*name).to_owned(), typed(name, kind, text)?);
+        }
+        let origin = file.map_or_else(|| "configuration".to_owned(), |f| f.display().to_string());
+        let config: Self = table.try_into().map_err(|error: toml::de::Error| {
+            ConfigError::Parse { origin, message: error.message().to_owned() }
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let invalid = |option, message: String| Err(ConfigError::Invalid { option, message });
+        if self.node_id == 0 {
+            return invalid("node_id", "must be 1 or more".to_owned());
+        }
+        let id = &self.cluster_id;
+        let plain = id.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+        if id.is_empty() || id.len() > MAX_CLUSTER_ID_LEN || !plain {
+            return invalid(
+                "cluster_id",
+                format!("`{id}` is not 1 to {MAX_CLUSTER_ID_LEN} characters of [A-Za-z0-9_-]"),
+            );
+        }
+        if self.advertise.is_none() && self.listen.ip().is_unspecified() {
+            return invalid(
+                "advertise",
+                format!("needed because `listen` is the wildcard {}", self.listen),
+            );
+        }
+        let advertised = self.advertised();
+        if advertised.host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified()) {
+            return invalid("advertise", format!("nobody can connect to {advertised}"));
+        }
+        let voters = self.voter_addresses()?;
+        if voters.is_empty() || voters.len() > MAX_VOTERS {
+            return invalid("voters", format!("1 to {MAX_VOTERS} voters, not {}", voters.len()));
+        }
+        if !voters.contains_key(&NodeId(self.node_id)) {
+            return invalid(
+                "voters",
+                format!(
+                    "node {} is not among them; a node that does not vote cannot be started yet",
+                    self.node_id
+                ),
+            );
+        }
+        self.check_timings()
+    }
+
+    fn check_timings(&self) -> Result<(), ConfigError> {
+        let invalid = |option, message: &str| {
+            Err(ConfigError::Invalid { option, message: message.to_owned() })
+        };
+        if self.heartbeat_interval_ms == 0 || self.raft_heartbeat_ms == 0 {
+            return invalid("heartbeat_interval_ms", "heartbeat intervals are 1 or more");
+        }
+        if self.session_timeout_ms < 2 * self.heartbeat_interval_ms {
+            return invalid("session_timeout_ms", "must be at least two heartbeat intervals");
+        }
+        if self.election_timeout_min_ms <= self.raft_heartbeat_ms {
+            return invalid("election_timeout_min_ms", "must be above raft_heartbeat_ms");
+        }
+        if self.election_timeout_max_ms <= self.election_timeout_min_ms {
+            return invalid("election_timeout_max_ms", "must be above election_timeout_min_ms");
+        }
+        let least = ottla_proto::MAX_BATCH_BYTES;
+        if (self.max_in_flight_produce_bytes as usize) < least {
+            return Err(ConfigError::Invalid {
+                option: "max_in_flight_produce_bytes",
+                message: format!("must hold one largest batch: at least {least}"),
+            });
+        }
+        Ok(())
+    }
+
+    /// What clients and other nodes are told.
+    #[must_use]
+    pub fn advertised(&self) -> HostPort {
+        self.advertise.clone().unwrap_or_else(|| HostPort {
+            host: self.listen.ip().to_string(),
+            port: self.listen.port(),
+        })
+    }
+
+    /// The quorum's voters by id.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] where a key is not a node id.
+    pub fn voter_addresses(&self) -> Result<BTreeMap<NodeId, HostPort>, ConfigError> {
+        let parse = |(id, address): (&String, &HostPort)| match id.parse() {
+            Ok(id) if id > 0 => Ok((NodeId(id), address.clone())),
+            _ => Err(ConfigError::Invalid {
+                option: "voters",
+                message: format!("`{id}` is not a node id"),
+            }),
+        };
+        self.voters.iter().map(parse).collect()
+    }
+
+    /// How long a stopping node tries to hand its leaderships over.
+    #[must_use]
+    pub fn shutdown_timeout(&self) -> Duration {
+        Duration::from_millis(self.shutdown_timeout_ms)
+    }
+}
+
+fn read_file(path: &Path) -> Result<toml::Table, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    text.parse().map_err(|error: toml::de::Error| ConfigError::Parse {
+        origin: path.display().to_string(),
+        message: error.to_string(),
+    })
+}
+
+fn typed(option: &'static str, kind: &Kind, text: &str) -> Result<toml::Value, ConfigError> {
+    let invalid = |expected: &str| ConfigError::Invalid {
+        option,
+        message: format!("`{text}` is not {expected}"),
+    };
+    Ok(match kind {
+        Kind::Text => toml::Value::String(text.to_owned()),
+        Kind::Number => toml::Value::Integer(text.parse().map_err(|_| invalid("a number"))?),
+        Kind::Flag => toml::Value::Boolean(text.parse().map_err(|_| invalid("true or false"))?),
+        Kind::Voters => {
+            let mut table = toml::Table::new();
+            for pair in text.split(',') {
+                let (id, address) =
+                    pair.split_once('=').ok_or_else(|| invalid("ID=HOST:PORT[,…]"))?;
+                table.insert(id.trim().to_owned(), address.trim().to_owned().into());
+            }
+            toml::Value::Table(table)
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    const GOOD: &str = r#"
+        node_id = 1
+        cluster_id = "test"
+        data_dir = "d"
+        [voters]
+        1 = "127.0.0.1:7401"
+    "#;
+
+    fn load(text: &str, flags: &[(&str, &str)]) -> Result<NodeConfig, String> {
+        let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+        file.write_all(text.as_bytes()).expect("written");
+        let flags: Vec<_> = flags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        NodeConfig::load(Some(file.path()), &flags).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn defaults_and_flags_over_the_file() {
+        let config = load(GOOD, &[("listen", "127.0.0.1:9999"), ("voters", "1=a:1,2=b:2")])
+            .expect("a good configuration");
+        assert_eq!(config.advertised().to_string(), "127.0.0.1:9999");
+        assert_eq!(config.voters.len(), 2);
+        assert_eq!(config.session_timeout_ms, 1_000);
+    }
+
+    /// Each option can be set by flag and environment, and nothing else can.
+    #[test]
+    fn every_field_is_an_option() {
+        let error = load(&format!("no_such_key = 1\n{GOOD}"), &[]).expect_err("unknown key");
+        let (_, listed) = error.split_once("expected one of ").expect("a list of the fields");
+        let mut fields: Vec<_> = listed.trim().split(", ").map(|f| f.trim_matches('`')).collect();
+        let mut options: Vec<_> = OPTIONS.iter().map(|(name, _)| *name).collect();
+        fields.sort_unstable();
+        options.sort_unstable();
+        assert_eq!(fields, options);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let cases: [(&str, &[(&str, &str)], &str); 9] = [
+            ("color = 1", &[], "color"),
+            ("", &[("node_id", "0")], "node_id"),
+            ("", &[("node_id", "many")], "node_id"),
+            ("", &[("cluster_id", "a b")], "cluster_id"),
+            ("", &[("listen", "0.0.0.0:7401")], "advertise"),
+            ("", &[("advertise", "0.0.0.0:7401")], "advertise"),
+            ("", &[("node_id", "9")], "voters"),
+            ("", &[("voters", "1=nowhere")], "nowhere"),
+            ("", &[("session_timeout_ms", "100")], "session_timeout_ms"),
+        ];
+        for (prefix, flags, expected) in cases {
+            let error = load(&format!("{prefix}\n{GOOD}"), flags).expect_err(expected);
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! The life of a node: open, join, serve, hand over, stop.
+//!
+//! Not its job: what happens inside any of these; it only fixes their order.
+
+use crate::config::NodeConfig;
+use crate::services::{Cluster, Context, Log, MetadataWatch, Topics};
+use crate::{http, storage, telemetry};
+use anyhow::Context as _;
+use ottla_commitlog::data_dir::DataDir;
+use ottla_commitlog::vfs::{RealVfs, Vfs};
+use ottla_metadata::{LogLimits, Metadata, MetadataOptions, Timings};
+use ottla_proto::v1::cluster_service_server::ClusterServiceServer;
+use ottla_proto::v1::log_service_server::LogServiceServer;
+use ottla_proto::v1::metadata_service_server::MetadataServiceServer;
+use ottla_proto::v1::topic_service_server::TopicServiceServer;
+use ottla_proto::{
+    FILE_DESCRIPTOR_SET, HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_FRAME_BYTES,
+    HTTP2_STREAM_WINDOW_BYTES, IncarnationId, MAX_GRPC_MESSAGE_BYTES, NodeId,
+};
+use ottla_replication::{Limits, Replicas, ReplicasOptions};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::service::RoutesBuilder;
+use tonic::transport::Server;
+use tonic_health::server::HealthReporter;
+use tracing::{error, info, warn};
+
+/// How often idle HTTP/2 connections are checked for a vanished peer.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long such a check may stay unanswered.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long open calls may take to end once the node has let everything go.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Runs one node until SIGTERM, SIGINT or `stop`, then stops it gracefully.
+///
+/// # Errors
+/// What kept it from starting, or from stopping cleanly.
+pub async fn run(config: NodeConfig, stop: CancellationToken) -> anyhow::Result<()> {
+    telemetry::init(&config)?;
+    let stop = on_signals(stop)?;
+    let node = Node::open(config).await?;
+    let served = node.serve(&stop).await;
+    if let Err(error) = &served {
+        error!("node stops: {error:#}");
+    }
+    served
+}
+
+/// Cancelled by `stop`, SIGTERM or SIGINT, whichever comes first.
+fn on_signals(stop: CancellationToken) -> anyhow::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+    let child = stop.child_token();
+    let cancel = child.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => info!("SIGINT: stopping"),
+            () = cancel.cancelled() => {}
+        }
+        cancel.cancel();
+    });
+    Ok(child)
+}
+
+struct Node {
+    config: NodeConfig,
+    data_dir: Arc<DataDir>,
+    metadata: Metadata,
+    replicas: Replicas,
+    grpc: TcpListener,
+    http: TcpListener,
+}
+
+impl Node {
+    async fn open(config: NodeConfig) -> anyhow::Result<Self> {
+        // Ports first: a second process on the same ports must not touch data.
+        let grpc = bind(config.listen, "gRPC", "listen").await?;
+        let http = bind(config.http_listen, "HTTP", "http_listen").await?;
+        let data_dir = Arc::new(storage::open(&config)?);
+        let previous_broker_epoch = data_dir.take_clean_shutdown()?;
+        info!(
+            node = config.node_id,
+            cluster = config.cluster_id,
+            directory = %data_dir.identity().directory_id,
+            clean = previous_broker_epoch.is_some(),
+            version = crate::VERSION,
+            "node starts"
+        );
+        let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
+        let advertised = config.advertised();
+        let metadata = Metadata::open(MetadataOptions {
+            cluster_id: config.cluster_id.clone(),
+            node_id: NodeId(config.node_id),
+            directory_id: data_dir.identity().directory_id,
+            incarnation_id: IncarnationId::random(),
+            previous_broker_epoch,
+            dir: data_dir.metadata_dir(),
+            vfs: vfs.clone(),
+            voters: voters(&config)?,
+            advertised: (advertised.host, advertised.port),
+            rack: config.rack.clone(),
+            replace_directory: config.dev,
+            timings: timings(&config),
+            limits: LogLimits::default(),
+        })
+        .await?;
+        let replicas = Replicas::start(ReplicasOptions {
+            node_id: NodeId(config.node_id),
+            cluster_id: config.cluster_id.clone(),
+            data_dir: data_dir.clone(),
+            vfs,
+            cluster: Arc::new(metadata.clone()),
+            clean_start: previous_broker_epoch.is_some(),
+            limits: Limits {
+                produce_bytes: config.max_in_flight_produce_bytes as usize,
+                replica_lag_max: Duration::from_millis(config.replica_lag_max_ms),
+                ..Limits::default()
+            },
+        })?;
+        Ok(Self { config, data_dir, metadata, replicas, grpc, http })
+    }
+
+    async fn serve(self, stop: &CancellationToken) -> anyhow::Result<()> {
+        // Ends the calls of clients; the node's own outlive it for the hand-over.
+        let clients = CancellationToken::new();
+        let servers = CancellationToken::new();
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let routes = self.routes(&clients, health_service)?;
+        let local = self.grpc.local_addr()?;
+        let serving = tokio::spawn(serve_grpc(self.grpc, routes, servers.clone()));
+        let ready = readiness(&self.metadata, stop);
+        let probes = tokio::spawn(http::serve(self.http, ready, servers.clone()));
+
+        tokio::select! {
+            joined = self.metadata.join() => joined?,
+            () = stop.cancelled() => {
+                servers.cancel();
+                return Ok(());
+            }
+        }
+        info!(address = %local, advertised = %self.config.advertised(), "node serves");
+        let reporting = tokio::spawn(report_health(self.metadata.clone(), health.clone()));
+        stop.cancelled().await;
+
+        reporting.abort();
+        set_serving(&health, false).await;
+        hand_over(&self.metadata, self.config.shutdown_timeout()).await;
+        clients.cancel();
+        let epoch = self.metadata.broker().borrow().epoch;
+        self.replicas.shutdown().await.context("not every log could be synced")?;
+        self.metadata.shutdown().await;
+        if let Some(epoch) = epoch {
+            self.data_dir.mark_clean_shutdown(epoch)?;
+        }
+        servers.cancel();
+        if tokio::time::timeout(DRAIN_TIMEOUT, serving).await.is_err() {
+            warn!("some calls did not end in time and are cut");
+        }
+        probes.abort();
+        info!("node stopped cleanly");
+        Ok(())
+    }
+
+    fn routes(
+        &self,
+        clients: &CancellationToken,
+        health: impl tonic::codegen::Service<
+            axum::http::Request<tonic::body::Body>,
+            Response = axum::http::Response<tonic::body::Body>,
+            Error = std::convert::Infallible,
+            Future: Send + 'static,
+        > + tonic::server::NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    ) -> anyhow::Result<tonic::service::Routes> {
+        let context = Context {
+            cluster_id: self.config.cluster_id.clone(),
+            node_id: NodeId(self.config.node_id),
+            metadata: self.metadata.clone(),
+            stop: clients.clone(),
+        };
+        let log = Log { context: context.clone(), replicas: self.replicas.clone() };
+        let cluster = Cluster { context: context.clone(), voters: voters(&self.config)? };
+        let mut routes = RoutesBuilder::default();
+        routes
+            .add_service(
+                LogServiceServer::new(log)
+                    .max_decoding_message_size(MAX_GRPC_MESSAGE_BYTES)
+                    .max_encoding_message_size(MAX_GRPC_MESSAGE_BYTES),
+            )
+            .add_service(
+                MetadataServiceServer::new(MetadataWatch { context: context.clone() })
+                    .max_encoding_message_size(MAX_GRPC_MESSAGE_BYTES),
+            )
+            .add_service(TopicServiceServer::new(Topics { context }))
+            .add_service(ClusterServiceServer::new(cluster))
+            .add_service(self.metadata.raft_service())
+            .add_service(self.metadata.controller_service())
+            .add_service(self.replicas.service())
+            .add_service(health)
+            .add_service(reflection().build_v1()?)
+            // What most installed tools still ask for.
+            .add_service(reflection().build_v1alpha()?);
+        Ok(routes.routes())
+    }
+}
+
+fn reflection<'a>() -> tonic_reflection::server::Builder<'a> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+async fn bind(address: SocketAddr, what: &str, option: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot bind the {what} port {address} (option `{option}`)"))
+}
+
+fn voters(
+    config: &NodeConfig,
+) -> anyhow::Result<std::collections::BTreeMap<NodeId, (String, u16)>> {
+    let addresses = config.voter_addresses()?;
+    Ok(addresses.into_iter().map(|(id, address)| (id, (address.host, address.port))).collect())
+}
+
+fn timings(config: &NodeConfig) -> Timings {
+    Timings {
+        election_min: Duration::from_millis(config.election_timeout_min_ms),
+        election_max: Duration::from_millis(config.election_timeout_max_ms),
+        raft_heartbeat: Duration::from_millis(config.raft_heartbeat_ms),
+        broker_heartbeat: Duration::from_millis(config.heartbeat_interval_ms),
+        broker_session_timeout: Duration::from_millis(config.session_timeout_ms),
+    }
+}
+
+async fn serve_grpc(
+    listener: TcpListener,
+    routes: tonic::service::Routes,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    Server::builder()
+        .tcp_nodelay(true)
+        .max_frame_size(HTTP2_FRAME_BYTES)
+        .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(nodelay(listener), stop.cancelled_owned())
+        .await
+}
+
+/// `tcp_nodelay` of the builder does not reach listeners that are handed in.
+fn nodelay(
+    listener: TcpListener,
+) -> impl futures::Stream<Item = std::io::Result<tokio::net::TcpStream>> {
+    use futures::StreamExt;
+    TcpListenerStream::new(listener).map(|accepted| {
+        let stream = accepted?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    })
+}
+
+fn readiness(metadata: &Metadata, stop: &CancellationToken) -> http::Readiness {
+    let (broker, stop) = (metadata.broker(), stop.clone());
+    Arc::new(move || {
+        if stop.is_cancelled() {
+            return Err("shutting down");
+        }
+        let status = broker.borrow();
+        match (status.epoch, status.fenced) {
+            (None, _) => Err("not registered with a controller"),
+            (Some(_), true) => Err("fenced: not caught up with the metadata"),
+            (Some(_), false) => Ok(()),
+        }
+    })
+}
+
+/// Keeps `grpc.health.v1` in step with the broker's standing.
+async fn report_health(metadata: Metadata, health: HealthReporter) {
+    let mut broker = metadata.broker();
+    loop {
+        let serving = {
+            let status = broker.borrow_and_update();
+            status.epoch.is_some() && !status.fenced
+        };
+        set_serving(&health, serving).await;
+        if broker.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn set_serving(health: &HealthReporter, serving: bool) {
+    use tonic_health::ServingStatus::{NotServing, Serving};
+    let status = if serving { Serving } else { NotServing };
+    health.set_service_status("", status).await;
+    health.set_service_status("ottla.v1.LogService", status).await;
+}
+
+/// Moves this node's leaderships elsewhere while it still serves.
+async fn hand_over(metadata: &Metadata, within: Duration) {
+    if let Err(error) = metadata.controlled_shutdown(within).await {
+        warn!("leaderships were not handed over: {error}");
+    }
+}

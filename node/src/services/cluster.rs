@@ -1,0 +1,126 @@
+//! `ClusterService`: nodes, quorum, and what is not as it should be.
+
+use super::Context;
+use ottla_metadata::image::{Image, Partition};
+use ottla_proto::v1::cluster_service_server::ClusterService;
+use ottla_proto::{NodeId, PartitionId, v1};
+use std::collections::{BTreeMap, BTreeSet};
+use tonic::{Request, Response, Status};
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    pub(crate) context: Context,
+    /// Configured addresses of the voters: known before they register.
+    pub(crate) voters: BTreeMap<NodeId, (String, u16)>,
+}
+
+impl Cluster {
+    fn nodes(&self, image: &Image) -> Vec<v1::ClusterNode> {
+        let mut leaders: BTreeMap<NodeId, u32> = BTreeMap::new();
+        let mut replicas: BTreeMap<NodeId, u32> = BTreeMap::new();
+        for partition in image.partitions.values() {
+            if let Some(leader) = partition.leader {
+                *leaders.entry(leader).or_default() += 1;
+            }
+            for replica in &partition.replicas {
+                *replicas.entry(*replica).or_default() += 1;
+            }
+        }
+        let known: BTreeSet<NodeId> =
+            self.voters.keys().chain(image.brokers.keys()).copied().collect();
+        known
+            .into_iter()
+            .map(|id| {
+                let broker = image.brokers.get(&id);
+                let endpoint = broker
+                    .map(|broker| (broker.host.clone(), broker.port))
+                    .or_else(|| self.voters.get(&id).cloned());
+                v1::ClusterNode {
+                    node_id: id.0,
+                    endpoint: endpoint.map(|(host, port)| v1::Endpoint { host, port: port.into() }),
+                    rack: broker.and_then(|broker| broker.rack.clone()),
+                    registered: broker.is_some(),
+                    fenced: broker.is_none_or(|broker| broker.fenced),
+                    broker_epoch: broker.map_or(0, |broker| broker.epoch.0),
+                    leaders: leaders.get(&id).copied().unwrap_or(0),
+                    replicas: replicas.get(&id).copied().unwrap_or(0),
+                }
+            })
+            .collect()
+    }
+}
+
+fn select(image: &Image, wrong: impl Fn(PartitionId, &Partition) -> bool) -> Vec<v1::PartitionRef> {
+    image
+        .partitions
+        .iter()
+        .filter(|(id, partition)| wrong(**id, partition))
+        .filter_map(|(id, _)| {
+            let topic = image.topics.get(&id.topic)?;
+            Some(v1::PartitionRef { topic: topic.name.clone(), partition: id.index })
+        })
+        .collect()
+}
+
+#[tonic::async_trait]
+impl ClusterService for Cluster {
+    async fn get_cluster_info(
+        &self,
+        _request: Request<v1::GetClusterInfoRequest>,
+    ) -> Result<Response<v1::GetClusterInfoResponse>, Status> {
+        let image = self.context.metadata.image();
+        let quorum = self.context.metadata.quorum();
+        Ok(Response::new(v1::GetClusterInfoResponse {
+            header: self.context.header(),
+            controller_id: quorum.leader.map(|id| id.0),
+            controller_term: quorum.term,
+            nodes: self.nodes(&image),
+            voters: self.voters.keys().map(|id| id.0).collect(),
+            version: crate::VERSION.to_owned(),
+        }))
+    }
+
+    async fn get_cluster_health(
+        &self,
+        _request: Request<v1::GetClusterHealthRequest>,
+    ) -> Result<Response<v1::GetClusterHealthResponse>, Status> {
+        let image = self.context.metadata.image();
+        let controller_id = self.context.metadata.quorum().leader.map(|id| id.0);
+        let fenced: Vec<u64> = image
+            .brokers
+            .values()
+            .filter(|broker| broker.fenced)
+            .map(|broker| broker.node_id.0)
+            .collect();
+        let unregistered: Vec<u64> = self
+            .voters
+            .keys()
+            .filter(|id| !image.brokers.contains_key(*id))
+            .map(|id| id.0)
+            .collect();
+        let leaderless = select(&image, |_, partition| partition.leader.is_none());
+        let under_replicated =
+            select(&image, |_, partition| partition.isr.len() < partition.replicas.len());
+        let under_min_isr = select(&image, |id, partition| {
+            image.topics.get(&id.topic).is_some_and(|topic| {
+                partition.isr.len() < topic.config.effective_min_isr(partition.replicas.len())
+            })
+        });
+        let healthy = controller_id.is_some()
+            && fenced.is_empty()
+            && unregistered.is_empty()
+            && leaderless.is_empty()
+            && under_replicated.is_empty();
+        Ok(Response::new(v1::GetClusterHealthResponse {
+            header: self.context.header(),
+            healthy,
+            controller_id,
+            fenced_nodes: fenced,
+            unregistered_nodes: unregistered,
+            leaderless_partitions: leaderless,
+            under_replicated_partitions: under_replicated,
+            under_min_isr_partitions: under_min_isr,
+        }))
+    }
+}

@@ -1,0 +1,238 @@
+//! `LogService`: producing and fetching.
+
+use super::{Answers, Context, consume, now_ms, produce_stream};
+use crate::{deadline, payload};
+use ottla_commitlog::format::ValidBatch;
+use ottla_proto::ApiError;
+use ottla_proto::v1::log_service_server::LogService;
+use ottla_proto::v1::{self, ErrorReason, PayloadFormat, fetch_response};
+use ottla_replication::{Acks, ProduceTicket, Replicas};
+use std::time::Duration;
+use tokio::time::Instant;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Bytes of a fetch that names no bound.
+const DEFAULT_FETCH_BYTES: usize = 1024 * 1024;
+
+/// Bytes that one fetch is given at most (one batch may exceed it): bounds the
+/// memory of an answer.
+const MAX_FETCH_BYTES: usize = ottla_proto::MAX_BATCH_BYTES;
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct Log {
+    pub(crate) context: Context,
+    pub(crate) replicas: Replicas,
+}
+
+/// A request as it was checked, before it joins its partition's queue.
+pub(crate) struct Checked {
+    topic: String,
+    partition: u32,
+    batch: ValidBatch,
+    acks: Acks,
+    pub(crate) deadline: Instant,
+}
+
+impl Log {
+    pub(crate) fn check(
+        request: v1::ProduceRequest,
+        deadline: Instant,
+    ) -> Result<Checked, ApiError> {
+        let acks = match v1::Acks::try_from(request.acks) {
+            Ok(v1::Acks::Unspecified | v1::Acks::All) => Acks::All,
+            Ok(v1::Acks::Leader) => Acks::Leader,
+            Ok(v1::Acks::None) => Acks::None,
+            Err(_) => {
+                return Err(ApiError::new(
+                    ErrorReason::InvalidAcks,
+                    format!("acks {} is unknown: none, leader or all", request.acks),
+                ));
+            }
+        };
+        let batch = payload::batch(request.payload, now_ms())?;
+        Ok(Checked { topic: request.topic, partition: request.partition, batch, acks, deadline })
+    }
+
+    /// Puts the request into its partition's queue, in order.
+    pub(crate) async fn enqueue(&self, request: Checked) -> Result<ProduceTicket, ApiError> {
+        let Checked { topic, partition, batch, acks, deadline } = request;
+        self.replicas.produce(&topic, partition, batch, acks, deadline).await
+    }
+
+    /// Waits for what its `acks` promises.
+    pub(crate) async fn finish(
+        &self,
+        ticket: ProduceTicket,
+    ) -> Result<v1::ProduceResponse, ApiError> {
+        let produced = ticket.wait().await?;
+        Ok(v1::ProduceResponse {
+            header: self.context.header(),
+            base_offset: produced.base_offset,
+            record_count: produced.record_count,
+            log_end_offset: produced.end_offset,
+            leader_epoch: produced.leader_epoch.0,
+        })
+    }
+
+    /// Reads batches and shapes them as asked; at most `limit` records where
+    /// they are decoded. Returns the payload, what it holds, and what remains.
+    pub(crate) async fn read(&self, wanted: &Wanted) -> Result<Read, ApiError> {
+        let found = self
+            .replicas
+            .fetch(&wanted.topic, wanted.partition, wanted.offset, wanted.max_bytes, wanted.wait)
+            .await?;
+        let (payload, bytes, count, next) = match wanted.format {
+            Format::Batches => {
+                let (count, next) = payload::extent(&found.batches, wanted.offset)?;
+                let bytes = found.batches.len();
+                (fetch_response::Payload::RecordBatches(found.batches), bytes, count, next)
+            }
+            Format::Records => {
+                let (records, next) =
+                    payload::records(&found.batches, wanted.offset, wanted.max_records)?;
+                let count = records.len() as u64;
+                let set = v1::ConsumedRecordSet { records };
+                let bytes = prost::Message::encoded_len(&set);
+                (fetch_response::Payload::Records(set), bytes, count, next)
+            }
+        };
+        let response = v1::FetchResponse {
+            header: self.context.header(),
+            high_watermark: found.high_watermark,
+            log_start_offset: found.log_start,
+            leader_epoch: found.leader_epoch.0,
+            next_offset: next,
+            payload: Some(payload),
+        };
+        Ok(Read { response, bytes, records: count })
+    }
+}
+
+/// The shape asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Records,
+    Batches,
+}
+
+impl Format {
+    pub(crate) fn of(number: i32) -> Result<Self, ApiError> {
+        match PayloadFormat::try_from(number) {
+            Ok(PayloadFormat::Unspecified | PayloadFormat::Records) => Ok(Self::Records),
+            Ok(PayloadFormat::RecordBatches) => Ok(Self::Batches),
+            Err(_) => Err(ApiError::new(
+                ErrorReason::InvalidRequest,
+                format!("payload format {number} is unknown"),
+            )),
+        }
+    }
+}
+
+/// One read as it was asked for.
+pub(crate) struct Wanted {
+    pub(crate) topic: String,
+    pub(crate) partition: u32,
+    pub(crate) offset: u64,
+    pub(crate) max_bytes: usize,
+    pub(crate) max_records: u64,
+    pub(crate) wait: Duration,
+    pub(crate) format: Format,
+}
+
+/// One read as it was answered.
+pub(crate) struct Read {
+    pub(crate) response: v1::FetchResponse,
+    pub(crate) bytes: usize,
+    pub(crate) records: u64,
+}
+
+#[tonic::async_trait]
+impl LogService for Log {
+    async fn produce(
+        &self,
+        request: Request<v1::ProduceRequest>,
+    ) -> Result<Response<v1::ProduceResponse>, Status> {
+        let deadline = deadline::of(request.metadata(), request.get_ref().timeout_ms);
+        let request = Self::check(request.into_inner(), deadline)?;
+        let ticket = self.enqueue(request).await?;
+        Ok(Response::new(self.finish(ticket).await?))
+    }
+
+    type ProduceStreamStream = Answers<v1::ProduceStreamResponse>;
+
+    async fn produce_stream(
+        &self,
+        request: Request<Streaming<v1::ProduceStreamRequest>>,
+    ) -> Result<Response<Self::ProduceStreamStream>, Status> {
+        Ok(Response::new(produce_stream::serve(self.clone(), request.into_inner())))
+    }
+
+    async fn fetch(
+        &self,
+        request: Request<v1::FetchRequest>,
+    ) -> Result<Response<v1::FetchResponse>, Status> {
+        let latest = deadline::of(request.metadata(), 0);
+        let request = request.into_inner();
+        let wanted = Wanted {
+            topic: request.topic,
+            partition: request.partition,
+            offset: request.offset,
+            max_bytes: match request.max_bytes {
+                0 => DEFAULT_FETCH_BYTES,
+                n => (n as usize).min(MAX_FETCH_BYTES),
+            },
+            max_records: u64::MAX,
+            wait: Duration::from_millis(request.max_wait_ms.into())
+                .min(latest.saturating_duration_since(Instant::now())),
+            format: Format::of(request.format)?,
+        };
+        Ok(Response::new(self.read(&wanted).await?.response))
+    }
+
+    type ConsumeStream = Answers<v1::ConsumeResponse>;
+
+    async fn consume(
+        &self,
+        request: Request<Streaming<v1::ConsumeRequest>>,
+    ) -> Result<Response<Self::ConsumeStream>, Status> {
+        Ok(Response::new(consume::serve(self.clone(), request.into_inner())))
+    }
+
+    async fn list_offsets(
+        &self,
+        request: Request<v1::ListOffsetsRequest>,
+    ) -> Result<Response<v1::ListOffsetsResponse>, Status> {
+        let deadline = deadline::of(request.metadata(), 0);
+        let request = request.into_inner();
+        let position = v1::OffsetPosition::try_from(request.position)
+            .ok()
+            .and_then(|position| match position {
+                v1::OffsetPosition::Unspecified => None,
+                v1::OffsetPosition::Earliest => Some(ottla_replication::OffsetPosition::Earliest),
+                v1::OffsetPosition::Latest => Some(ottla_replication::OffsetPosition::Latest),
+                v1::OffsetPosition::Timestamp => {
+                    Some(ottla_replication::OffsetPosition::Timestamp(request.timestamp_ms))
+                }
+            })
+            .ok_or_else(|| {
+                ApiError::new(
+                    ErrorReason::InvalidRequest,
+                    format!(
+                        "position {} is unknown: earliest, latest or timestamp",
+                        request.position
+                    ),
+                )
+            })?;
+        let found = self
+            .replicas
+            .list_offset(&request.topic, request.partition, position, deadline)
+            .await?;
+        Ok(Response::new(v1::ListOffsetsResponse {
+            header: self.context.header(),
+            offset: found.offset,
+            leader_epoch: found.leader_epoch.0,
+            timestamp_ms: found.timestamp_ms,
+        }))
+    }
+}

@@ -1,0 +1,51 @@
+//! The gRPC services of `ottla.v1`: each translates between the wire and the
+//! rooms behind it, checks what a caller may get wrong, and decides nothing.
+
+mod cluster;
+mod consume;
+mod log;
+mod metadata;
+mod produce_stream;
+mod topic;
+
+pub(crate) use cluster::Cluster;
+pub(crate) use log::Log;
+pub(crate) use metadata::MetadataWatch;
+pub(crate) use topic::Topics;
+
+use ottla_metadata::Metadata;
+use ottla_proto::{NodeId, v1};
+use std::pin::Pin;
+use tokio_stream::Stream;
+use tonic::Status;
+
+/// What every service knows.
+#[derive(Clone)]
+pub(crate) struct Context {
+    pub(crate) cluster_id: String,
+    pub(crate) node_id: NodeId,
+    pub(crate) metadata: Metadata,
+    /// Ends every open stream when the node stops.
+    pub(crate) stop: tokio_util::sync::CancellationToken,
+}
+
+impl Context {
+    /// Says who answers, as of which metadata.
+    pub(crate) fn header(&self) -> Option<v1::ResponseHeader> {
+        Some(v1::ResponseHeader {
+            cluster_id: self.cluster_id.clone(),
+            node_id: self.node_id.0,
+            metadata_offset: self.metadata.image().offset.0,
+        })
+    }
+}
+
+/// A stream of answers.
+pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Milliseconds since the Unix epoch, by this node's clock.
+fn now_ms() -> i64 {
+    let since =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,72 @@
+//! `TopicService`: topic administration, decided by the active controller
+//! wherever it is.
+
+use super::Context;
+use super::metadata::describe;
+use crate::deadline;
+use ottla_proto::ApiError;
+use ottla_proto::v1::topic_service_server::TopicService;
+use ottla_proto::v1::{self, ErrorReason};
+use tonic::{Request, Response, Status};
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct Topics {
+    pub(crate) context: Context,
+}
+
+#[tonic::async_trait]
+impl TopicService for Topics {
+    async fn create_topic(
+        &self,
+        request: Request<v1::CreateTopicRequest>,
+    ) -> Result<Response<v1::CreateTopicResponse>, Status> {
+        let deadline = deadline::of(request.metadata(), 0);
+        let created = self.context.metadata.create_topic(request.into_inner(), deadline).await?;
+        Ok(Response::new(v1::CreateTopicResponse { header: self.context.header(), ..created }))
+    }
+
+    async fn delete_topic(
+        &self,
+        request: Request<v1::DeleteTopicRequest>,
+    ) -> Result<Response<v1::DeleteTopicResponse>, Status> {
+        let deadline = deadline::of(request.metadata(), 0);
+        let deleted = self.context.metadata.delete_topic(request.into_inner(), deadline).await?;
+        Ok(Response::new(v1::DeleteTopicResponse { header: self.context.header(), ..deleted }))
+    }
+
+    async fn list_topics(
+        &self,
+        _request: Request<v1::ListTopicsRequest>,
+    ) -> Result<Response<v1::ListTopicsResponse>, Status> {
+        let image = self.context.metadata.image();
+        let topics = image
+            .topic_ids
+            .values()
+            .filter_map(|id| image.topics.get(id))
+            .map(|topic| v1::TopicSummary {
+                name: topic.name.clone(),
+                topic_id: topic.id.to_wire().into(),
+                partitions: topic.partitions,
+                replication_factor: image
+                    .partitions_of(topic.id)
+                    .next()
+                    .map_or(0, |(_, partition)| partition.replicas.len() as u32),
+            })
+            .collect();
+        Ok(Response::new(v1::ListTopicsResponse { header: self.context.header(), topics }))
+    }
+
+    async fn describe_topic(
+        &self,
+        request: Request<v1::DescribeTopicRequest>,
+    ) -> Result<Response<v1::DescribeTopicResponse>, Status> {
+        let name = request.into_inner().name;
+        let image = self.context.metadata.image();
+        let topic = image.topic_by_name(&name).ok_or_else(|| {
+            ApiError::new(ErrorReason::UnknownTopic, format!("there is no topic `{name}`"))
+        })?;
+        let topic = Some(describe(&image, topic));
+        Ok(Response::new(v1::DescribeTopicResponse { header: self.context.header(), topic }))
+    }
+}
