@@ -429,19 +429,18 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let cases: [(&str, &[(&str, &str)], &str); 9] = [
-            ("color = 1", &[], "color"),
-            ("", &[("node_id", "0")], "node_id"),
-            ("", &[("node_id", "many")], "node_id"),
-            ("", &[("cluster_id", "a b")], "cluster_id"),
-            ("", &[("listen", "0.0.0.0:7401")], "advertise"),
-            ("", &[("advertise", "0.0.0.0:7401")], "advertise"),
-            ("", &[("node_id", "9")], "voters"),
-            ("", &[("voters", "1=nowhere")], "nowhere"),
-            ("", &[("session_timeout_ms", "100")], "session_timeout_ms"),
+        let cases = [
+            ("node_id", "0", "node_id"),
+            ("node_id", "many", "node_id"),
+            ("cluster_id", "a b", "cluster_id"),
+            ("listen", "0.0.0.0:7401", "advertise"),
+            ("advertise", "0.0.0.0:7401", "advertise"),
+            ("node_id", "9", "voters"),
+            ("voters", "1=nowhere", "nowhere"),
+            ("session_timeout_ms", "100", "session_timeout_ms"),
         ];
-        for (prefix, flags, expected) in cases {
-            let error = load(&format!("{prefix}\n{GOOD}"), flags).expect_err(expected);
+        for (option, value, expected) in cases {
+            let error = load(GOOD, &[(option, value)]).expect_err(expected);
             assert!(error.contains(expected), "{error}");
         }
     }
