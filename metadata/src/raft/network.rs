@@ -24,8 +24,9 @@ use std::time::Duration;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
-/// Longest wait for the answer to an append that carries entries: the sending
-/// of up to a few MiB and the follower's fdatasync on a busy disk.
+/// Longest wait for the answer to an append: the sending of up to a few MiB and
+/// the follower's fdatasync on a busy disk. openraft waits for a heartbeat only
+/// as long as the next one is not due.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Bytes of a snapshot in one message: small enough to share a connection.
@@ -139,17 +140,16 @@ impl RaftNetworkV2<TypeConfig> for Connection {
     async fn append_entries(
         &mut self,
         rpc: AppendEntriesRequest<TypeConfig>,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         let mut client = self.client()?;
-        let within = if rpc.entries.is_empty() { option.soft_ttl() } else { APPEND_TIMEOUT };
         let request = wire::AppendEntriesRequest {
             cluster_id: self.cluster_id.clone(),
             target_node_id: self.target,
             payload: packed(&rpc)?.into(),
         };
         let call = client.append_entries(request);
-        unpacked(&self.bounded(RPCTypes::AppendEntries, within, call).await?.payload)
+        unpacked(&self.bounded(RPCTypes::AppendEntries, APPEND_TIMEOUT, call).await?.payload)
     }
 
     async fn vote(

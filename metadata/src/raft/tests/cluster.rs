@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_stream::wrappers::TcpListenerStream;
 
@@ -25,7 +25,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct Node {
     pub(super) id: NodeId,
     pub(super) metadata: Metadata,
-    server: JoinHandle<()>,
+    /// The services have threads of their own, to be torn away with every
+    /// connection as the death of a process would.
+    server: Option<Runtime>,
 }
 
 /// Where nodes live, running or not.
@@ -121,15 +123,20 @@ impl Cluster {
     pub(super) async fn open(&self, id: NodeId, options: MetadataOptions) -> Node {
         let metadata = Metadata::open(options).await.expect("opens");
         let (host, port) = &self.voters[&id];
-        let listener = TcpListener::bind((host.as_str(), *port)).await.expect("its port is free");
         let router = tonic::transport::Server::builder()
             .tcp_nodelay(true)
             .add_service(metadata.raft_service())
             .add_service(metadata.controller_service());
-        let server = tokio::spawn(async move {
-            router.serve_with_incoming(TcpListenerStream::new(listener)).await.expect("serves");
-        });
-        Node { id, metadata, server }
+        let server = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let address = (host.clone(), *port);
+        let bound = server.spawn(TcpListener::bind(address)).await.expect("does not panic");
+        let incoming = TcpListenerStream::new(bound.expect("its port is free"));
+        server.spawn(router.serve_with_incoming(incoming));
+        Node { id, metadata, server: Some(server) }
     }
 
     /// Starts a node and waits until it is a broker again.
@@ -178,11 +185,20 @@ impl Cluster {
     }
 }
 
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.shutdown_background();
+        }
+    }
+}
+
 impl Node {
-    pub(super) async fn stop(self) {
-        self.server.abort();
+    pub(super) async fn stop(mut self) {
         // The port must be closed before anybody looks.
-        let _ = self.server.await;
+        let server = self.server.take().expect("runs until it is stopped");
+        let close = move || server.shutdown_timeout(PATIENCE);
+        tokio::task::spawn_blocking(close).await.expect("closes");
         self.metadata.shutdown().await;
     }
 

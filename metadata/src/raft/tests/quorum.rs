@@ -1,11 +1,11 @@
 //! What the cluster promises while nodes come and go.
 
-use super::cluster::{Cluster, PATIENCE, until};
+use super::cluster::{Cluster, PATIENCE};
 use crate::controller::PartitionAlteration;
-
+use crate::raft::{LogLimits, MetadataError};
 use ottla_proto::v1::{CreateTopicRequest, DeleteTopicRequest, ErrorReason};
-use ottla_proto::{DirectoryId, LeaderEpoch, NodeId, PartitionEpoch, TopicId};
-
+use ottla_proto::{DirectoryId, IncarnationId, LeaderEpoch, NodeId, PartitionEpoch, TopicId};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -138,6 +138,86 @@ async fn a_cluster_restarts_from_its_directories() {
     }
 }
 
+/// A voter that lost its disk is refused, unless `dev` says otherwise.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blank_disk_of_a_known_voter_is_refused() {
+    let mut cluster = Cluster::formed().await;
+    cluster.follower().await.create("kept").await.expect("creates");
+    let lost = cluster.follower().await.id;
+    cluster.kill(lost).await;
+    std::fs::remove_dir_all(cluster.dir(lost)).expect("the disk is lost");
+
+    let mut blank = cluster.options(lost);
+    blank.directory_id = DirectoryId::random();
+    let error = cluster.start_with(blank.clone()).await.expect_err("is refused");
+    assert!(matches!(error, MetadataError::BlankDiskOfKnownVoter { .. }), "{error}");
+    assert!(error.to_string().starts_with("BLANK_DISK_OF_KNOWN_VOTER"), "{error}");
+
+    // The two others go on.
+    cluster.follower().await.create("meanwhile").await.expect("two of three decide");
+    blank.replace_directory = true;
+    blank.incarnation_id = IncarnationId::random();
+    let directory = blank.directory_id;
+    cluster.start_with(blank).await.expect("dev may replace a disk");
+    let node = cluster.node(lost);
+    node.image_where("what was lost", |i| i.topic_by_name("meanwhile").is_some()).await;
+    let image = node.unfenced_here(&[1, 2, 3]).await;
+    assert!(image.topic_by_name("kept").is_some());
+    assert_eq!(image.voter_directories.get(&lost), Some(&directory));
+}
+
+/// A node that was away while the others purged their logs gets a snapshot.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_far_behind_gets_a_snapshot() {
+    let mut cluster = Cluster::new().await;
+    cluster.limits = LogLimits { snapshot_every: 20, kept: 5 };
+    cluster.start_all().await;
+    let away = cluster.follower().await.id;
+    let seen = cluster.node(away).last_log_index();
+    cluster.kill(away).await;
+    let leader = cluster.leader().await;
+    let node = cluster.node(leader);
+    for index in 0..60 {
+        let request = CreateTopicRequest {
+            name: format!("topic-{index}"),
+            replication_factor: 2,
+            ..Default::default()
+        };
+        let deadline = Instant::now() + PATIENCE;
+        node.metadata.create_topic(request, deadline).await.expect("creates");
+    }
+    // What it lacks is in no log any more.
+    node.purged_beyond(seen).await;
+    cluster.start(away.0).await;
+    let node = cluster.node(away);
+    node.image_where("what it missed", |image| image.topics.len() == 60).await;
+    node.unfenced_here(&[1, 2, 3]).await;
+}
+
+/// A broker that leaves in order loses its leaderships first, and the quorum's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_controlled_shutdown_hands_everything_over() {
+    let mut cluster = Cluster::formed().await;
+    let created = cluster.follower().await.create("orders").await.expect("creates");
+    let id = topic_id(&created.topic.expect("is described").topic_id);
+    let leaving = cluster.leader().await;
+    let node = cluster.node(leaving);
+    node.metadata.controlled_shutdown(PATIENCE).await.expect("gets leave");
+    let image = node.metadata.image();
+    let leaders: BTreeSet<_> = image.partitions_of(id).map(|(_, p)| p.leader).collect();
+    assert!(!leaders.contains(&Some(leaving)), "{leaders:?}");
+    assert!(!leaders.contains(&None), "{leaders:?}");
+    node.quorum_where("another leader", |s| s.leader.is_some_and(|l| l != leaving)).await;
+    let epoch = node.epoch();
+    cluster.kill(leaving).await;
+
+    let mut options = cluster.options(leaving);
+    options.previous_broker_epoch = Some(epoch);
+    cluster.start_with(options).await.expect("joins");
+    cluster.node(leaving).unfenced_here(&[1, 2, 3]).await;
+    assert!(cluster.node(leaving).epoch() > epoch);
+}
+
 /// A leader's ISR proposal goes to the controller from wherever it is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn isr_changes_reach_the_controller() {
@@ -198,6 +278,5 @@ async fn strangers_are_refused() {
     };
     let standing = client.introduce(introduce).await.expect("answers").into_inner().standing();
     assert_eq!(standing, wire::introduce_response::Standing::Blank);
-    let _ = until(node.metadata.images(), "nothing", |_| true).await;
     node.stop().await;
 }
