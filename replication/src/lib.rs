@@ -24,6 +24,10 @@ mod watermarks;
 mod wire;
 
 #[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod script_tests;
+#[cfg(test)]
 mod shell_tests;
 
 pub use crate::core::{Acks, ReplicaStatus, RoleKind};

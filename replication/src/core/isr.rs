@@ -79,7 +79,7 @@ impl Leader {
         let stuck = |(_, state): &(&NodeId, &FollowerState)| self.lags_at(local, state) <= now;
         let members = self.followers.iter().filter(|(node, _)| committed.contains(node));
         let leaving: BTreeSet<NodeId> = members
-            .filter(|(_, state)| self.is_behind(local, state))
+            .filter(|(_, state)| is_behind(local, state))
             .filter(stuck)
             .map(|(node, _)| *node)
             .collect();
@@ -123,10 +123,6 @@ impl Leader {
             && is_eligible(local, node, state)
     }
 
-    fn is_behind(&self, local: &Local, state: &FollowerState) -> bool {
-        state.acked.is_none_or(|acked| acked.position(local.view.durability) < local.log.end)
-    }
-
     /// From then on a follower that is behind counts as stuck.
     fn lags_at(&self, local: &Local, state: &FollowerState) -> Millis {
         state.caught_up.unwrap_or_default().saturating_add(local.config.lag_max)
@@ -148,7 +144,7 @@ impl Leader {
     pub(super) fn isr_deadline(&self, local: &Local) -> Option<Millis> {
         self.start?;
         let committed = self.isr.committed();
-        let behind = self.followers.iter().filter(|(_, state)| self.is_behind(local, state));
+        let behind = self.followers.iter().filter(|(_, state)| is_behind(local, state));
         let (members, others): (Vec<_>, Vec<_>) =
             behind.partition(|(node, _)| committed.contains(node));
         let lag = |(_, state): &(&NodeId, &FollowerState)| self.lags_at(local, state);
@@ -172,16 +168,21 @@ impl Leader {
         outside.any(|(node, state)| self.may_join(local, *node, state))
     }
 
-    /// The controller's word. Who is new in it has the whole lag time from now.
+    /// The controller's word. Who is new in the ISR has the whole lag time from
+    /// now. Who left it with something missing has to be heard again: what it
+    /// acknowledged long ago is no reason to take it back.
     pub(super) fn commit_isr(
         &mut self,
+        local: &Local,
         version: PartitionEpoch,
         isr: BTreeSet<NodeId>,
         now: Millis,
     ) {
-        for node in isr.difference(self.isr.committed()) {
-            if let Some(state) = self.followers.get_mut(node) {
-                state.caught_up = Some(now);
+        for (node, state) in &mut self.followers {
+            match (self.isr.committed().contains(node), isr.contains(node)) {
+                (false, true) => state.caught_up = Some(now),
+                (true, false) if is_behind(local, state) => state.acked = None,
+                _ => {}
             }
         }
         self.partition_epoch = version;
@@ -202,7 +203,7 @@ impl Leader {
             AlterOutcome::Changed { leader_epoch, partition_epoch, isr } => {
                 let newer = leader_epoch == local.epoch() && partition_epoch > self.partition_epoch;
                 if newer && isr.contains(&local.me()) {
-                    self.commit_isr(partition_epoch, isr, now);
+                    self.commit_isr(local, partition_epoch, isr, now);
                 }
             }
             _ if asked_at != self.partition_epoch => {}
@@ -220,6 +221,10 @@ impl Leader {
             *sent = to;
         }
     }
+}
+
+fn is_behind(local: &Local, state: &FollowerState) -> bool {
+    state.acked.is_none_or(|acked| acked.position(local.view.durability) < local.log.end)
 }
 
 fn is_eligible(local: &Local, node: NodeId, state: &FollowerState) -> bool {

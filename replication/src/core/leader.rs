@@ -27,8 +27,8 @@ impl Acked {
     }
 }
 
-/// A point that a follower has yet to reach: once it does, it was caught up at
-/// the time the point was set. It stays until reached, so that a follower with
+/// A point that a follower has yet to reach, and when the log last ended there:
+/// once it is reached, the follower was caught up at that time. It stays until reached, so that a follower with
 /// much on the way, always a little behind, is not taken for a stuck one.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
@@ -110,7 +110,7 @@ impl Leader {
         let view = &local.view;
         self.followers.retain(|node, _| view.member(*node).is_some());
         if view.partition_epoch > self.partition_epoch {
-            self.commit_isr(view.partition_epoch, view.isr.clone(), now);
+            self.commit_isr(local, view.partition_epoch, view.isr.clone(), now);
         }
         for member in view.replicas.iter().filter(|member| member.node != local.me()) {
             let state = self.followers.entry(member.node).or_default();
@@ -189,6 +189,10 @@ impl Leader {
             if state.acked.is_some_and(|acked| acked.position(durability) >= before) {
                 state.caught_up = Some(now);
                 state.mark = Some(Mark { at: now, end });
+            } else if let Some(mark) = &mut state.mark
+                && mark.end == before
+            {
+                mark.at = now;
             }
         }
         for &(id, next) in writes {
@@ -283,10 +287,12 @@ impl Leader {
     pub(super) fn maintain(&mut self, local: &mut Local, now: Millis, out: &mut Vec<Effect>) {
         if self.has_started() {
             self.forget_laggards(local, now);
-            self.maintain_isr(local, now, out);
+            // First, so that who has just left the ISR is measured by what is
+            // committed without it. A growing ISR moves no watermark.
             if let Some(to) = self.committed_to(local, now) {
                 local.watermark = local.watermark.max(to);
             }
+            self.maintain_isr(local, now, out);
             self.waits.committed(local.watermark, out);
         }
         self.waits.expire(now, self.is_below_min_isr(local), out);

@@ -18,10 +18,5 @@ mod replica;
 mod types;
 mod waits;
 
-#[cfg(test)]
-mod model_tests;
-#[cfg(test)]
-mod script_tests;
-
 pub use replica::{Replica, ReplicaConfig};
 pub use types::*;

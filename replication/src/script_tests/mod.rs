@@ -1,0 +1,105 @@
+//! Golden scripts: stories about one replica, in `scripts/`. Each opens with
+//! what it is about; every line of input is followed by what the replica does.
+//!
+//! `UPDATE_SCRIPTS=1 cargo test -p ottla-replication script` writes the answers
+//! anew; read the difference before believing it.
+
+mod show;
+mod words;
+
+use crate::core::{Effect, Event, Replica, ReplicaConfig, Stage, View};
+use ottla_proto::NodeId;
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+use words::Words;
+
+/// Fewer would mean that the folder was not found.
+const LEAST_SCRIPTS: usize = 10;
+
+#[test]
+fn every_script_tells_the_truth() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/script_tests/scripts");
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(&folder).expect("scripts").map(|entry| entry.expect("entry").path()).collect();
+    files.sort();
+    assert!(files.len() >= LEAST_SCRIPTS, "{} scripts in {}", files.len(), folder.display());
+    for file in files {
+        let text = fs::read_to_string(&file).expect("a script");
+        let told = Story::default().tell(&text);
+        if std::env::var_os("UPDATE_SCRIPTS").is_some() {
+            fs::write(&file, told).expect("written");
+        } else {
+            assert_eq!(told, text, "{} (left: what happens)", file.display());
+        }
+    }
+}
+
+#[derive(Default)]
+struct Story {
+    replica: Option<Replica>,
+    view: Option<View>,
+    now: u64,
+    last_status: String,
+}
+
+impl Story {
+    /// The script with the answers of the replica in place of those in it.
+    fn tell(mut self, script: &str) -> String {
+        assert!(script.starts_with("# "), "a script opens with what it is about");
+        let mut told = String::new();
+        for line in script.lines() {
+            if line.starts_with("  ") {
+                continue;
+            }
+            writeln!(told, "{line}").expect("a string");
+            if line.starts_with('#') || line.is_empty() {
+                continue;
+            }
+            for effect in self.line(line) {
+                writeln!(told, "  -> {}", show::effect(&effect)).expect("a string");
+            }
+            let replica = self.replica.as_ref().expect("a story begins with `open`");
+            let status = show::status(replica);
+            if status != self.last_status {
+                writeln!(told, "  = {status}").expect("a string");
+                self.last_status = status;
+            }
+        }
+        told
+    }
+
+    fn line(&mut self, line: &str) -> Vec<Effect> {
+        let words = Words::read(line);
+        if words.command == "open" {
+            return self.open(&words);
+        }
+        if let Some(now) = words.optional("at") {
+            self.now = now;
+        }
+        let replica = self.replica.as_mut().expect("a story begins with `open`");
+        let view = self.view.as_mut().expect("a story begins with `open`");
+        let stage = Stage(words.number("stage", replica.stage().0));
+        let event = match words.command.as_str() {
+            "metadata" => {
+                words.change(view);
+                Event::Metadata(view.clone())
+            }
+            _ => words.event(view, stage, self.now),
+        };
+        replica.step(event, self.now)
+    }
+
+    fn open(&mut self, words: &Words) -> Vec<Effect> {
+        let mut view = Words::first_view();
+        words.change(&mut view);
+        let config =
+            ReplicaConfig { me: NodeId(words.number("me", 1)), lag_max: 10_000, retry_backoff: 50 };
+        let watermark = words.number("watermark", 0);
+        let (replica, effects) =
+            Replica::open(config, words.log(), watermark, view.clone(), self.now);
+        self.replica = Some(replica);
+        self.view = Some(view);
+        effects
+    }
+}

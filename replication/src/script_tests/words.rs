@@ -1,0 +1,231 @@
+//! The language of the scripts: a word, then `name=value` in any order.
+
+use crate::core::{
+    Acks, AlterOutcome, Durability, EpochEnd, Event, Follow, FollowRefusal, LogState, Member, Peer,
+    Progress, SessionRef, Stage, View,
+};
+use ottla_proto::{BrokerEpoch, LeaderEpoch, NodeId, PartitionEpoch};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(super) struct Words {
+    pub(super) command: String,
+    /// Words without a name.
+    plain: Vec<String>,
+    named: BTreeMap<String, String>,
+}
+
+impl Words {
+    pub(super) fn read(line: &str) -> Self {
+        let mut words = line.split_whitespace();
+        let command = words.next().expect("a command").to_owned();
+        let (mut plain, mut named) = (Vec::new(), BTreeMap::new());
+        for word in words {
+            match word.split_once('=') {
+                Some((name, value)) => drop(named.insert(name.to_owned(), value.to_owned())),
+                None => plain.push(word.to_owned()),
+            }
+        }
+        Self { command, plain, named }
+    }
+
+    pub(super) fn optional(&self, name: &str) -> Option<u64> {
+        self.named.get(name).map(|value| value.parse().expect("a number"))
+    }
+
+    pub(super) fn number(&self, name: &str, default: u64) -> u64 {
+        self.optional(name).unwrap_or(default)
+    }
+
+    fn required(&self, name: &str) -> u64 {
+        self.optional(name).unwrap_or_else(|| panic!("`{}` needs {name}=", self.command))
+    }
+
+    fn epoch(&self, name: &str) -> Option<LeaderEpoch> {
+        self.optional(name).map(|epoch| LeaderEpoch(u32::try_from(epoch).expect("an epoch")))
+    }
+
+    fn nodes(&self, name: &str) -> Option<BTreeSet<NodeId>> {
+        let list = self.named.get(name)?;
+        Some(list.split(',').map(|node| NodeId(node.parse().expect("a node"))).collect())
+    }
+
+    /// `epoch:end`.
+    fn known(&self) -> Option<EpochEnd> {
+        let (epoch, end) = self.named.get("known")?.split_once(':').expect("epoch:end");
+        Some(EpochEnd {
+            epoch: LeaderEpoch(epoch.parse().expect("an epoch")),
+            end: end.parse().expect("an offset"),
+        })
+    }
+
+    pub(super) fn log(&self) -> LogState {
+        let end = self.number("end", 0);
+        LogState {
+            start: self.number("start", 0),
+            end,
+            synced: self.number("synced", end),
+            last_epoch: self.epoch("last"),
+        }
+    }
+
+    /// Three replicas, all in sync, led by node 1; node n has broker epoch 10+n.
+    pub(super) fn first_view() -> View {
+        let member = |node| Member {
+            node: NodeId(node),
+            broker_epoch: Some(BrokerEpoch(10 + node)),
+            eligible: true,
+        };
+        View {
+            leader: Some(NodeId(1)),
+            leader_epoch: LeaderEpoch(1),
+            partition_epoch: PartitionEpoch(1),
+            replicas: [1, 2, 3].map(member).to_vec(),
+            isr: [1, 2, 3].map(NodeId).into(),
+            min_isr: 2,
+            durability: Durability::Disk,
+        }
+    }
+
+    /// What the line says about the metadata; the rest stays.
+    pub(super) fn change(&self, view: &mut View) {
+        if let Some(leader) = self.named.get("leader") {
+            view.leader = leader.parse().ok().map(NodeId);
+        }
+        view.leader_epoch = self.epoch("epoch").unwrap_or(view.leader_epoch);
+        if let Some(version) = self.optional("version") {
+            view.partition_epoch = PartitionEpoch(u32::try_from(version).expect("a version"));
+        }
+        view.isr = self.nodes("isr").unwrap_or_else(|| view.isr.clone());
+        if let Some(min) = self.optional("min") {
+            view.min_isr = usize::try_from(min).expect("a count");
+        }
+        if self.plain.iter().any(|word| word == "memory") {
+            view.durability = Durability::Memory;
+        }
+        for (name, eligible) in [("fenced", false), ("unfenced", true)] {
+            for node in self.nodes(name).unwrap_or_default() {
+                member(view, node).eligible = eligible;
+            }
+        }
+        if let Some(node) = self.optional("reregistered") {
+            let member = member(view, NodeId(node));
+            member.broker_epoch = Some(BrokerEpoch(20 + node));
+        }
+    }
+
+    fn of(&self, view: &View) -> SessionRef {
+        SessionRef {
+            session: self.number("session", 1),
+            leader_epoch: self.epoch("epoch").unwrap_or(view.leader_epoch),
+        }
+    }
+
+    fn peer(&self) -> Peer {
+        Peer { node: NodeId(self.required("node")), stream: self.number("stream", 1) }
+    }
+
+    pub(super) fn event(&self, view: &View, stage: Stage, now: u64) -> Event {
+        let of = self.of(view);
+        match self.command.as_str() {
+            "tick" => Event::Tick,
+            "settled" => Event::Settled { stage, log: self.log() },
+            "produce" => Event::Produce {
+                id: self.required("id"),
+                acks: match self.named.get("acks").map(String::as_str) {
+                    Some("0") => Acks::None,
+                    Some("1") => Acks::Leader,
+                    _ => Acks::All,
+                },
+                deadline: self.number("deadline", now + 30_000),
+            },
+            "wrote" => Event::Wrote {
+                stage,
+                writes: self
+                    .named
+                    .get("ids")
+                    .expect("ids=id:next,…")
+                    .split(',')
+                    .map(|write| {
+                        let (id, next) = write.split_once(':').expect("id:next");
+                        (id.parse().expect("an id"), next.parse().expect("an offset"))
+                    })
+                    .collect(),
+            },
+            "write-rejected" => Event::WriteRejected { stage, ids: vec![self.required("id")] },
+            "copied" => Event::Copied { stage, end: self.required("end") },
+            "copy-rejected" => Event::CopyRejected { stage },
+            "synced" => Event::Synced { up_to: self.required("to") },
+            "disk-failed" => Event::DiskFailed,
+            "follow" => Event::Follow { follow: self.follow(of), local: self.known() },
+            "progress" => Event::Progress(Progress {
+                peer: self.peer(),
+                session: of.session,
+                leader_epoch: of.leader_epoch,
+                end: self.required("end"),
+                synced: self.number("synced", self.required("end")),
+            }),
+            "unfollow" => Event::Unfollow { peer: self.peer() },
+            "answered" => Event::AlterAnswered {
+                leader_epoch: of.leader_epoch,
+                partition_epoch: self.version("asked"),
+                outcome: self.outcome(of.leader_epoch),
+            },
+            "link-opened" => Event::LinkOpened { leader: NodeId(self.required("leader")) },
+            "data" => Event::Data {
+                of,
+                base: self.required("base"),
+                end: self.required("end"),
+                watermark: self.number("watermark", 0),
+            },
+            "watermark" => Event::Watermark { of, watermark: self.required("to") },
+            "diverging" => Event::Diverging {
+                of,
+                epoch: self.epoch("at"),
+                end: self.required("end"),
+                local: self.known(),
+            },
+            "refused" => Event::FollowRefused { of, refusal: self.refusal() },
+            other => panic!("unknown command `{other}`"),
+        }
+    }
+
+    fn follow(&self, of: SessionRef) -> Follow {
+        let peer = self.peer();
+        Follow {
+            peer,
+            broker_epoch: BrokerEpoch(self.number("broker", 10 + peer.node.0)),
+            session: of.session,
+            leader_epoch: of.leader_epoch,
+            log: self.log(),
+        }
+    }
+
+    fn version(&self, name: &str) -> PartitionEpoch {
+        PartitionEpoch(u32::try_from(self.required(name)).expect("a version"))
+    }
+
+    fn outcome(&self, leader_epoch: LeaderEpoch) -> AlterOutcome {
+        match self.plain.first().map(String::as_str) {
+            Some("not-applied") => AlterOutcome::NotApplied,
+            Some("superseded") => AlterOutcome::Superseded,
+            Some("unknown") => AlterOutcome::Unknown,
+            _ => AlterOutcome::Changed {
+                leader_epoch,
+                partition_epoch: self.version("version"),
+                isr: self.nodes("isr").expect("isr="),
+            },
+        }
+    }
+
+    fn refusal(&self) -> FollowRefusal {
+        match self.plain.first().map(String::as_str) {
+            Some("out-of-range") => FollowRefusal::OutOfRange { log_start: self.required("start") },
+            Some("unknown-epoch") => FollowRefusal::UnknownLeaderEpoch,
+            other => panic!("unknown refusal {other:?}"),
+        }
+    }
+}
+
+fn member(view: &mut View, node: NodeId) -> &mut Member {
+    view.replicas.iter_mut().find(|member| member.node == node).expect("a replica")
+}
