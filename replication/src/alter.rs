@@ -1,10 +1,10 @@
 //! Proposed ISRs on their way to the controller: gathered from all partitions,
 //! one call at a time, each answer back to where the proposal came from.
 
-use crate::cluster::{IsrChange, IsrChanged};
 use crate::core::{AlterOutcome, Event};
 use crate::env::Env;
 use crate::partition::Message;
+use ottla_metadata::controller::{PartitionAlteration, PartitionOutcome, PartitionState};
 use ottla_proto::v1::ErrorReason as R;
 use ottla_proto::{ApiError, PartitionId};
 use parking_lot::Mutex;
@@ -19,17 +19,17 @@ const MAX_PROPOSALS_PER_CALL: usize = 1000;
 /// Proposals that wait for their call. A partition has at most one.
 #[derive(Default)]
 pub(crate) struct IsrProposals {
-    waiting: Mutex<BTreeMap<PartitionId, IsrChange>>,
+    waiting: Mutex<BTreeMap<PartitionId, PartitionAlteration>>,
     added: Notify,
 }
 
 impl IsrProposals {
-    pub(crate) fn add(&self, change: IsrChange) {
+    pub(crate) fn add(&self, change: PartitionAlteration) {
         self.waiting.lock().insert(change.partition, change);
         self.added.notify_one();
     }
 
-    async fn take(&self) -> Vec<IsrChange> {
+    async fn take(&self) -> Vec<PartitionAlteration> {
         loop {
             let added = self.added.notified();
             {
@@ -63,21 +63,21 @@ pub(crate) async fn run(env: Arc<Env>) {
 
 async fn deliver(
     env: &Env,
-    changes: Vec<IsrChange>,
-    answers: Result<Vec<Result<IsrChanged, ApiError>>, ApiError>,
+    changes: Vec<PartitionAlteration>,
+    answers: Result<Vec<PartitionOutcome>, ApiError>,
 ) {
-    let mut answers = answers.unwrap_or_else(|error| {
+    let answers = answers.unwrap_or_else(|error| {
         tracing::warn!(%error, proposals = changes.len(), "ISR proposals went unanswered");
         Vec::new()
     });
-    answers.reverse();
+    let mut answers: BTreeMap<PartitionId, Result<PartitionState, ApiError>> =
+        answers.into_iter().map(|answer| (answer.partition, answer.result)).collect();
     for change in changes {
-        let outcome = answers.pop().map_or(AlterOutcome::Unknown, |answer| {
-            if let Err(error) = &answer {
-                tracing::info!(partition = %change.partition, %error, "ISR proposal refused");
-            }
-            outcome_of(answer)
-        });
+        let answer = answers.remove(&change.partition);
+        if let Some(Err(error)) = &answer {
+            tracing::info!(partition = %change.partition, %error, "ISR proposal refused");
+        }
+        let outcome = answer.map_or(AlterOutcome::Unknown, outcome_of);
         if let Some(partition) = env.partition(change.partition) {
             let (leader_epoch, partition_epoch) = (change.leader_epoch, change.partition_epoch);
             let event = Event::AlterAnswered { leader_epoch, partition_epoch, outcome };
@@ -87,7 +87,7 @@ async fn deliver(
 }
 
 /// What each answer lets the leader conclude (KIP-497, KIP-841).
-fn outcome_of(answer: Result<IsrChanged, ApiError>) -> AlterOutcome {
+fn outcome_of(answer: Result<PartitionState, ApiError>) -> AlterOutcome {
     match answer {
         Ok(changed) => AlterOutcome::Changed {
             leader_epoch: changed.leader_epoch,

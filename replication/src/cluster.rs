@@ -1,37 +1,14 @@
 //! The narrow door to the metadata: what replication needs of it. Production
-//! goes through [`ottla_metadata::Metadata`], tests through a double.
+//! goes through [`Metadata`], tests through a double.
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use ottla_metadata::Metadata;
-use ottla_metadata::controller::PartitionAlteration;
+use ottla_metadata::controller::{PartitionAlteration, PartitionOutcome};
 use ottla_metadata::image::Image;
-use ottla_proto::{ApiError, BrokerEpoch, LeaderEpoch, NodeId, PartitionEpoch, PartitionId};
+use ottla_proto::{ApiError, BrokerEpoch};
 use std::sync::Arc;
 use tokio::sync::watch;
-
-/// The ISR that a leader wants for one partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IsrChange {
-    /// The partition.
-    pub partition: PartitionId,
-    /// Generation in which this node leads.
-    pub leader_epoch: LeaderEpoch,
-    /// Version of the state that the proposal builds upon.
-    pub partition_epoch: PartitionEpoch,
-    /// Members, each with the broker epoch under which it caught up.
-    pub new_isr: Vec<(NodeId, BrokerEpoch)>,
-}
-
-/// A partition's state as the controller wrote it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IsrChanged {
-    /// Generation of the leadership.
-    pub leader_epoch: LeaderEpoch,
-    /// Version of the state.
-    pub partition_epoch: PartitionEpoch,
-    /// In-sync replicas.
-    pub isr: Vec<NodeId>,
-}
 
 /// The cluster's metadata, as seen from this node.
 pub trait Cluster: Send + Sync + 'static {
@@ -43,12 +20,12 @@ pub trait Cluster: Send + Sync + 'static {
     fn registered(&self) -> BoxFuture<'_, BrokerEpoch>;
 
     /// Proposes ISRs to the active controller under this broker's registration.
-    /// One outcome for each change, in their order; must end within a few
-    /// seconds. An outer error: nothing is known about any of them.
+    /// Must end within a few seconds. An outer error, or a missing outcome:
+    /// nothing is known.
     fn alter_partition(
         &self,
-        changes: Vec<IsrChange>,
-    ) -> BoxFuture<'_, Result<Vec<Result<IsrChanged, ApiError>>, ApiError>>;
+        changes: Vec<PartitionAlteration>,
+    ) -> BoxFuture<'_, Result<Vec<PartitionOutcome>, ApiError>>;
 }
 
 impl Cluster for Metadata {
@@ -57,38 +34,22 @@ impl Cluster for Metadata {
     }
 
     fn registered(&self) -> BoxFuture<'_, BrokerEpoch> {
-        Box::pin(async {
-            let mut broker = self.broker();
-            let registered = broker.wait_for(|status| status.epoch.is_some()).await;
-            match registered.map(|status| status.epoch) {
-                Ok(Some(epoch)) => epoch,
-                // The node is being torn down before it had a registration.
-                _ => std::future::pending().await,
+        let mut broker = self.broker();
+        async move {
+            let status = broker.wait_for(|status| status.epoch.is_some()).await;
+            match status.ok().and_then(|status| status.epoch) {
+                Some(epoch) => epoch,
+                // The metadata has been torn down: there will be none.
+                None => std::future::pending().await,
             }
-        })
+        }
+        .boxed()
     }
 
     fn alter_partition(
         &self,
-        changes: Vec<IsrChange>,
-    ) -> BoxFuture<'_, Result<Vec<Result<IsrChanged, ApiError>>, ApiError>> {
-        let proposals = changes.into_iter().map(|change| PartitionAlteration {
-            partition: change.partition,
-            leader_epoch: change.leader_epoch,
-            partition_epoch: change.partition_epoch,
-            new_isr: change.new_isr,
-        });
-        let proposals: Vec<_> = proposals.collect();
-        Box::pin(async {
-            let outcomes = Metadata::alter_partition(self, proposals).await?;
-            let changed = outcomes.into_iter().map(|outcome| {
-                outcome.result.map(|state| IsrChanged {
-                    leader_epoch: state.leader_epoch,
-                    partition_epoch: state.partition_epoch,
-                    isr: state.isr,
-                })
-            });
-            Ok(changed.collect())
-        })
+        changes: Vec<PartitionAlteration>,
+    ) -> BoxFuture<'_, Result<Vec<PartitionOutcome>, ApiError>> {
+        Metadata::alter_partition(self, changes).boxed()
     }
 }

@@ -32,7 +32,7 @@ mod shell_tests;
 
 pub use crate::core::{Acks, ReplicaStatus, RoleKind};
 pub use api::{Fetched, ListedOffset, OffsetPosition, ProduceTicket, Produced};
-pub use cluster::{Cluster, IsrChange, IsrChanged};
+pub use cluster::Cluster;
 pub use options::{Limits, ReplicasError, ReplicasOptions};
 pub use partition::LocalPartition;
 pub use replicas::Replicas;

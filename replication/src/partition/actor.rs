@@ -6,7 +6,6 @@ use super::ops::{self, Copy, Done, Op, OpQueue, Running, Write};
 use super::requests::Requests;
 use super::{Directive, LocalPartition, Message, Partition, ProduceRequest};
 use crate::blocking::{Blocking, blocking};
-use crate::cluster::IsrChange;
 use crate::core::{
     Effect, Event, FollowRefusal, Replica, ReplicaConfig, ReplicaStatus, RoleKind, SessionRef, View,
 };
@@ -15,6 +14,7 @@ use crate::serve::Session;
 use bytes::Bytes;
 use ottla_commitlog::format::batch_headers;
 use ottla_commitlog::{Log, LogError};
+use ottla_metadata::controller::PartitionAlteration;
 use ottla_proto::Offset;
 use std::sync::Arc;
 use std::time::Duration;
@@ -247,7 +247,8 @@ impl Actor {
             Effect::AlterPartition { leader_epoch, partition_epoch, isr } => {
                 tracing::info!(partition = %id, %leader_epoch, ?isr, "ISR proposed");
                 let (partition, new_isr) = (id, isr);
-                let change = IsrChange { partition, leader_epoch, partition_epoch, new_isr };
+                let change =
+                    PartitionAlteration { partition, leader_epoch, partition_epoch, new_isr };
                 self.env.proposals.add(change);
             }
             Effect::Serve { peer, of, from } => self.serve(peer.stream, of, from),
