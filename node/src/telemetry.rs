@@ -7,8 +7,9 @@ use tracing_subscriber::EnvFilter;
 /// Installs the process's logger. A second call changes nothing: tests run
 /// several nodes in one process.
 pub(crate) fn init(config: &NodeConfig) -> anyhow::Result<()> {
-    // sled and the HTTP layers narrate at `info`; their warnings are enough.
-    let directives = format!("{},sled=warn,h2=warn,hyper=warn,openraft=warn", config.log_level);
+    // sled and the HTTP layers narrate at `info`; openraft warns at every heartbeat
+    // to a dead peer. What matters of the quorum our own lines say.
+    let directives = format!("{},sled=warn,h2=warn,hyper=warn,openraft=error", config.log_level);
     let filter = EnvFilter::try_new(&directives)
         .map_err(|error| anyhow::anyhow!("configuration option `log_level`: {error}"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
