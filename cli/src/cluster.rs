@@ -1,0 +1,348 @@
+//! `ottla cluster`: who is there, and what is wrong.
+
+use crate::connection::Connection;
+use crate::failure::diagnose;
+use crate::output::{self, Format, list, table};
+use clap::Subcommand;
+use ottla_client::{Admin, ClientError, Probe, v1};
+use serde_json::{Value, json};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// How often `--watch` looks.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Partitions told by name in text. JSON has them all.
+const PARTITIONS_SHOWN: usize = 8;
+
+/// Show the cluster's nodes and its health.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Info(Info),
+    Health(Health),
+    NewId(NewId),
+}
+
+/// Show the nodes, the active controller, and who can be reached from here.
+#[derive(clap::Args)]
+struct Info {
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Tell what is not as it should be. Exits with 1 unless all is well.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  ottla cluster health
+  ottla cluster health --watch
+  ottla cluster health --watch --exit-when-healthy --timeout 60s")]
+struct Health {
+    /// Look again every second and tell what has changed.
+    #[arg(long)]
+    watch: bool,
+
+    /// With --watch: exit with 0 as soon as all is well, with 1 when it is not
+    /// within --timeout.
+    #[arg(long, requires = "watch")]
+    exit_when_healthy: bool,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Make up an id for a new cluster, for `ottla node format`.
+#[derive(clap::Args)]
+struct NewId {
+    /// How the result is written.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+impl Args {
+    pub(crate) fn format(&self) -> Format {
+        match &self.command {
+            Command::Info(args) => args.connection.format,
+            Command::Health(args) => args.connection.format,
+            Command::NewId(args) => args.format,
+        }
+    }
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::Info(args) => info(&args).await,
+        Command::Health(args) if args.watch => watch(&args).await,
+        Command::Health(args) => {
+            let status = Status::of(&args.connection).await?;
+            status.show(args.connection.format)?;
+            Ok(if status.is_healthy() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::NewId(args) => {
+            let id = uuid::Uuid::new_v4().to_string();
+            match args.format {
+                Format::Text => output::line(&id)?,
+                Format::Json => output::json(&json!({ "cluster_id": id }))?,
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+async fn info(args: &Info) -> anyhow::Result<ExitCode> {
+    let admin = args.connection.client().await?.admin();
+    let info = admin.cluster_info().await?;
+    let nodes = admin.probe(info.nodes.clone()).await;
+    match args.connection.format {
+        Format::Text => output::line(&info_text(&info, &nodes))?,
+        Format::Json => output::json(&info_json(&info, &nodes))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn info_text(info: &v1::GetClusterInfoResponse, nodes: &[Probe]) -> String {
+    let header = info.header.clone().unwrap_or_default();
+    let controller = match info.controller_id {
+        Some(id) => format!("node {id} (term {})", info.controller_term),
+        None => "none".to_owned(),
+    };
+    let mut text = format!(
+        "cluster {}\ncontroller {controller}\nvoters {}\nversion {} (node {})\n",
+        header.cluster_id,
+        list(&info.voters),
+        info.version,
+        header.node_id
+    );
+    let heading = ["NODE", "ADDRESS", "RACK", "STATE", "REACHABLE", "LEADERS", "REPLICAS"];
+    let mut rows = vec![heading.iter().map(|cell| (*cell).to_owned()).collect()];
+    rows.extend(nodes.iter().map(|Probe { node, answer }| {
+        vec![
+            node.node_id.to_string(),
+            address(node),
+            node.rack.clone().unwrap_or_else(|| "-".to_owned()),
+            state(node).to_owned(),
+            if answer.is_ok() { "yes" } else { "no" }.to_owned(),
+            node.leaders.to_string(),
+            node.replicas.to_string(),
+        ]
+    }));
+    text.push_str(&table(&rows));
+    text
+}
+
+fn info_json(info: &v1::GetClusterInfoResponse, nodes: &[Probe]) -> Value {
+    let header = info.header.clone().unwrap_or_default();
+    json!({
+        "cluster_id": header.cluster_id,
+        "controller": info.controller_id,
+        "controller_term": info.controller_term,
+        "voters": info.voters,
+        "answered_by": header.node_id,
+        "metadata_offset": header.metadata_offset,
+        "version": info.version,
+        "nodes": nodes.iter().map(node_json).collect::<Vec<_>>(),
+    })
+}
+
+fn node_json(Probe { node, answer }: &Probe) -> Value {
+    json!({
+        "node": node.node_id,
+        "address": address(node),
+        "rack": node.rack,
+        "state": state(node),
+        "reachable": answer.is_ok(),
+        "error": answer.as_ref().err().map(ToString::to_string),
+        "version": answer.as_ref().ok().map(|info| &info.version),
+        "broker_epoch": node.broker_epoch,
+        "leaders": node.leaders,
+        "replicas": node.replicas,
+    })
+}
+
+fn address(node: &v1::ClusterNode) -> String {
+    node.endpoint
+        .as_ref()
+        .map_or_else(|| "-".to_owned(), |endpoint| format!("{}:{}", endpoint.host, endpoint.port))
+}
+
+fn state(node: &v1::ClusterNode) -> &'static str {
+    match (node.registered, node.fenced) {
+        (false, _) => "unregistered",
+        (true, true) => "fenced",
+        (true, false) => "active",
+    }
+}
+
+/// The cluster's own view of its health, and this program's of its nodes.
+struct Status {
+    health: v1::GetClusterHealthResponse,
+    nodes: Vec<Probe>,
+}
+
+impl Status {
+    async fn of(connection: &Connection) -> Result<Self, ClientError> {
+        Self::ask(&connection.client().await?.admin()).await
+    }
+
+    async fn ask(admin: &Admin) -> Result<Self, ClientError> {
+        let nodes = admin.probe(admin.cluster_info().await?.nodes).await;
+        Ok(Self { health: admin.cluster_health().await?, nodes })
+    }
+
+    fn unreachable(&self) -> Vec<u64> {
+        let gone = self.nodes.iter().filter(|probe| probe.answer.is_err());
+        gone.map(|probe| probe.node.node_id).collect()
+    }
+
+    fn is_healthy(&self) -> bool {
+        self.health.healthy && self.unreachable().is_empty()
+    }
+
+    fn show(&self, format: Format) -> std::io::Result<()> {
+        match format {
+            Format::Text => output::line(&self.text()),
+            Format::Json => output::json(&self.json()),
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut lines = vec![if self.is_healthy() { "healthy" } else { "unhealthy" }.to_owned()];
+        if self.health.controller_id.is_none() {
+            lines.push("  no active controller".to_owned());
+        }
+        let nodes: [(&str, &[u64]); 3] = [
+            ("unreachable nodes", &self.unreachable()),
+            ("fenced nodes", &self.health.fenced_nodes),
+            ("nodes that never registered", &self.health.unregistered_nodes),
+        ];
+        for (what, ids) in nodes {
+            if !ids.is_empty() {
+                lines.push(format!("  {what}: {}", list(ids)));
+            }
+        }
+        let partitions = [
+            ("partitions without leader", &self.health.leaderless_partitions),
+            ("partitions below min.insync.replicas", &self.health.under_min_isr_partitions),
+            ("under-replicated partitions", &self.health.under_replicated_partitions),
+        ];
+        for (what, refs) in partitions {
+            if !refs.is_empty() {
+                lines.push(format!("  {} {what}: {}", refs.len(), names(refs)));
+            }
+        }
+        lines.join("\n")
+    }
+
+    fn json(&self) -> Value {
+        let names = |refs: &[v1::PartitionRef]| refs.iter().map(name).collect::<Vec<_>>();
+        json!({
+            "healthy": self.is_healthy(),
+            "controller": self.health.controller_id,
+            "unreachable_nodes": self.unreachable(),
+            "fenced_nodes": self.health.fenced_nodes,
+            "unregistered_nodes": self.health.unregistered_nodes,
+            "leaderless_partitions": names(&self.health.leaderless_partitions),
+            "under_min_isr_partitions": names(&self.health.under_min_isr_partitions),
+            "under_replicated_partitions": names(&self.health.under_replicated_partitions),
+            "nodes": self.nodes.iter().map(node_json).collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn name(partition: &v1::PartitionRef) -> String {
+    format!("{}-{}", partition.topic, partition.partition)
+}
+
+fn names(refs: &[v1::PartitionRef]) -> String {
+    let shown: Vec<String> = refs.iter().take(PARTITIONS_SHOWN).map(name).collect();
+    let dots = if refs.len() > PARTITIONS_SHOWN { ", …" } else { "" };
+    shown.join(", ") + dots
+}
+
+/// Tells the health whenever it has changed. Only --exit-when-healthy ends it.
+async fn watch(args: &Health) -> anyhow::Result<ExitCode> {
+    let started = Instant::now();
+    let connection = Connection { timeout: WATCH_INTERVAL, ..args.connection.clone() };
+    let format = connection.format;
+    let mut told = String::new();
+    loop {
+        let (view, healthy) = match Status::of(&connection).await {
+            Ok(status) => {
+                let healthy = status.is_healthy();
+                let view =
+                    if format == Format::Json { status.json().to_string() } else { status.text() };
+                (view, healthy)
+            }
+            // A wrong address will not become right.
+            Err(error @ ClientError::InvalidArgument(_)) => return Err(error.into()),
+            Err(error) if format == Format::Json => {
+                let view = json!({ "healthy": false, "error": error.to_string() });
+                (view.to_string(), false)
+            }
+            Err(error) => (format!("unhealthy\n  {error}"), false),
+        };
+        if view != told {
+            output::line(&view)?;
+            told = view;
+        }
+        if args.exit_when_healthy {
+            if healthy {
+                return Ok(ExitCode::SUCCESS);
+            }
+            if started.elapsed() >= args.connection.timeout {
+                diagnose("ottla: the cluster did not become healthy in time");
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        tokio::time::sleep(WATCH_INTERVAL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ottla_client::HostPort;
+
+    fn probe(node_id: u64, reachable: bool) -> Probe {
+        let node = v1::ClusterNode { node_id, registered: true, ..v1::ClusterNode::default() };
+        let endpoint = HostPort::new("localhost", 7401);
+        let answer = if reachable {
+            Ok(v1::GetClusterInfoResponse::default())
+        } else {
+            Err(ClientError::Connect { endpoint, message: "refused".to_owned() })
+        };
+        Probe { node, answer }
+    }
+
+    /// A node that answers nobody makes a cluster unhealthy, whatever the
+    /// cluster has noticed so far, and is seen in the JSON.
+    #[test]
+    fn unreachable_nodes_count_and_are_shown() {
+        let health = v1::GetClusterHealthResponse {
+            healthy: true,
+            controller_id: Some(1),
+            ..v1::GetClusterHealthResponse::default()
+        };
+        let mut status = Status { health, nodes: vec![probe(1, true), probe(2, false)] };
+        assert!(!status.is_healthy());
+        assert_eq!(status.text(), "unhealthy\n  unreachable nodes: 2");
+        assert_eq!(status.json()["nodes"][1]["reachable"], false);
+        status.nodes.pop();
+        assert_eq!((status.is_healthy(), status.text()), (true, "healthy".to_owned()));
+    }
+
+    #[test]
+    fn a_few_partitions_are_named() {
+        let refs: Vec<_> = (0..100)
+            .map(|partition| v1::PartitionRef { topic: "t".to_owned(), partition })
+            .collect();
+        assert_eq!(names(&refs[..2]), "t-0, t-1");
+        assert!(names(&refs).ends_with("t-7, …"));
+    }
+}

@@ -1,0 +1,64 @@
+//! The flags of every command that talks to a cluster.
+
+use crate::output::Format;
+use clap::Args;
+use ottla_client::{Client, ClientError, ClientOptions, HostPort};
+use std::time::Duration;
+
+/// Longest search for one node that answers at all. A cluster that is up
+/// answers within milliseconds, and somebody who forgot to start one should
+/// not wait for the whole `--timeout`.
+const BOOTSTRAP_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Connection {
+    /// Nodes to connect to first; any of the cluster will do.
+    #[arg(
+        long,
+        value_name = "HOST:PORT[,…]",
+        env = "OTTLA_BOOTSTRAP",
+        default_value = "127.0.0.1:7401"
+    )]
+    pub(crate) bootstrap: String,
+
+    /// How results are written.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+
+    /// How long to keep trying before giving up, such as 500ms, 30s, 2m.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+
+    /// Say on standard error what is tried and retried.
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
+}
+
+impl Connection {
+    pub(crate) async fn client(&self) -> Result<Client, ClientError> {
+        if self.verbose {
+            trace();
+        }
+        let bootstrap = HostPort::parse_list(&self.bootstrap)?;
+        let options = ClientOptions {
+            bootstrap_timeout: self.timeout.min(BOOTSTRAP_TIMEOUT),
+            request_timeout: self.timeout,
+            ..ClientOptions::default()
+        };
+        Client::connect(&bootstrap, options).await
+    }
+}
+
+fn trace() {
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter("ottla=debug,ottla_client=debug")
+        .with_writer(std::io::stderr)
+        .with_target(false);
+    // Fails only where one is set already, which then does the job.
+    let _ = subscriber.try_init();
+}
+
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if duration.is_zero() { Err("must be more than nothing".to_owned()) } else { Ok(duration) }
+}

@@ -1,0 +1,235 @@
+//! `ottla consume`: records of a topic on standard output.
+
+mod position;
+mod render;
+
+use crate::connection::Connection;
+use crate::output::Format;
+use crate::produce::INTERRUPTED;
+use anyhow::Context;
+use futures::FutureExt;
+use futures::stream::{self, BoxStream, SelectAll, StreamExt, TryStreamExt};
+use ottla_client::{Client, ClientError, PartitionReader, ReadBatch, ReaderOptions, StartPosition};
+use position::{Until, parse_from, parse_until};
+use std::io::{self, BufWriter, Write};
+use std::process::ExitCode;
+
+/// Bytes gathered before they are written, unless nothing more comes.
+const OUTPUT_BUFFER_BYTES: usize = 256 * 1024;
+
+/// Bytes that nodes may send ahead, over all partitions.
+const WINDOW_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Least of that for one partition: what a message of a stream holds at best.
+const MIN_PARTITION_WINDOW_BYTES: u64 = 256 * 1024;
+
+/// Questions for offsets under way at once.
+const OFFSETS_AT_ONCE: usize = 64;
+
+/// Read a topic's records to standard output.
+///
+/// As text, each record is its value's bytes and a newline; as JSON, an object
+/// with offset, partition, timestamp, key, value and headers. Each partition
+/// comes in its order; partitions come as they arrive.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  ottla consume orders --until end              everything there is, then exit
+  ottla consume orders --from end               only what comes from now on
+  ottla consume orders --from @-10m --format json
+  ottla consume history --partition 0 --from 1000 --max 10")]
+pub(crate) struct Args {
+    topic: String,
+
+    /// Where to begin: start, end, an offset, or @TIME, which is milliseconds
+    /// since 1970, 2026-01-31T12:00:00Z, or @-1h for an hour ago.
+    #[arg(long, value_name = "POSITION", default_value = "start", value_parser = parse_from, allow_hyphen_values = true)]
+    from: StartPosition,
+
+    /// Read only this partition.
+    #[arg(long, value_name = "P")]
+    partition: Option<u32>,
+
+    /// Exit after this many records.
+    #[arg(long, value_name = "N")]
+    max: Option<u64>,
+
+    /// Exit before an offset, or at the end, which is taken at the start:
+    /// what is written meanwhile is left out.
+    #[arg(long, value_name = "end|OFFSET", value_parser = parse_until)]
+    until: Option<Until>,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+impl Args {
+    pub(crate) fn format(&self) -> Format {
+        self.connection.format
+    }
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let client = args.connection.client().await?;
+    let partitions = client.partitions(&args.topic).await?;
+    let partitions: Vec<u32> = match args.partition {
+        Some(partition) => vec![partition],
+        None => (0..partitions).collect(),
+    };
+    let readers = open(&client, &args, &partitions).await?;
+    let out = BufWriter::with_capacity(OUTPUT_BUFFER_BYTES, io::stdout().lock());
+    let mut printer = Printer { out, format: args.format(), left: args.max };
+    tokio::select! {
+        printed = print(readers, &mut printer) => printed?,
+        _ = tokio::signal::ctrl_c() => {
+            printer.flush()?;
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One reader per partition. All ends are taken before anything is read.
+async fn open(
+    client: &Client,
+    args: &Args,
+    partitions: &[u32],
+) -> Result<Vec<PartitionReader>, ClientError> {
+    let per_partition = WINDOW_BYTES / (partitions.len() as u64).max(1);
+    let options = ReaderOptions {
+        window_bytes: per_partition
+            .clamp(MIN_PARTITION_WINDOW_BYTES, ReaderOptions::default().window_bytes),
+        recovery_timeout: args.connection.timeout,
+        ..ReaderOptions::default()
+    };
+    let ends: Vec<Option<u64>> = stream::iter(partitions.iter().copied())
+        .map(|partition| async move {
+            match args.until {
+                None => Ok(None),
+                Some(Until::Offset(offset)) => Ok(Some(offset)),
+                Some(Until::End) => {
+                    client.offset_of(&args.topic, partition, StartPosition::End).await.map(Some)
+                }
+            }
+        })
+        .buffered(OFFSETS_AT_ONCE)
+        .try_collect()
+        .await?;
+    stream::iter(partitions.iter().copied().zip(ends))
+        .map(|(partition, end)| {
+            let options = options.clone();
+            async move {
+                let reader =
+                    PartitionReader::open(client, &args.topic, partition, args.from, options)
+                        .await?;
+                Ok(match end {
+                    Some(end) => reader.read_until(end),
+                    None => reader,
+                })
+            }
+        })
+        .buffered(OFFSETS_AT_ONCE)
+        .try_collect()
+        .await
+}
+
+/// Prints until every partition has reached its end, or enough was printed.
+async fn print<W: Write>(
+    readers: Vec<PartitionReader>,
+    printer: &mut Printer<W>,
+) -> anyhow::Result<()> {
+    if printer.left == Some(0) {
+        return Ok(());
+    }
+    let streams = readers.into_iter().map(|reader| reader.into_batches().boxed());
+    // Polls in turn whoever has something, so no partition starves another.
+    let mut batches: SelectAll<BoxStream<'_, Result<ReadBatch, ClientError>>> =
+        stream::select_all(streams);
+    loop {
+        let next = match batches.next().now_or_never() {
+            Some(next) => next,
+            None => {
+                printer.flush()?;
+                batches.next().await
+            }
+        };
+        let Some(batch) = next else { break };
+        let batch = match batch {
+            Ok(batch) => batch,
+            Err(error) => {
+                printer.flush()?;
+                return Err(error.into());
+            }
+        };
+        if printer.print(&batch)? == Enough::Yes {
+            break;
+        }
+        // A reader that always has more must not keep Ctrl-C from being heard.
+        tokio::task::yield_now().await;
+    }
+    printer.flush()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Enough {
+    Yes,
+    No,
+}
+
+struct Printer<W> {
+    out: W,
+    format: Format,
+    /// Records still wanted; `None` is all.
+    left: Option<u64>,
+}
+
+impl<W: Write> Printer<W> {
+    fn print(&mut self, batch: &ReadBatch) -> anyhow::Result<Enough> {
+        for record in &batch.records {
+            match self.format {
+                Format::Text => render::raw(&mut self.out, record),
+                Format::Json => render::json(&mut self.out, batch.partition, record),
+            }
+            .context("writing to standard output")?;
+            if let Some(left) = &mut self.left {
+                *left -= 1;
+                if *left == 0 {
+                    return Ok(Enough::Yes);
+                }
+            }
+        }
+        Ok(Enough::No)
+    }
+
+    fn flush(&mut self) -> anyhow::Result<()> {
+        self.out.flush().context("writing to standard output")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ottla_client::Record;
+
+    #[test]
+    fn printing_stops_at_the_number_asked_for() {
+        let record = |offset| Record {
+            offset,
+            timestamp_ms: 0,
+            key: None,
+            value: Some(offset.to_string().into()),
+            headers: Vec::new(),
+        };
+        let batch = ReadBatch {
+            partition: 0,
+            records: (0..5).map(record).collect(),
+            next_offset: 5,
+            high_watermark: 5,
+            log_start_offset: 0,
+        };
+        let mut printer = Printer { out: Vec::new(), format: Format::Text, left: Some(7) };
+        assert_eq!(printer.print(&batch).expect("a vector takes it"), Enough::No);
+        assert_eq!(printer.print(&batch).expect("a vector takes it"), Enough::Yes);
+        assert_eq!(printer.out, b"0\n1\n2\n3\n4\n0\n1\n");
+    }
+}

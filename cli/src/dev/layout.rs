@@ -1,0 +1,216 @@
+//! What a development cluster looks like on disk, so that a second start finds
+//! it as the first one left it.
+//!
+//! ```text
+//! DIR/cluster.json       cluster id and ports
+//! DIR/dev.lock           held while `ottla dev` runs
+//! DIR/node-1/ottla.toml  configuration, written at every start
+//! DIR/node-1/ottla.log   what the node has logged, all runs
+//! DIR/node-1/data/       the node's data directory
+//! ```
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+/// First gRPC port; the next nodes have the next ones.
+const FIRST_GRPC_PORT: u16 = 7401;
+
+/// First HTTP port.
+const FIRST_HTTP_PORT: u16 = 7501;
+
+/// A stopping node of a development cluster does not wait for others for
+/// longer, in milliseconds: usually all of them stop, and then there is nobody
+/// to hand anything over to.
+const SHUTDOWN_TIMEOUT_MS: u64 = 2_000;
+
+/// One node of a development cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NodePlan {
+    pub(super) node_id: u64,
+    pub(super) grpc_port: u16,
+    pub(super) http_port: u16,
+}
+
+impl NodePlan {
+    pub(super) fn grpc(&self) -> String {
+        format!("127.0.0.1:{}", self.grpc_port)
+    }
+
+    pub(super) fn http(&self) -> String {
+        format!("127.0.0.1:{}", self.http_port)
+    }
+}
+
+/// A development cluster, as kept in `cluster.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Plan {
+    pub(super) cluster_id: String,
+    pub(super) nodes: Vec<NodePlan>,
+}
+
+impl Plan {
+    /// A new cluster on the standard ports.
+    pub(super) fn new(cluster_id: String, nodes: u16) -> Self {
+        let node = |index: u16| NodePlan {
+            node_id: u64::from(index) + 1,
+            grpc_port: FIRST_GRPC_PORT + index,
+            http_port: FIRST_HTTP_PORT + index,
+        };
+        Self { cluster_id, nodes: (0..nodes).map(node).collect() }
+    }
+
+    /// Every gRPC address, as `--bootstrap` takes it.
+    pub(super) fn bootstrap(&self) -> String {
+        self.nodes.iter().map(NodePlan::grpc).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// The directory of a development cluster, locked.
+pub(super) struct Layout {
+    dir: PathBuf,
+    _lock: File,
+}
+
+impl Layout {
+    /// Creates the directory if need be, and locks it.
+    pub(super) fn open(dir: &Path) -> anyhow::Result<Self> {
+        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        let dir =
+            fs::canonicalize(dir).with_context(|| format!("cannot find {}", dir.display()))?;
+        let lock = File::create(dir.join("dev.lock"))
+            .with_context(|| format!("cannot write to {}", dir.display()))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { dir, _lock: lock }),
+            Err(TryLockError::WouldBlock) => {
+                bail!("another `ottla dev` runs in {}; give one a --dir of its own", dir.display())
+            }
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("cannot lock {}", dir.display()))
+            }
+        }
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(super) fn node_dir(&self, node: &NodePlan) -> PathBuf {
+        self.dir.join(format!("node-{}", node.node_id))
+    }
+
+    pub(super) fn config_path(&self, node: &NodePlan) -> PathBuf {
+        self.node_dir(node).join("ottla.toml")
+    }
+
+    pub(super) fn log_path(&self, node: &NodePlan) -> PathBuf {
+        self.node_dir(node).join("ottla.log")
+    }
+
+    /// The cluster that lives here, if one does.
+    pub(super) fn load(&self) -> anyhow::Result<Option<Plan>> {
+        let path = self.dir.join("cluster.json");
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| path.display().to_string()),
+        };
+        let plan = serde_json::from_str(&text)
+            .with_context(|| format!("{} was not written by `ottla dev`", path.display()))?;
+        Ok(Some(plan))
+    }
+
+    /// Writes everything down. The cluster's own file comes last and at once:
+    /// a cluster is either there or not.
+    pub(super) fn save(&self, plan: &Plan) -> anyhow::Result<()> {
+        for node in &plan.nodes {
+            let dir = self.node_dir(node);
+            fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+            let path = self.config_path(node);
+            fs::write(&path, self.config(plan, node)?)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        let (path, new) = (self.dir.join("cluster.json"), self.dir.join("cluster.json.new"));
+        fs::write(&new, serde_json::to_string_pretty(plan)?)
+            .and_then(|()| fs::rename(&new, &path))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn config(&self, plan: &Plan, node: &NodePlan) -> anyhow::Result<String> {
+        #[derive(Serialize)]
+        struct Config {
+            node_id: u64,
+            cluster_id: String,
+            data_dir: PathBuf,
+            listen: String,
+            http_listen: String,
+            dev: bool,
+            shutdown_timeout_ms: u64,
+            voters: BTreeMap<String, String>,
+        }
+        let voters = plan.nodes.iter().map(|node| (node.node_id.to_string(), node.grpc()));
+        let config = Config {
+            node_id: node.node_id,
+            cluster_id: plan.cluster_id.clone(),
+            data_dir: self.node_dir(node).join("data"),
+            listen: node.grpc(),
+            http_listen: node.http(),
+            dev: true,
+            shutdown_timeout_ms: SHUTDOWN_TIMEOUT_MS,
+            voters: voters.collect(),
+        };
+        let header = "# Written by `ottla dev` at every start; changes are lost.\n";
+        Ok(header.to_owned() + &toml::to_string(&config)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_is_found_again() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let layout = Layout::open(&dir.path().join("new")).expect("created");
+        assert_eq!(layout.load().expect("readable"), None);
+        let plan = Plan::new("c".to_owned(), 3);
+        layout.save(&plan).expect("written");
+        assert_eq!(layout.load().expect("readable"), Some(plan.clone()));
+        assert_eq!(plan.bootstrap(), "127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403");
+    }
+
+    #[test]
+    fn one_at_a_time() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let first = Layout::open(dir.path()).expect("free");
+        let error = Layout::open(dir.path()).err().expect("taken").to_string();
+        assert!(error.contains("--dir"), "{error}");
+        drop(first);
+        Layout::open(dir.path()).expect("free again");
+    }
+
+    /// What is written is what a node reads.
+    #[test]
+    fn nodes_understand_their_configuration() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let layout = Layout::open(dir.path()).expect("free");
+        let plan = Plan::new("c".to_owned(), 3);
+        layout.save(&plan).expect("written");
+        let path = layout.config_path(&plan.nodes[1]);
+        let config = ottla_node::config::NodeConfig::load(Some(&path), &[]).expect("good");
+        assert_eq!((config.node_id, config.dev, config.voters.len()), (2, true, 3));
+        assert_eq!(config.http_listen.to_string(), "127.0.0.1:7502");
+    }
+
+    #[test]
+    fn a_foreign_file_is_not_overwritten() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        fs::write(dir.path().join("cluster.json"), "{\"mine\": 1}").expect("written");
+        let error = Layout::open(dir.path()).expect("free").load().expect_err("foreign");
+        assert!(error.to_string().contains("cluster.json"), "{error}");
+    }
+}
