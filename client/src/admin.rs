@@ -187,7 +187,7 @@ impl Admin {
         self.client
             .ask_any(what, deadline, repeat, |connection, timeout| {
                 let answer = call(connection, with_timeout(request.clone(), timeout));
-                async move { answer.await.map(Response::into_inner) }
+                async move { answer.await.map(|response| Ok(response.into_inner())) }
             })
             .await
     }

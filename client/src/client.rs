@@ -3,14 +3,15 @@
 
 use crate::backoff::{Backoff, Deadline};
 use crate::channel::{ChannelPool, Connection};
-use crate::metadata::{LeaderLookup, MetadataCache, TopicShape};
+use crate::leader::{LeaderSearch, Unknown};
+use crate::metadata::{MetadataCache, TopicShape};
+use crate::watch::Watcher;
 use crate::{Admin, ClientError, HostPort};
 use ottla_proto::v1::ErrorReason;
 use ottla_proto::{ApiError, v1};
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::time::Instant;
 use tonic::{Code, Request, Status};
 
 /// Longest wait for a node's answer to a question any other node could answer
@@ -20,14 +21,6 @@ pub(crate) const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time by which a client gives up before the node would: the node's own, more
 /// telling error should arrive first.
 pub(crate) const ANSWER_GRACE: Duration = Duration::from_millis(500);
-
-/// Hints followed at once before a pause is made, so that two nodes that point
-/// at each other are not asked in a tight circle.
-const REDIRECTS_WITHOUT_PAUSE: u32 = 3;
-
-/// How long an unknown topic is asked for again: it may have been created a
-/// moment ago through another node.
-const UNKNOWN_TOPIC_GRACE: Duration = Duration::from_secs(2);
 
 /// Settings of a [`Client`].
 #[derive(Clone, Debug)]
@@ -68,6 +61,7 @@ struct Shared {
     /// Held while asking for metadata, so that many tasks that lose the same
     /// leader ask once.
     refreshing: tokio::sync::Mutex<()>,
+    watcher: Watcher,
 }
 
 impl Client {
@@ -93,6 +87,7 @@ impl Client {
                 metadata: MetadataCache::new(),
                 preferred: Mutex::default(),
                 refreshing: tokio::sync::Mutex::default(),
+                watcher: Watcher::default(),
             }),
         };
         client.refresh_metadata(None, deadline).await?;
@@ -131,6 +126,15 @@ impl Client {
         Ok(self.topic_shape(topic).await?.partitions)
     }
 
+    /// Has a topic's leaders told by the cluster as they change, from now on.
+    pub(crate) fn follow(&self, topic: &str) {
+        self.shared.watcher.follow(self, topic);
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakClient {
+        WeakClient(Arc::downgrade(&self.shared))
+    }
+
     pub(crate) async fn topic_shape(&self, topic: &str) -> Result<TopicShape, ClientError> {
         let deadline = self.deadline();
         let mut unknown = Unknown::default();
@@ -140,7 +144,7 @@ impl Client {
             if let Some(shape) = self.metadata().topic(topic) {
                 return Ok(shape);
             }
-            unknown.check(unknown_topic(topic), deadline)?;
+            unknown.check(&unknown_topic(topic), deadline)?;
             deadline.sleep(backoff.next()).await;
         }
     }
@@ -169,15 +173,14 @@ impl Client {
                 let answer = connection.metadata().get_metadata(call).await?.into_inner();
                 let header = answer.header.unwrap_or_default();
                 let metadata = answer.metadata.unwrap_or_default();
-                let from = connection.endpoint();
-                Ok(client.metadata().learn(from, &header.cluster_id, metadata, &asked))
+                Ok(client.metadata().learn(connection.endpoint(), &header, metadata, &asked))
             }
         })
-        .await?
+        .await
     }
 
     /// One call that any node can answer, tried on one after another until the
-    /// deadline.
+    /// deadline. An answer that the caller finds wanting counts as an error.
     pub(crate) async fn ask_any<T, F, C>(
         &self,
         what: &str,
@@ -187,7 +190,7 @@ impl Client {
     ) -> Result<T, ClientError>
     where
         C: Fn(Connection, Duration) -> F,
-        F: Future<Output = Result<T, Status>>,
+        F: Future<Output = Result<Result<T, ClientError>, Status>>,
     {
         let mut backoff = Backoff::default();
         let mut last = None;
@@ -200,7 +203,8 @@ impl Client {
                 if patience.is_zero() {
                     break;
                 }
-                let error = match self.attempt(&endpoint, patience, |c| call(c, patience)).await {
+                let attempt = self.attempt(&endpoint, patience, |c| call(c, patience)).await;
+                let error = match attempt.flatten() {
                     Ok(answer) => {
                         *self.shared.preferred.lock() = Some(endpoint);
                         return Ok(answer);
@@ -238,12 +242,13 @@ impl Client {
         let mut search = LeaderSearch::new(self, topic, partition, deadline);
         let mut last = None;
         loop {
-            let endpoint = match search.find().await {
-                Ok((endpoint, _)) => endpoint,
+            let leader = match search.find().await {
+                Ok(leader) => leader,
                 Err(error) => return Err(search.conclude(what, error, last)),
             };
             let patience = deadline.remaining();
-            match self.attempt(&endpoint, patience, |c| call(c, patience)).await {
+            let answer = self.attempt(&leader.endpoint, patience, |c| call(c, patience));
+            match self.while_leading(topic, partition, &leader, answer).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) if !error.is_retriable() => return Err(error),
                 Err(error) => {
@@ -287,7 +292,7 @@ impl Client {
 
     /// Whom to ask, best first: who answered last, then every known node, then
     /// the bootstrap addresses.
-    fn endpoints(&self) -> Vec<HostPort> {
+    pub(crate) fn endpoints(&self) -> Vec<HostPort> {
         let mut all = Vec::new();
         let preferred = self.shared.preferred.lock().clone();
         let known = self.metadata().nodes();
@@ -300,127 +305,20 @@ impl Client {
     }
 }
 
+/// A client that does not keep itself alive.
+pub(crate) struct WeakClient(Weak<Shared>);
+
+impl WeakClient {
+    pub(crate) fn upgrade(&self) -> Option<Client> {
+        self.0.upgrade().map(|shared| Client { shared })
+    }
+}
+
 /// Whether a call may be sent again when it is not known if it was carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Repeat {
     Safe,
     Unsafe,
-}
-
-/// Finds a partition's leader again and again, for one call or one batch.
-pub(crate) struct LeaderSearch<'a> {
-    client: &'a Client,
-    topic: &'a str,
-    partition: u32,
-    deadline: Deadline,
-    backoff: Backoff,
-    redirects: u32,
-    unknown: Unknown,
-}
-
-impl<'a> LeaderSearch<'a> {
-    pub(crate) fn new(
-        client: &'a Client,
-        topic: &'a str,
-        partition: u32,
-        deadline: Deadline,
-    ) -> Self {
-        let (backoff, unknown) = (Backoff::default(), Unknown::default());
-        Self { client, topic, partition, deadline, backoff, redirects: 0, unknown }
-    }
-
-    /// Goes on with the waits of an earlier search.
-    pub(crate) fn with_backoff(mut self, backoff: Backoff) -> Self {
-        self.backoff = backoff;
-        self
-    }
-
-    pub(crate) fn into_backoff(self) -> Backoff {
-        self.backoff
-    }
-
-    /// The leader's endpoint and epoch, as soon as there is one.
-    pub(crate) async fn find(&mut self) -> Result<(HostPort, u32), ClientError> {
-        loop {
-            let error = match self.client.metadata().leader(self.topic, self.partition) {
-                LeaderLookup::Known { endpoint, epoch } => return Ok((endpoint, epoch)),
-                LeaderLookup::None => {
-                    let message = format!("{}-{} has no leader", self.topic, self.partition);
-                    ApiError::new(ErrorReason::LeaderNotAvailable, message).into()
-                }
-                LeaderLookup::UnknownTopic => {
-                    let error = unknown_topic(self.topic);
-                    self.unknown.check(error.clone(), self.deadline)?;
-                    error
-                }
-                LeaderLookup::UnknownPartition { partitions } => {
-                    let message = format!(
-                        "topic {} has {partitions} partitions, there is no partition {}",
-                        self.topic, self.partition
-                    );
-                    let error =
-                        ClientError::from(ApiError::new(ErrorReason::UnknownPartition, message));
-                    self.unknown.check(error.clone(), self.deadline)?;
-                    error
-                }
-            };
-            if self.deadline.is_over() {
-                return Err(error);
-            }
-            let first_look = matches!(error.reason(), Some(ErrorReason::UnknownTopic))
-                && self.unknown.take_first_look();
-            if !first_look {
-                self.pause().await;
-            }
-            match self.client.refresh_metadata(Some(self.topic), self.deadline).await {
-                Err(ClientError::DeadlineExceeded { last: None, .. }) => return Err(error),
-                refreshed => refreshed?,
-            }
-        }
-    }
-
-    /// Takes note of a retriable failure: follows its hint at once, or pauses
-    /// and asks for metadata.
-    pub(crate) async fn failed(&mut self, error: &ClientError) -> Result<(), ClientError> {
-        if let Some(leader) = error.api().and_then(|api| api.leader.as_ref())
-            && self.client.metadata().learn_leader(self.topic, self.partition, leader)
-            && self.redirects < REDIRECTS_WITHOUT_PAUSE
-        {
-            self.redirects += 1;
-            return Ok(());
-        }
-        self.redirects = 0;
-        if error.is_unknown() {
-            self.unknown.check(error.clone(), self.deadline)?;
-        }
-        if let Some(wait) = error.retry_after() {
-            self.deadline.sleep(wait).await;
-        }
-        self.pause().await;
-        // What this brings, `find` sees. That nobody answered in time, the caller notices.
-        match self.client.refresh_metadata(Some(self.topic), self.deadline).await {
-            Err(error) if !matches!(error, ClientError::DeadlineExceeded { .. }) => Err(error),
-            _ => Ok(()),
-        }
-    }
-
-    async fn pause(&mut self) {
-        let wait = self.backoff.next();
-        self.deadline.sleep(wait).await;
-    }
-
-    /// The error to report when `find` or `failed` gave one.
-    pub(crate) fn conclude(
-        &self,
-        what: &str,
-        error: ClientError,
-        last: Option<ClientError>,
-    ) -> ClientError {
-        if self.deadline.is_over() && !error.is_unknown() {
-            return timed_out(what, self.deadline, Some(obstacle(error, last)));
-        }
-        error
-    }
 }
 
 /// What stood in the way: that time is over says nothing.
@@ -429,29 +327,6 @@ pub(crate) fn obstacle(error: ClientError, last: Option<ClientError>) -> ClientE
         ClientError::DeadlineExceeded { last: Some(inner), .. } => *inner,
         ClientError::DeadlineExceeded { last: None, .. } => last.unwrap_or(error),
         error => error,
-    }
-}
-
-/// Bounds how long something unknown is asked for again.
-#[derive(Debug, Default)]
-struct Unknown {
-    since: Option<Instant>,
-    looked: bool,
-}
-
-impl Unknown {
-    /// Gives the error back once it has been seen for long enough.
-    fn check(&mut self, error: ClientError, deadline: Deadline) -> Result<(), ClientError> {
-        let since = *self.since.get_or_insert_with(Instant::now);
-        if since.elapsed() >= UNKNOWN_TOPIC_GRACE || deadline.is_over() {
-            return Err(error);
-        }
-        Ok(())
-    }
-
-    /// True once: the cache knows nothing before its first question.
-    fn take_first_look(&mut self) -> bool {
-        !std::mem::replace(&mut self.looked, true)
     }
 }
 

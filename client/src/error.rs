@@ -71,6 +71,13 @@ pub enum ClientError {
         found: String,
     },
 
+    /// A node answered that knows less than this client has heard from others.
+    #[error("{endpoint} lags behind in its metadata")]
+    Stale {
+        /// Who answered.
+        endpoint: HostPort,
+    },
+
     /// The call itself is wrong. Nothing was sent.
     #[error("{0}")]
     InvalidArgument(String),
@@ -90,7 +97,10 @@ impl ClientError {
     pub fn is_retriable(&self) -> bool {
         match self {
             Self::Api(error) => error.is_retriable(),
-            Self::Connect { .. } | Self::Disconnected { .. } | Self::NoAnswer { .. } => true,
+            Self::Connect { .. }
+            | Self::Disconnected { .. }
+            | Self::NoAnswer { .. }
+            | Self::Stale { .. } => true,
             Self::MaybeWritten(error) => error.is_retriable(),
             Self::DeadlineExceeded { .. }
             | Self::WrongCluster { .. }
@@ -111,6 +121,7 @@ impl ClientError {
             Self::DeadlineExceeded { indefinite, .. } => *indefinite,
             Self::Connect { .. }
             | Self::WrongCluster { .. }
+            | Self::Stale { .. }
             | Self::InvalidArgument(_)
             | Self::Closed => false,
         }
@@ -149,6 +160,7 @@ impl ClientError {
             Self::DeadlineExceeded { last: None, .. } => "TIMED_OUT",
             Self::MaybeWritten(error) => error.reason_name(),
             Self::WrongCluster { .. } => "WRONG_CLUSTER",
+            Self::Stale { .. } => "STALE_METADATA",
             Self::InvalidArgument(_) => "INVALID_ARGUMENT",
             Self::UnexpectedAnswer(_) => "UNEXPECTED_ANSWER",
             Self::Closed => "CLOSED",

@@ -12,10 +12,12 @@ mod client;
 mod consumer;
 mod endpoint;
 mod error;
+mod leader;
 mod metadata;
 mod producer;
 #[cfg(test)]
 mod testing;
+mod watch;
 
 pub use admin::{Admin, NewTopic, Probe};
 pub use client::{Client, ClientOptions};

@@ -4,6 +4,7 @@
 //!
 //! Not its job: asking. That is `client.rs`.
 
+use crate::leader::FoundLeader;
 use crate::{ClientError, HostPort};
 use bytes::Bytes;
 use ottla_proto::{Leader, v1};
@@ -21,7 +22,7 @@ const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LeaderLookup {
     /// This node, in this epoch.
-    Known { endpoint: HostPort, epoch: u32 },
+    Known(FoundLeader),
     /// There is none at the moment, or its address is not known.
     None,
     /// The topic has only this many partitions.
@@ -51,6 +52,8 @@ pub(crate) struct MetadataCache {
 #[derive(Debug, Default)]
 struct State {
     cluster_id: Option<String>,
+    /// The highest metadata offset that an answer was as of.
+    offset: u64,
     nodes: BTreeMap<u64, HostPort>,
     topics: HashMap<String, Topic>,
 }
@@ -102,40 +105,54 @@ impl MetadataCache {
         };
         match found.leader.and_then(|leader| state.nodes.get(&leader)) {
             Some(endpoint) => {
-                LeaderLookup::Known { endpoint: endpoint.clone(), epoch: found.epoch }
+                let (endpoint, epoch) = (endpoint.clone(), found.epoch);
+                LeaderLookup::Known(FoundLeader { endpoint, epoch })
             }
             None => LeaderLookup::None,
         }
+    }
+
+    /// Waits until the partition has a leader of a later epoch than this one;
+    /// without one, until it has any.
+    pub(crate) async fn leader_after(&self, topic: &str, partition: u32, epoch: Option<u32>) {
+        let mut version = self.version.subscribe();
+        let later = |_: &u64| match self.leader(topic, partition) {
+            LeaderLookup::Known(leader) => epoch.is_none_or(|epoch| leader.epoch > epoch),
+            _ => false,
+        };
+        version.wait_for(later).await.expect("the sender lives as long as the cache");
     }
 
     /// Takes in an answer to a question about `asked` topics (all, if empty).
     ///
     /// # Errors
     /// [`ClientError::WrongCluster`] if it comes from another cluster than the
-    /// first answer did.
+    /// first answer did, [`ClientError::Stale`] if it knows less than this
+    /// cache: another node should be asked.
     pub(crate) fn learn(
         &self,
         from: &HostPort,
-        cluster_id: &str,
+        header: &v1::ResponseHeader,
         answer: v1::ClusterMetadata,
         asked: &[String],
     ) -> Result<(), ClientError> {
         let mut state = self.state.lock();
-        let expected = state.cluster_id.get_or_insert_with(|| cluster_id.to_owned());
-        if expected != cluster_id {
+        let expected = state.cluster_id.get_or_insert_with(|| header.cluster_id.clone());
+        if *expected != header.cluster_id {
             return Err(ClientError::WrongCluster {
                 endpoint: from.clone(),
                 expected: expected.clone(),
-                found: cluster_id.to_owned(),
+                found: header.cluster_id.clone(),
             });
         }
+        if header.metadata_offset < state.offset {
+            return Err(ClientError::Stale { endpoint: from.clone() });
+        }
+        state.offset = header.metadata_offset;
         let endpoint = |node: &v1::NodeMetadata| {
             Some((node.node_id, HostPort::from_wire(node.endpoint.as_ref()?)?))
         };
-        // A node that knows of nobody (it has just started) teaches nothing.
-        if !answer.nodes.is_empty() {
-            state.nodes = answer.nodes.iter().filter_map(endpoint).collect();
-        }
+        state.nodes = answer.nodes.iter().filter_map(endpoint).collect();
         for name in asked {
             if !answer.topics.iter().any(|topic| topic.name == *name) {
                 state.topics.remove(name);
@@ -185,7 +202,7 @@ impl State {
             let index = partition.partition as usize;
             let Some(slot) = partitions.get_mut(index) else { continue };
             *slot = Partition { leader: partition.leader_id, epoch: partition.leader_epoch };
-            // The node that answered may lag behind what another has told.
+            // A leader's hint may be ahead of the node that answered.
             if let Some(known) = before.and_then(|known| known.partitions.get(index))
                 && known.epoch > slot.epoch
             {
@@ -222,18 +239,52 @@ mod tests {
         }
     }
 
+    fn header(cluster_id: &str, metadata_offset: u64) -> v1::ResponseHeader {
+        v1::ResponseHeader { cluster_id: cluster_id.to_owned(), metadata_offset, node_id: 1 }
+    }
+
     fn learn(cache: &MetadataCache, answer: v1::ClusterMetadata) {
         let from = HostPort::new("n1", 7400);
-        cache.learn(&from, "c", answer, &["orders".to_owned()]).expect("the same cluster");
+        let asked = ["orders".to_owned()];
+        cache.learn(&from, &header("c", 0), answer, &asked).expect("the same cluster");
     }
 
     fn leader(node: u64, epoch: u32) -> LeaderLookup {
-        LeaderLookup::Known { endpoint: HostPort::new(format!("n{node}"), 7400), epoch }
+        let endpoint = HostPort::new(format!("n{node}"), 7400);
+        LeaderLookup::Known(FoundLeader { endpoint, epoch })
     }
 
     fn hint(node: u64, epoch: u32) -> Leader {
         let (node_id, epoch) = (NodeId(node), LeaderEpoch(epoch));
         Leader { node_id, epoch, host: format!("n{node}"), port: 7400 }
+    }
+
+    /// A node that has just started knows of no topic yet.
+    #[test]
+    fn a_node_that_knows_less_is_not_listened_to() {
+        let cache = MetadataCache::new();
+        let from = HostPort::new("n1", 7400);
+        let asked = ["orders".to_owned()];
+        cache.learn(&from, &header("c", 9), cluster(1, Some(2), 5), &asked).expect("news");
+        let nothing = v1::ClusterMetadata::default();
+        let error = cache.learn(&from, &header("c", 8), nothing, &asked).expect_err("stale");
+        assert!(error.is_retriable(), "another node is asked");
+        assert_eq!(cache.leader("orders", 0), leader(2, 5));
+        assert_eq!(cache.nodes().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn news_of_a_later_leader_wake_those_who_wait_for_them() {
+        let cache = MetadataCache::new();
+        learn(&cache, cluster(1, Some(2), 5));
+        cache.leader_after("orders", 0, Some(4)).await;
+        let later = cache.leader_after("orders", 0, Some(5));
+        tokio::pin!(later);
+        assert!(futures::poll!(&mut later).is_pending());
+        learn(&cache, cluster(1, None, 6));
+        assert!(futures::poll!(&mut later).is_pending(), "there is no leader yet");
+        learn(&cache, cluster(1, Some(3), 7));
+        later.await;
     }
 
     #[test]
@@ -265,7 +316,6 @@ mod tests {
         assert_eq!(cache.leader("orders", 0), leader(1, 0));
         learn(&cache, v1::ClusterMetadata::default());
         assert_eq!(cache.leader("orders", 0), LeaderLookup::UnknownTopic);
-        assert_eq!(cache.nodes().len(), 3, "an answer without nodes teaches nothing about them");
     }
 
     #[test]
@@ -273,7 +323,8 @@ mod tests {
         let cache = MetadataCache::new();
         learn(&cache, cluster(1, Some(2), 5));
         let from = HostPort::new("elsewhere", 1);
-        let error = cache.learn(&from, "d", cluster(9, Some(1), 9), &[]).expect_err("refused");
+        let foreign = cluster(9, Some(1), 9);
+        let error = cache.learn(&from, &header("d", 9), foreign, &[]).expect_err("refused");
         assert_eq!(error.reason_name(), "WRONG_CLUSTER");
         assert_eq!(cache.leader("orders", 0), leader(2, 5));
     }

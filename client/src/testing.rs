@@ -10,7 +10,8 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream, WatchStream};
 use tonic::{Request, Response, Status, Streaming};
 use v1::ErrorReason as R;
 use v1::log_service_server::{LogService, LogServiceServer};
@@ -67,8 +68,9 @@ pub(crate) struct State {
     pub(crate) list_offsets: VecDeque<ApiError>,
     /// Produce requests that came, by node.
     pub(crate) produced_to: Vec<u64>,
-    /// Most bytes a consume stream had under way without credit for them.
+    /// GetMetadata calls that came.
     pub(crate) metadata_calls: usize,
+    /// Messages of consume streams after the first.
     pub(crate) credit_messages: usize,
 }
 
@@ -76,14 +78,17 @@ pub(crate) struct State {
 #[derive(Clone)]
 pub(crate) struct Cluster {
     pub(crate) state: Arc<Mutex<State>>,
-    /// While true, produce requests are not answered.
-    pub(crate) held: watch::Sender<bool>,
+    /// The node that answers no produce requests at the moment, if one.
+    pub(crate) held: watch::Sender<Option<u64>>,
+    /// Counts changes of leaders that watchers are told of.
+    changes: watch::Sender<u64>,
 }
 
 impl Cluster {
     /// A cluster whose node 1 leads every partition.
     pub(crate) async fn start(nodes: u64, partitions: usize) -> Self {
-        let cluster = Self { state: Arc::default(), held: watch::Sender::new(false) };
+        let (held, changes) = (watch::Sender::new(None), watch::Sender::new(0));
+        let cluster = Self { state: Arc::default(), held, changes };
         {
             let mut state = cluster.state.lock();
             state.leaders = vec![(Some(1), 1); partitions];
@@ -105,6 +110,12 @@ impl Cluster {
     pub(crate) async fn client(&self) -> Client {
         let bootstrap = self.state.lock().endpoints.clone();
         Client::connect(&bootstrap, ClientOptions::default()).await.expect("the nodes are up")
+    }
+
+    /// Elects this leader in this epoch for every partition, and tells watchers.
+    pub(crate) fn elect(&self, leader: Option<u64>, epoch: u32) {
+        self.state.lock().leaders.fill((leader, epoch));
+        self.changes.send_modify(|changes| *changes += 1);
     }
 
     /// What a partition holds.
@@ -152,7 +163,7 @@ impl Node {
             return Err(Some(error));
         }
         let mut held = self.cluster.held.subscribe();
-        held.wait_for(|held| !held).await.expect("the cluster lives");
+        held.wait_for(|held| *held != Some(self.id)).await.expect("the cluster lives");
         let Some(v1::produce_request::Payload::RecordBatch(batch)) = request.payload else {
             return Err(Some(ApiError::new(R::InvalidRequest, "no batch")));
         };
@@ -320,14 +331,9 @@ impl LogService for Node {
     }
 }
 
-#[tonic::async_trait]
-impl MetadataService for Node {
-    async fn get_metadata(
-        &self,
-        request: Request<v1::GetMetadataRequest>,
-    ) -> Result<Response<v1::GetMetadataResponse>, Status> {
-        let mut state = self.cluster.state.lock();
-        state.metadata_calls += 1;
+impl Node {
+    fn picture(&self, topics: &[String]) -> v1::ClusterMetadata {
+        let state = self.cluster.state.lock();
         let nodes = (1..).zip(&state.endpoints).map(|(node_id, endpoint)| v1::NodeMetadata {
             node_id,
             endpoint: Some(v1::Endpoint {
@@ -347,21 +353,37 @@ impl MetadataService for Node {
             partitions: partitions.collect(),
             ..Default::default()
         };
-        let wanted = request.into_inner().topics.iter().any(|name| name == TOPIC);
-        let metadata = v1::ClusterMetadata {
+        let wanted = topics.iter().any(|name| name == TOPIC);
+        v1::ClusterMetadata {
             nodes: nodes.collect(),
             topics: wanted.then_some(topic).into_iter().collect(),
             controller_id: None,
-        };
-        Ok(Response::new(v1::GetMetadataResponse { header: None, metadata: Some(metadata) }))
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl MetadataService for Node {
+    async fn get_metadata(
+        &self,
+        request: Request<v1::GetMetadataRequest>,
+    ) -> Result<Response<v1::GetMetadataResponse>, Status> {
+        self.cluster.state.lock().metadata_calls += 1;
+        let metadata = Some(self.picture(&request.into_inner().topics));
+        Ok(Response::new(v1::GetMetadataResponse { header: None, metadata }))
     }
 
     type WatchMetadataStream = BoxStream<v1::WatchMetadataResponse>;
 
     async fn watch_metadata(
         &self,
-        _: Request<v1::WatchMetadataRequest>,
+        request: Request<v1::WatchMetadataRequest>,
     ) -> Result<Response<Self::WatchMetadataStream>, Status> {
-        Err(Status::unimplemented("not used by the library"))
+        let (node, topics) = (self.clone(), request.into_inner().topics);
+        let pictures = WatchStream::new(self.cluster.changes.subscribe()).map(move |_| {
+            let metadata = Some(node.picture(&topics));
+            Ok(v1::WatchMetadataResponse { header: None, metadata })
+        });
+        Ok(Response::new(Box::pin(pictures)))
     }
 }

@@ -5,9 +5,10 @@
 
 use super::ReaderOptions;
 use super::batch::{Answer, Credit};
+use crate::ClientError;
 use crate::channel::Connection;
 use crate::client::{Client, QUESTION_TIMEOUT};
-use crate::{ClientError, HostPort};
+use crate::leader::FoundLeader;
 use ottla_proto::v1;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -20,6 +21,7 @@ use v1::consume_response::Payload;
 const CREDIT_MESSAGES: usize = 4;
 
 pub(super) struct ConsumeStream {
+    leader: FoundLeader,
     connection: Connection,
     requests: mpsc::Sender<v1::ConsumeRequest>,
     answers: Streaming<v1::ConsumeResponse>,
@@ -34,11 +36,12 @@ pub(super) struct ConsumeStream {
 impl ConsumeStream {
     pub(super) async fn open(
         client: &Client,
-        endpoint: &HostPort,
+        leader: FoundLeader,
         start: v1::ConsumeStart,
         options: &ReaderOptions,
     ) -> Result<Self, ClientError> {
         let window = Credit { records: options.window_records, bytes: options.window_bytes };
+        let endpoint = &leader.endpoint;
         let connection = client.pool().get(endpoint).await?;
         let (requests, outgoing) = mpsc::channel(CREDIT_MESSAGES);
         let first = v1::ConsumeRequest {
@@ -52,6 +55,7 @@ impl ConsumeStream {
         let error = match timeout(QUESTION_TIMEOUT, opening).await {
             Ok(Ok(response)) => {
                 return Ok(Self {
+                    leader,
                     connection,
                     requests,
                     answers: response.into_inner(),
@@ -75,6 +79,10 @@ impl ConsumeStream {
     /// How long ago the node accepted the stream.
     pub(super) fn age(&self) -> std::time::Duration {
         self.opened.elapsed()
+    }
+
+    pub(super) fn leader(&self) -> &FoundLeader {
+        &self.leader
     }
 
     pub(super) fn connection(&self) -> &Connection {

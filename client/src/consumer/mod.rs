@@ -12,7 +12,8 @@ pub use start::StartPosition;
 
 use crate::backoff::{Backoff, Deadline};
 use crate::channel::Connection;
-use crate::client::{LeaderSearch, timed_out, with_timeout};
+use crate::client::{timed_out, with_timeout};
+use crate::leader::LeaderSearch;
 use crate::{Client, ClientError};
 use batch::Answer;
 use credit::ConsumeStream;
@@ -77,6 +78,7 @@ impl PartitionReader {
         options: ReaderOptions,
     ) -> Result<Self, ClientError> {
         let position = client.offset_of(topic, partition, start).await?;
+        client.follow(topic);
         Ok(Self {
             client: client.clone(),
             topic: topic.to_owned(),
@@ -118,7 +120,10 @@ impl PartitionReader {
                 self.recover(None).await?;
             }
             let Some(stream) = &mut self.stream else { continue };
-            let answer = match stream.next().await {
+            let leader = stream.leader().clone();
+            let answer =
+                self.client.while_leading(&self.topic, self.partition, &leader, stream.next());
+            let answer = match answer.await {
                 Ok(answer) => answer,
                 Err(error) => {
                     self.recover(Some(error)).await?;
@@ -188,8 +193,8 @@ impl PartitionReader {
                     return Err(timed_out(&what, deadline, last));
                 }
             }
-            let (endpoint, _) = match search.find().await {
-                Ok(found) => found,
+            let leader = match search.find().await {
+                Ok(leader) => leader,
                 Err(error) => return Err(search.conclude(&what, error, last)),
             };
             let start = v1::ConsumeStart {
@@ -198,7 +203,7 @@ impl PartitionReader {
                 offset: self.position,
                 format: v1::PayloadFormat::RecordBatches.into(),
             };
-            match ConsumeStream::open(&self.client, &endpoint, start, &self.options).await {
+            match ConsumeStream::open(&self.client, leader, start, &self.options).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = Some(error),
             }

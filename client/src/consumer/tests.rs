@@ -55,7 +55,7 @@ async fn a_new_leader_is_followed() {
     cluster.state.lock().consume.push_back(Consume::BreakAfter(2));
     let mut reader = open(&cluster, StartPosition::Start, ReaderOptions::default()).await;
     let first = reader.next_batch().await.expect("readable").expect("not at the end");
-    cluster.state.lock().leaders = vec![(Some(2), 2)];
+    cluster.elect(Some(2), 2);
     let rest = read_all(reader.read_until(100)).await;
     assert_eq!(rest, (first.next_offset..100).collect::<Vec<_>>());
 }
@@ -87,10 +87,10 @@ async fn without_a_leader_reading_gives_up_after_its_time() {
     let options =
         ReaderOptions { recovery_timeout: Duration::from_millis(300), ..ReaderOptions::default() };
     let mut reader = open(&cluster, StartPosition::Offset(0), options).await;
-    cluster.state.lock().leaders = vec![(None, 2)];
+    cluster.elect(None, 2);
     let error = reader.next_batch().await.expect_err("no leader");
     assert_eq!(error.reason_name(), "LEADER_NOT_AVAILABLE");
-    cluster.state.lock().leaders = vec![(Some(1), 3)];
+    cluster.elect(Some(1), 3);
     cluster.write(0, numbers(0..1));
     let batch = reader.next_batch().await.expect("the reader can be used again");
     assert_eq!(batch.expect("not at the end").next_offset, 1);

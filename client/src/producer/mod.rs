@@ -168,7 +168,9 @@ impl Producer {
         let topic = match known {
             Some(topic) => topic,
             None => {
-                let shape = self.shared.context.client.topic_shape(name).await?;
+                let client = &self.shared.context.client;
+                let shape = client.topic_shape(name).await?;
+                client.follow(name);
                 let topic = Arc::new(Topic::new(name, &shape, &self.shared.context.options));
                 self.shared.topics.lock().entry(name.to_owned()).or_insert(topic).clone()
             }

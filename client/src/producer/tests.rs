@@ -138,7 +138,7 @@ async fn a_refusal_that_lasts_ends_with_the_delivery_timeout_and_its_reason() {
 #[tokio::test]
 async fn a_full_buffer_makes_send_wait_and_try_send_hand_the_record_back() {
     let cluster = Cluster::start(1, 1).await;
-    cluster.held.send_replace(true);
+    cluster.held.send_replace(Some(1));
     let options = ProducerOptions { buffer_bytes: 2000, ..options() };
     let (_producer, topic) = topic(&cluster, options).await;
     let first = topic.send(to_partition(0, &"x".repeat(1500))).await.expect("room");
@@ -149,7 +149,7 @@ async fn a_full_buffer_makes_send_wait_and_try_send_hand_the_record_back() {
     let second = topic.send(record);
     tokio::pin!(second);
     assert!(futures::poll!(&mut second).is_pending(), "waits for room");
-    cluster.held.send_replace(false);
+    cluster.held.send_replace(None);
     first.await.expect("written");
     second.await.expect("room again").await.expect("written");
     assert_eq!(cluster.values(0).len(), 2);
@@ -171,6 +171,25 @@ async fn what_can_never_be_sent_is_refused_before_it_is_queued() {
     let error = topic.send(to_partition(0, "a")).await.expect_err("closed");
     assert!(matches!(error, ClientError::Closed));
     assert!(cluster.state.lock().produced_to.is_empty(), "nothing was sent");
+}
+
+/// A leader that hangs without breaking its connections is left as soon as the
+/// cluster has elected another.
+#[tokio::test]
+async fn a_silent_leader_is_left_when_another_is_elected() {
+    let cluster = Cluster::start(2, 1).await;
+    cluster.held.send_replace(Some(1));
+    let (producer, topic) = topic(&cluster, options()).await;
+    let delivery = topic.send(to_partition(0, "a")).await.expect("queued");
+    tokio::pin!(delivery);
+    while cluster.state.lock().produced_to.is_empty() {
+        assert!(futures::poll!(&mut delivery).is_pending());
+        tokio::task::yield_now().await;
+    }
+    cluster.elect(Some(2), 2);
+    delivery.await.expect("written by the new leader");
+    assert_eq!(cluster.state.lock().produced_to, [1, 2]);
+    assert_eq!(producer.stats().possible_duplicates, 1, "the old one may have written it");
 }
 
 #[tokio::test]

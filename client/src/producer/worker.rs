@@ -9,8 +9,9 @@ use super::queue::{Batch, PartitionQueue};
 use super::record::BatchOutcome;
 use super::{ProducerOptions, Stats};
 use crate::backoff::Deadline;
-use crate::client::{ANSWER_GRACE, LeaderSearch, obstacle};
-use crate::{Client, ClientError, HostPort};
+use crate::client::{ANSWER_GRACE, obstacle};
+use crate::leader::{FoundLeader, LeaderSearch};
+use crate::{Client, ClientError};
 use bytes::Bytes;
 use ottla_commitlog::format::encode_batch;
 use ottla_proto::v1;
@@ -59,11 +60,11 @@ impl Worker<'_> {
             LeaderSearch::new(&self.context.client, self.topic, self.partition, deadline);
         let mut history = History::default();
         loop {
-            let endpoint = match search.find().await {
-                Ok((endpoint, _)) => endpoint,
+            let leader = match search.find().await {
+                Ok(leader) => leader,
                 Err(error) => return Err(history.conclude(self, error, deadline)),
             };
-            let error = match self.attempt(&endpoint, &encoded, deadline).await {
+            let error = match self.attempt(&leader, &encoded, deadline).await {
                 Ok(response) => return Ok(response.base_offset),
                 Err(error) => error,
             };
@@ -89,11 +90,11 @@ impl Worker<'_> {
 
     async fn attempt(
         &self,
-        endpoint: &HostPort,
+        leader: &FoundLeader,
         batch: &Bytes,
         deadline: Deadline,
     ) -> Result<v1::ProduceResponse, ClientError> {
-        let link = self.context.links.get(endpoint).await?;
+        let link = self.context.links.get(&leader.endpoint).await?;
         let patience = deadline.remaining();
         let request = v1::ProduceRequest {
             topic: self.topic.to_owned(),
@@ -103,7 +104,9 @@ impl Worker<'_> {
             timeout_ms: u32::try_from(patience.as_millis()).unwrap_or(u32::MAX).max(1),
             payload: Some(Payload::RecordBatch(batch.clone())),
         };
-        let outcome = link.produce(request, patience + ANSWER_GRACE).await;
+        let answer = link.produce(request, patience + ANSWER_GRACE);
+        let client = &self.context.client;
+        let outcome = client.while_leading(self.topic, self.partition, leader, answer).await;
         if outcome.as_ref().is_err_and(ClientError::is_transport) {
             self.context.links.discard(&link).await;
         }
