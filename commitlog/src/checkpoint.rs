@@ -117,7 +117,9 @@ fn replace(vfs: &dyn Vfs, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
         let _ = vfs.remove_file(&temporary);
         return Err(error);
     }
-    vfs.sync_dir(dir)
+    // Whatever this is, it does not mean "nothing was changed", as a full disk
+    // does before.
+    vfs.sync_dir(dir).map_err(io::Error::other)
 }
 
 fn write_new(vfs: &dyn Vfs, path: &Path, parts: &[&[u8]]) -> io::Result<()> {

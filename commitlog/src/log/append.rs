@@ -157,13 +157,23 @@ impl Log {
     }
 
     /// Cuts away what a failed write may have left. If that works, a full disk
-    /// is only a full disk.
+    /// is only a full disk. Durably, for whole batches may have been written:
+    /// they must not come back after "nothing was appended".
     fn undo_write(&self, slot: &Slot, error: std::io::Error) -> LogError {
         let error = LogError::io("write", &slot.segment.path, error);
-        match slot.segment.file.set_len(slot.size) {
-            Ok(()) => self.offline_unless_full(error),
-            Err(_) => self.offline(error),
+        let _gate = self.gate.lock();
+        if slot.segment.file.set_len(slot.size).is_err() {
+            return self.offline(error);
         }
+        if let Err(error) = self.sync_file(&slot.segment) {
+            return error;
+        }
+        let mut state = self.state.write();
+        if state.offline.is_none() {
+            state.synced = state.end;
+        }
+        drop(state);
+        self.offline_unless_full(error)
     }
 
     fn note_in_index(&self, slot: &Slot, headers: &[BatchHeader]) {

@@ -67,14 +67,19 @@ impl Epochs {
         Some((*known, self.0.get(after).map(|(_, start)| *start)))
     }
 
-    /// Whether the entries say that the epochs of the batches from `from` on
-    /// (to `end`) change exactly as `seen`.
-    pub(super) fn agree_with(&self, seen: &Self, from: Offset, end: Offset) -> bool {
-        let Some((first, _)) = seen.0.first() else {
+    /// Whether the epoch of a record at `offset` is known.
+    pub(super) fn covers(&self, offset: Offset) -> bool {
+        self.0.first().is_some_and(|(_, start)| *start <= offset)
+    }
+
+    /// Whether the entries say what batches showed: that `seen` are the epochs
+    /// from its first offset on to `end`.
+    pub(super) fn agree_with(&self, seen: &Self, end: Offset) -> bool {
+        let Some((first, from)) = seen.0.first() else {
             return true;
         };
-        let covering = self.0.iter().rfind(|(_, start)| *start <= from);
-        let changes = self.0.iter().filter(|(_, start)| *start > from && *start < end);
+        let covering = self.0.iter().rfind(|(_, start)| start <= from);
+        let changes = self.0.iter().filter(|(_, start)| start > from && *start < end);
         covering.map(|(epoch, _)| epoch) == Some(first) && changes.eq(seen.0.iter().skip(1))
     }
 
@@ -169,9 +174,9 @@ mod tests {
     #[test]
     fn agreement_is_exact() {
         let known = epochs(&[(1, 0), (2, 10), (3, 20)]);
-        assert!(known.agree_with(&epochs(&[(1, 5), (2, 10)]), 5, 20));
-        assert!(!known.agree_with(&epochs(&[(1, 5)]), 5, 20));
-        assert!(!known.agree_with(&epochs(&[(2, 5), (3, 20)]), 5, 25));
-        assert!(known.agree_with(&Epochs::default(), 20, 20));
+        assert!(known.agree_with(&epochs(&[(1, 5), (2, 10)]), 20));
+        assert!(!known.agree_with(&epochs(&[(1, 5)]), 20));
+        assert!(!known.agree_with(&epochs(&[(2, 5), (3, 20)]), 25));
+        assert!(known.agree_with(&Epochs::default(), 20));
     }
 }

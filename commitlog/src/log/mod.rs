@@ -216,8 +216,16 @@ impl Log {
         &self.dir
     }
 
-    /// Takes the log offline for a failed write or sync; hands the error on.
+    /// Takes the log offline for a failed write or sync; hands the error on. A
+    /// full disk where nothing can be undone is no `DiskFull`.
     fn offline(&self, error: LogError) -> LogError {
+        let error = match error {
+            LogError::DiskFull { path } => {
+                let source = std::io::ErrorKind::StorageFull.into();
+                LogError::Io { operation: "change", path, source }
+            }
+            error => error,
+        };
         let mut state = self.state.write();
         if state.offline.is_none() {
             tracing::error!(dir = %self.dir.display(), %error, "log goes offline");
@@ -256,14 +264,23 @@ impl Log {
 }
 
 impl Drop for Log {
-    /// Writes out index entries, so that the next start need not walk for them.
+    /// Writes out what a full disk or laziness left behind: the next start would
+    /// have to walk for it.
     fn drop(&mut self) {
-        let state = self.state.get_mut();
-        let segment = &state.active().segment;
-        if state.offline.is_none()
-            && let Err(error) = segment.index.lock().flush(&*self.vfs)
+        let (state, writer) = (self.state.get_mut(), self.writer.get_mut());
+        if state.offline.is_some() {
+            return;
+        }
+        let path = self.dir.join(EPOCHS_FILE);
+        if writer.epochs_stale
+            && let Err(error) =
+                write_plain_atomically(&*self.vfs, &path, state.epochs.encode().as_bytes())
         {
-            tracing::debug!(path = %segment.path.display(), %error, "index not written");
+            tracing::warn!(path = %path.display(), %error, "epochs not written");
+        }
+        let segment = &state.active().segment;
+        if let Err(error) = segment.index.lock().flush(&*self.vfs) {
+            tracing::warn!(path = %segment.path.display(), %error, "index not written");
         }
     }
 }

@@ -7,6 +7,7 @@ use super::walk::HEADERS_CHUNK_BYTES;
 use super::{EPOCHS_FILE, Log, LogConfig, OpenMode, START_FILE, Slot, State, Writer};
 use crate::LogError;
 use crate::checkpoint::{self, CheckpointError, write_plain_atomically};
+use crate::format::BatchHeader;
 use crate::vfs::{Vfs, create_dir_durably};
 use ottla_proto::{LeaderEpoch, Offset};
 use parking_lot::{Mutex, RwLock};
@@ -27,9 +28,8 @@ pub(super) struct Opening<'a> {
 /// What the end of the log turned out to be.
 pub(super) struct Tail {
     pub(super) end: Offset,
-    /// Epochs of the batches that were looked at, and where that began; `None`
-    /// if only the last batch was.
-    pub(super) seen: Option<(Epochs, Offset)>,
+    /// Epochs of the readable batches that were scanned; `None` if none was.
+    pub(super) seen: Option<Epochs>,
     pub(super) last_epoch: Option<LeaderEpoch>,
 }
 
@@ -149,7 +149,9 @@ impl<'a> Opening<'a> {
         };
         let header = slot.segment.tail(self.vfs, slot.size, self.config.index_interval_bytes)?;
         let end = header.map_or(slot.segment.base, |header| header.next_offset());
-        Ok(Tail { end, seen: None, last_epoch: header.map(|header| header.leader_epoch) })
+        let readable = header.filter(|header| header.last_offset() >= self.start);
+        let last_epoch = readable.map(|header| header.leader_epoch);
+        Ok(Tail { end, seen: None, last_epoch })
     }
 
     /// Makes log start, log end and segments agree; returns the log end offset.
@@ -174,9 +176,13 @@ impl<'a> Opening<'a> {
     fn epochs(&mut self, tail: &Tail, end: Offset) -> Result<Epochs, LogError> {
         let recorded = read_epochs(self.vfs, self.dir)?;
         let empty = self.slots.iter().all(|slot| slot.size == 0);
-        let fits = |epochs: &Epochs| match &tail.seen {
-            Some((seen, from)) => epochs.agree_with(seen, (*from).max(self.start), tail.end),
-            None => epochs.last() >= tail.last_epoch,
+        let fits = |epochs: &Epochs| {
+            let from_the_start = tail.end <= self.start || epochs.covers(self.start);
+            from_the_start
+                && match &tail.seen {
+                    Some(seen) => epochs.agree_with(seen, tail.end),
+                    None => epochs.last() >= tail.last_epoch,
+                }
         };
         let believed = recorded.clone().or_else(|| empty.then(Epochs::default)).filter(fits);
         let mut epochs = match believed {
@@ -196,14 +202,19 @@ impl<'a> Opening<'a> {
         Ok(epochs)
     }
 
+    /// Takes note of a batch's epoch, unless all of it is below the log start.
+    pub(super) fn note_epoch(&self, epochs: &mut Epochs, header: &BatchHeader) {
+        if header.last_offset() >= self.start && epochs.last() < Some(header.leader_epoch) {
+            epochs.assign(header.leader_epoch, header.base_offset.max(self.start));
+        }
+    }
+
     fn walk_epochs(&self) -> Result<Epochs, LogError> {
         let mut epochs = Epochs::default();
         for slot in &self.slots {
             let mut walker = slot.segment.walk(0, slot.size, HEADERS_CHUNK_BYTES);
             while let Some((header, _)) = walker.next_header()? {
-                if epochs.last() < Some(header.leader_epoch) {
-                    epochs.assign(header.leader_epoch, header.base_offset);
-                }
+                self.note_epoch(&mut epochs, &header);
             }
         }
         Ok(epochs)

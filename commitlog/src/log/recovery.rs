@@ -13,7 +13,7 @@ use super::segment::index_path;
 use super::walk::{SCAN_CHUNK_BYTES, WalkedBatch};
 use crate::LogError;
 use crate::format::check_batch;
-use ottla_proto::Offset;
+use ottla_proto::{LeaderEpoch, Offset};
 use std::path::Path;
 
 /// What opening a log found and did.
@@ -52,49 +52,63 @@ impl Recovery {
 
 struct Scan {
     next: Offset,
+    epoch: Option<LeaderEpoch>,
     good_bytes: u64,
     bad: Option<String>,
 }
 
 /// Finds the good end of the log, cuts what is behind it, and syncs the rest.
 pub(super) fn recover(opening: &mut Opening<'_>) -> Result<Tail, LogError> {
+    // A name that can be seen may not be durable yet: one whose directory sync
+    // failed, or was never reached.
+    opening.sync_dir()?;
     let from = first_to_scan(opening)?;
     let Some(first) = opening.slots.get(from) else {
         return Ok(Tail { end: opening.start, seen: None, last_epoch: None });
     };
-    let scanned_from = first.segment.base;
+    let mut end = first.segment.base;
     let mut seen = Epochs::default();
-    let mut end = scanned_from;
     for index in from..opening.slots.len() {
-        let slot = opening.slots[index].clone();
+        let mut slot = opening.slots[index].clone();
         let base = slot.segment.base;
         if base != end.max(opening.start.min(base)) {
             let reason = format!("the segment at {base} does not follow");
             cut(opening, index, 0, end, reason)?;
             break;
         }
+        // Whatever a crash left in the page cache counts only once it is safe,
+        // and what a failed sync left there does not count.
+        sync(&slot)?;
+        if let Err(error) = slot.segment.file.drop_clean_cache() {
+            tracing::warn!(path = %slot.segment.path.display(), %error, "reading from the cache");
+        }
+        slot.size = slot.segment.file_len()?;
+        opening.slots[index].size = slot.size;
         let scan = scan(opening, &slot, &mut seen)?;
         opening.recovery.segments_scanned += 1;
         opening.recovery.bytes_scanned += slot.size;
         end = scan.next;
         if let Some(reason) = scan.bad {
             cut(opening, index, scan.good_bytes, end, reason)?;
+            sync(&slot)?;
         }
-        // Whatever a crash left in the page cache counts only once it is safe.
-        let segment = &slot.segment;
-        segment
-            .file
-            .sync_data()
-            .map_err(|error| LogError::io("fdatasync", &segment.path, error))?;
         if opening.slots.len() <= index + 1 {
             break;
         }
-        if let Err(error) = segment.index.lock().seal(opening.vfs) {
-            tracing::warn!(path = %segment.path.display(), %error, "index not written");
+    }
+    let finished = opening.slots.len().saturating_sub(1);
+    for slot in opening.slots.get(from..finished).unwrap_or_default() {
+        if let Err(error) = slot.segment.index.lock().seal(opening.vfs) {
+            tracing::warn!(path = %slot.segment.path.display(), %error, "index not written");
         }
     }
     let last_epoch = seen.last();
-    Ok(Tail { end, seen: Some((seen, scanned_from)), last_epoch })
+    Ok(Tail { end, seen: Some(seen), last_epoch })
+}
+
+fn sync(slot: &Slot) -> Result<(), LogError> {
+    let segment = &slot.segment;
+    segment.file.sync_data().map_err(|error| LogError::io("fdatasync", &segment.path, error))
 }
 
 /// The last segment, or an earlier one whose end the next does not meet.
@@ -123,7 +137,7 @@ fn first_to_scan(opening: &Opening<'_>) -> Result<usize, LogError> {
 fn scan(opening: &Opening<'_>, slot: &Slot, seen: &mut Epochs) -> Result<Scan, LogError> {
     let segment = &slot.segment;
     let mut index = Index::empty(index_path(opening.dir, segment.base));
-    let mut scan = Scan { next: segment.base, good_bytes: 0, bad: None };
+    let mut scan = Scan { next: segment.base, epoch: None, good_bytes: 0, bad: None };
     let mut walker = segment.walk(0, slot.size, SCAN_CHUNK_BYTES);
     loop {
         let WalkedBatch { header, position, bytes } = match walker.next_batch() {
@@ -135,11 +149,15 @@ fn scan(opening: &Opening<'_>, slot: &Slot, seen: &mut Epochs) -> Result<Scan, L
             }
             Err(error) => return Err(error),
         };
-        scan.bad = check(opening.start, &scan, seen, bytes);
+        scan.bad = check(opening.start, &scan, bytes);
         if scan.bad.is_some() {
             break;
         }
-        seen.assign(header.leader_epoch, header.base_offset);
+        opening.note_epoch(seen, &header);
+        // Epochs of what is deleted are forgotten, and bind nobody.
+        if header.last_offset() >= opening.start {
+            scan.epoch = Some(header.leader_epoch);
+        }
         segment.note(&mut index, &header, position, opening.config.index_interval_bytes);
         scan.next = header.next_offset();
         scan.good_bytes = walker.position();
@@ -149,18 +167,18 @@ fn scan(opening: &Opening<'_>, slot: &Slot, seen: &mut Epochs) -> Result<Scan, L
 }
 
 /// What is wrong with the batch that should continue the scan, if anything.
-fn check(start: Offset, scan: &Scan, seen: &Epochs, bytes: &[u8]) -> Option<String> {
+fn check(start: Offset, scan: &Scan, bytes: &[u8]) -> Option<String> {
     let header = match check_batch(bytes) {
         Ok(header) => header,
         Err(error) => return Some(error.to_string()),
     };
-    // Below the log start a batch may be missing: the log was truncated within
-    // a batch that the log start had cut in two.
-    let skips_deleted = scan.next < start && header.base_offset == start;
+    // Below the log start batches may be missing: the log was truncated within
+    // one that the log start had cut in two, and went on at the log start.
+    let skips_deleted = (scan.next..=start).contains(&header.base_offset);
     if header.base_offset != scan.next && !skips_deleted {
         return Some(format!("offset {} where {} follows", header.base_offset, scan.next));
     }
-    (seen.last() > Some(header.leader_epoch))
+    (scan.epoch > Some(header.leader_epoch))
         .then(|| format!("leader epoch {} goes back", header.leader_epoch))
 }
 

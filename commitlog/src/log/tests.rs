@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::format::{NewRecord, Record, ValidBatch, decode_records, encode_batch};
-use crate::vfs::{Fault, FaultRule, Operation, RealVfs, SimVfs, VfsFile};
+use crate::vfs::{Fault, FaultRule, Operation, RealVfs, SimVfs};
 use bytes::Bytes;
 
 const DIR: &str = "/data/log";

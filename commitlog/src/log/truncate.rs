@@ -1,6 +1,7 @@
 //! Removing records: from the end, from the start, or all.
 
-use super::segment::{Segment, index_path};
+use super::epochs::Epochs;
+use super::segment::{Segment, index_path, log_path};
 use super::{Log, MAX_OFFSET, Slot};
 use crate::LogError;
 use ottla_proto::Offset;
@@ -29,13 +30,13 @@ impl Log {
             }
             ((end < state.end).then(|| state.slots[state.slot_of(end)].clone()), state.start)
         };
-        if let Some(slot) = target {
-            self.cut(&slot, end, start)?;
+        if let Some(slot) = &target {
+            self.cut(slot, end, start)?;
         }
         let epochs = {
             let mut state = self.state.write();
-            let kept = end.min(state.end);
-            let changed = if end > state.end { false } else { state.epochs.truncate_from(kept) };
+            let kept = if target.is_some() { state.end } else { end };
+            let changed = state.epochs.truncate_from(kept);
             (changed || writer.epochs_stale).then(|| state.epochs.clone())
         };
         match epochs {
@@ -53,7 +54,11 @@ impl Log {
             return Err(LogError::corrupt(&segment.path, slot.size, "ends before its successor"));
         };
         // The batch may have begun below the log start: it goes all the same.
-        let new_end = header.base_offset.max(start);
+        self.cut_at(segment, position, header.base_offset.max(start))
+    }
+
+    /// Cuts `segment` at `position` and drops those that follow. Durable.
+    fn cut_at(&self, segment: &Segment, position: u64, new_end: Offset) -> Result<(), LogError> {
         let removed = {
             let mut state = self.state.write();
             let keep = state.slot_of(segment.base) + 1;
@@ -75,8 +80,9 @@ impl Log {
             .map_err(|error| self.offline(LogError::io("truncate", &segment.path, error)))?;
         self.sync_file(segment)?;
         let mut index = segment.index.lock();
-        let reloaded = if removed.is_empty() { Ok(None) } else { index.load(&*self.vfs, u64::MAX) };
-        if reloaded.and_then(|_| index.truncate(&*self.vfs, position)).is_err() {
+        let loaded = if removed.is_empty() { Ok(None) } else { index.load(&*self.vfs, u64::MAX) };
+        if loaded.and_then(|_| index.truncate(&*self.vfs, position)).is_err() {
+            let interval = self.config.index_interval_bytes;
             segment.rebuild(&*self.vfs, &mut index, position, interval)?;
         }
         self.state.write().synced = new_end;
@@ -86,7 +92,7 @@ impl Log {
     /// Removes a segment's files; that they are gone already is no error.
     fn remove_segment(&self, base: Offset) -> Result<(), LogError> {
         remove(self, &index_path(&self.dir, base))
-            .and_then(|()| remove(self, &super::segment::log_path(&self.dir, base)))
+            .and_then(|()| remove(self, &log_path(&self.dir, base)))
             .map_err(|error| self.offline(error))
     }
 
@@ -95,47 +101,77 @@ impl Log {
     /// beginning of it, or empty.
     ///
     /// # Errors
-    /// `OutOfRange` above [`MAX_OFFSET`]; `DiskFull` (nothing was removed), `Io`
-    /// (offline now), `Offline`.
+    /// `OutOfRange` above [`MAX_OFFSET`]; `DiskFull` (the log is as it was, or
+    /// empty at its old start), `Io` (offline now), `Offline`.
     pub fn reset_to(&self, start: Offset) -> Result<(), LogError> {
         let mut writer = self.writer.lock();
         let _gate = self.gate.lock();
-        let (bases, end) = {
+        let (first, backward, old_start) = {
             let state = self.state.read();
             state.check_online()?;
             if start > MAX_OFFSET {
                 let end = MAX_OFFSET;
                 return Err(LogError::OutOfRange { requested: start, start: 0, end });
             }
-            (state.slots.iter().map(|slot| slot.segment.base).collect::<Vec<_>>(), state.end)
+            (Arc::clone(&state.slots[0].segment), start < state.end, state.start)
         };
         // Epochs first: records without them are walked for them at the next
         // start, but epochs without records would be believed.
-        self.write_epochs(&mut writer, &super::Epochs::default())?;
+        self.write_epochs(&mut writer, &Epochs::default())?;
         writer.epochs_stale = true;
-        // Forward, the new start alone makes all that is there obsolete.
-        // Backward, it would bring old records to light if it came first.
-        let forward = start >= end;
-        if forward {
-            self.write_start(start)?;
+        if backward {
+            // A start further back would bring what is there to light.
+            self.cut_at(&first, 0, old_start)?;
+            self.state.write().epochs = Epochs::default();
         }
-        for base in bases.iter().rev() {
-            self.remove_segment(*base)?;
-            self.sync_dir()?;
+        let moved = self.move_to(start);
+        if matches!(moved, Err(LogError::DiskFull { .. })) {
+            // Worth a try: else the next change, or the next start, does it.
+            let epochs = self.state.read().epochs.clone();
+            let _ = self.write_epochs(&mut writer, &epochs);
         }
-        if !forward {
-            self.write_start(start).map_err(|error| self.offline(error))?;
+        writer.epochs_stale &= moved.is_err();
+        moved
+    }
+
+    /// Begins anew at `start`, to which the log does not reach, or which is its
+    /// end, or it is empty: with `start` on record, what is there is obsolete.
+    fn move_to(&self, start: Offset) -> Result<(), LogError> {
+        let reused = {
+            let state = self.state.read();
+            let active = state.active();
+            (active.segment.base == start && active.size == 0).then(|| active.clone())
+        };
+        // Until then recovery drops the new segment, which follows nothing.
+        let created = reused.is_none();
+        let slot = match reused {
+            Some(slot) => slot,
+            None => {
+                let segment = Segment::create(&*self.vfs, &self.dir, start)
+                    .map_err(|error| self.offline_unless_full(error))?;
+                self.sync_dir()?;
+                Slot { segment: Arc::new(segment), size: 0 }
+            }
+        };
+        if let Err(error) = self.write_start(start) {
+            if created {
+                self.remove_segment(start)?;
+                self.sync_dir()?;
+            }
+            return Err(error);
         }
-        let segment =
-            Segment::create(&*self.vfs, &self.dir, start).map_err(|error| self.offline(error))?;
-        self.sync_dir()?;
-        let mut state = self.state.write();
-        state.slots = vec![Slot { segment: Arc::new(segment), size: 0 }];
-        (state.start, state.end, state.synced) = (start, start, start);
-        state.epochs = super::Epochs::default();
-        state.generation += 1;
-        writer.epochs_stale = false;
-        Ok(())
+        let old = {
+            let mut state = self.state.write();
+            let kept = std::mem::replace(&mut state.slots, vec![slot]);
+            (state.start, state.end, state.synced) = (start, start, start);
+            state.epochs = Epochs::default();
+            state.generation += 1;
+            kept
+        };
+        for gone in old.iter().filter(|gone| gone.segment.base != start) {
+            self.remove_segment(gone.segment.base)?;
+        }
+        self.sync_dir()
     }
 
     /// Raises the log start offset to `start`, durably, and deletes segments

@@ -63,7 +63,7 @@ impl Log {
         let mut expected = bases.first().copied().unwrap_or(found.start);
         for base in bases {
             let segment = Segment::open(vfs, dir, base, true)?;
-            if base != expected && !(expected < found.start && base <= found.start) {
+            if base != expected && !(expected..=found.start).contains(&base) {
                 found.problem(&segment.path, 0, format!("{expected} was to follow"));
             }
             expected = found.walk(&segment, &mut epochs)?;
@@ -108,14 +108,14 @@ impl Verification {
             };
             let header = batch.header();
             let base = header.base_offset;
-            if base != next && !(next < self.start && base == self.start) {
+            if base != next && !(next..=self.start).contains(&base) {
                 self.problem(&segment.path, at, format!("offset {base} where {next} follows"));
             }
-            if epochs.last() > Some(header.leader_epoch) {
-                let epoch = header.leader_epoch;
+            let epoch = header.leader_epoch;
+            if epochs.last() > Some(epoch) {
                 self.problem(&segment.path, at, format!("leader epoch {epoch} goes back"));
-            } else {
-                epochs.assign(header.leader_epoch, base);
+            } else if header.last_offset() >= self.start {
+                epochs.assign(epoch, base.max(self.start));
             }
             next = header.next_offset();
             self.batches += 1;
@@ -124,12 +124,10 @@ impl Verification {
     }
 
     fn check_epochs(&mut self, vfs: &dyn Vfs, dir: &Path, epochs: &Epochs) -> Result<(), LogError> {
-        let mut walked = epochs.clone();
-        walked.raise_start(self.start);
         let recorded = read_epochs(vfs, dir)?;
         let agrees = match &recorded {
-            Some(recorded) => recorded.agree_with(&walked, self.start, self.end),
-            None => walked.last().is_none(),
+            Some(recorded) => recorded.agree_with(epochs, self.end),
+            None => epochs.last().is_none(),
         };
         if !agrees {
             let reason = "does not agree with the batches".to_owned();

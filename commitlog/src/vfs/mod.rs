@@ -111,6 +111,15 @@ pub trait VfsFile: Send + Sync {
     /// # Errors
     /// Whatever the system reports.
     fn sync_data(&self) -> io::Result<()>;
+
+    /// Forgets cached bytes that need not be written any more, so that reads
+    /// show what the disk holds. Best effort. What a failed sync lost can stay
+    /// readable from the cache, even in a later process, which must not take it
+    /// for durable.
+    ///
+    /// # Errors
+    /// Whatever the system reports.
+    fn drop_clean_cache(&self) -> io::Result<()>;
 }
 
 /// Creates `dir` and what is missing above it, so that it survives a crash.

@@ -65,7 +65,7 @@ pub struct FaultRule {
 }
 
 /// The simulated file system. Clones share it.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct SimVfs(Arc<Mutex<Disk>>);
 
 type Inode = u64;
@@ -158,11 +158,19 @@ impl Draw {
     }
 }
 
+impl Default for SimVfs {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl SimVfs {
-    /// An empty disk.
+    /// A disk with nothing but a root directory.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        let mut disk = Disk::default();
+        disk.dirs.insert(PathBuf::from("/"), Dir::default());
+        Self(Arc::new(Mutex::new(disk)))
     }
 
     /// Adds a rule.
@@ -424,6 +432,17 @@ impl VfsFile for SimFile {
                     Err(error)
                 }
             }
+        })
+    }
+
+    fn drop_clean_cache(&self) -> io::Result<()> {
+        self.with(|disk| {
+            let file = disk.files.get_mut(&self.inode).ok_or(io::ErrorKind::NotFound)?;
+            file.visible = file.durable.clone();
+            for change in &file.unsynced {
+                change.apply(&mut file.visible);
+            }
+            Ok(())
         })
     }
 }
