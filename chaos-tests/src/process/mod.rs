@@ -1,0 +1,201 @@
+//! Clusters of real `ottla node` processes on loopback, to be killed.
+//!
+//! Not its job: what is done to them (the tests), or whether the records are
+//! right afterwards (`checker`).
+
+mod files;
+mod node;
+mod ports;
+
+pub use files::read_replica;
+pub use node::Node;
+
+use anyhow::{Context as _, bail};
+use ottla_proto::v1::cluster_service_client::ClusterServiceClient;
+use ottla_proto::v1::log_service_client::LogServiceClient;
+use ottla_proto::v1::metadata_service_client::MetadataServiceClient;
+use ottla_proto::v1::topic_service_client::TopicServiceClient;
+use ottla_proto::{MAX_GRPC_MESSAGE_BYTES, v1};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
+
+/// How long anything in a cluster on a busy two-core machine may take before a
+/// test gives it up. Nothing waits so long when things go well.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Interval at which a state is looked at again while a test waits for it.
+const LOOK_AGAIN: Duration = Duration::from_millis(25);
+
+/// The `ottla` binary, built once in the profile of the test.
+pub fn binary() -> anyhow::Result<&'static Path> {
+    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = BINARY.get_or_init(|| {
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cli/Cargo.toml");
+        let build = escargot::CargoBuild::new().bin("ottla").manifest_path(manifest);
+        let build = if cfg!(debug_assertions) { build } else { build.release() };
+        build.run().map(|run| run.path().to_owned()).map_err(|error| error.to_string())
+    });
+    match built {
+        Ok(path) => Ok(path),
+        Err(error) => bail!("cannot build the ottla binary: {error}"),
+    }
+}
+
+/// A cluster of processes. Dropping it kills them and removes their files.
+pub struct Cluster {
+    nodes: Vec<Node>,
+    dir: TempDir,
+}
+
+impl Cluster {
+    /// Formats and starts `count` nodes and waits until they are healthy.
+    pub async fn start(count: u64) -> anyhow::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("ottla-process-").tempdir()?;
+        let ports = ports::free(2 * count as usize)?;
+        let voters: Vec<_> = (1..=count).map(|id| (id, ports[id as usize - 1])).collect();
+        let mut nodes = Vec::new();
+        for id in 1..=count {
+            let http = ports[(count + id) as usize - 1];
+            let mut node = Node::create(dir.path(), id, &voters, http)?;
+            node.format()?;
+            node.start()?;
+            nodes.push(node);
+        }
+        let cluster = Self { nodes, dir };
+        cluster.wait_healthy().await?;
+        Ok(cluster)
+    }
+
+    /// The node with this id.
+    pub fn node(&mut self, id: u64) -> &mut Node {
+        &mut self.nodes[id as usize - 1]
+    }
+
+    /// Every node, in order of ids.
+    #[must_use]
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// Where the cluster keeps everything.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// `--bootstrap` of a client: every node's address.
+    #[must_use]
+    pub fn bootstrap(&self) -> Vec<String> {
+        self.nodes.iter().map(Node::address).collect()
+    }
+
+    /// Waits until every node runs, is unfenced, and every partition has all
+    /// its replicas in sync, as each node itself sees it.
+    pub async fn wait_healthy(&self) -> anyhow::Result<()> {
+        wait_until("every node reports a healthy cluster", async || {
+            for node in &self.nodes {
+                let mut client = ClusterServiceClient::new(node.channel()?);
+                let health =
+                    client.get_cluster_health(v1::GetClusterHealthRequest {}).await?.into_inner();
+                if !health.healthy {
+                    bail!("node {}: {health:?}", node.id());
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Creates a topic through any node that answers.
+    pub async fn create_topic(
+        &self,
+        name: &str,
+        partitions: u32,
+        configs: &[(&str, &str)],
+    ) -> anyhow::Result<v1::TopicMetadata> {
+        let configs: HashMap<_, _> =
+            configs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let request = v1::CreateTopicRequest {
+            name: name.to_owned(),
+            partitions,
+            replication_factor: self.nodes.len() as u32,
+            configs,
+            validate_only: false,
+        };
+        let mut client = TopicServiceClient::new(self.nodes[0].channel()?);
+        let created = client.create_topic(request).await?.into_inner();
+        created.topic.context("the answer carries the topic")
+    }
+
+    /// The topic as some living node sees it.
+    pub async fn describe(&self, topic: &str) -> anyhow::Result<v1::TopicMetadata> {
+        let mut last = None;
+        for node in self.nodes.iter().filter(|node| node.is_running()) {
+            let mut client = MetadataServiceClient::new(node.channel()?);
+            let request = v1::GetMetadataRequest { topics: vec![topic.to_owned()] };
+            match client.get_metadata(request).await {
+                Ok(answer) => {
+                    let topics = answer.into_inner().metadata.unwrap_or_default().topics;
+                    if let Some(found) = topics.into_iter().next() {
+                        return Ok(found);
+                    }
+                }
+                Err(status) => last = Some(status),
+            }
+        }
+        bail!("no node knows topic {topic}: {last:?}")
+    }
+
+    /// Waits until the partition has a leader that runs, and returns its id.
+    pub async fn leader(&self, topic: &str, partition: u32) -> anyhow::Result<u64> {
+        let mut found = 0;
+        wait_until("the partition has a running leader", async || {
+            let topic = self.describe(topic).await?;
+            let partition = &topic.partitions[partition as usize];
+            let leader = partition.leader_id.context("no leader")?;
+            if !self.nodes[leader as usize - 1].is_running() {
+                bail!("leader {leader} is dead and not replaced yet");
+            }
+            found = leader;
+            Ok(())
+        })
+        .await?;
+        Ok(found)
+    }
+
+    /// A plain generated client of one node.
+    pub fn log_client(&self, id: u64) -> anyhow::Result<LogServiceClient<Channel>> {
+        let channel = self.nodes[id as usize - 1].channel()?;
+        Ok(LogServiceClient::new(channel)
+            .max_decoding_message_size(MAX_GRPC_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_GRPC_MESSAGE_BYTES))
+    }
+}
+
+/// A lazily connected channel, with a deadline on every call.
+pub(crate) fn channel(address: &str) -> anyhow::Result<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))?
+        .connect_timeout(Duration::from_secs(2))
+        .timeout(Duration::from_secs(30));
+    Ok(endpoint.connect_lazy())
+}
+
+/// Looks at a state until `look` is content; fails with what it last said.
+pub async fn wait_until(
+    what_for: &str,
+    mut look: impl AsyncFnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let mut again = tokio::time::interval(LOOK_AGAIN);
+    loop {
+        again.tick().await;
+        let Err(not_yet) = look().await else { return Ok(()) };
+        if tokio::time::Instant::now() > deadline {
+            return Err(not_yet.context(format!("waited {PATIENCE:?} until {what_for}")));
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! One `ottla node` process.
+
+use super::{binary, channel};
+use anyhow::{Context as _, bail};
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use tonic::transport::Channel;
+
+/// A node: its files, its ports, and its process while it runs.
+pub struct Node {
+    id: u64,
+    dir: PathBuf,
+    port: u16,
+    http_port: u16,
+    child: Option<Child>,
+}
+
+impl Node {
+    /// Writes the node's configuration below `root`. Starts nothing.
+    pub(crate) fn create(
+        root: &Path,
+        id: u64,
+        voters: &[(u64, u16)],
+        http_port: u16,
+    ) -> anyhow::Result<Self> {
+        let dir = root.join(format!("node-{id}"));
+        std::fs::create_dir_all(&dir)?;
+        let port = voters[id as usize - 1].1;
+        let data = dir.join("data");
+        let mut config = format!(
+            "node_id = {id}\ncluster_id = \"process-test\"\ndata_dir = {data:?}\n\
+             listen = \"127.0.0.1:{port}\"\nhttp_listen = \"127.0.0.1:{http_port}\"\n\n[voters]\n"
+        );
+        for (voter, port) in voters {
+            writeln!(config, "{voter} = \"127.0.0.1:{port}\"")?;
+        }
+        std::fs::write(dir.join("ottla.toml"), config)?;
+        Ok(Self { id, dir, port, http_port, child: None })
+    }
+
+    /// The node's id.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Host and port of its gRPC service.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Host and port of its HTTP service.
+    #[must_use]
+    pub fn http_address(&self) -> String {
+        format!("127.0.0.1:{}", self.http_port)
+    }
+
+    /// Its data directory.
+    #[must_use]
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// Its configuration file.
+    #[must_use]
+    pub fn config_file(&self) -> PathBuf {
+        self.dir.join("ottla.toml")
+    }
+
+    /// Everything it has logged since it was created.
+    pub fn log(&self) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(self.dir.join("log"))?)
+    }
+
+    /// Formats its data directory.
+    pub fn format(&self) -> anyhow::Result<()> {
+        let output = Command::new(binary()?)
+            .args(["node", "format", "--config"])
+            .arg(self.config_file())
+            .output()?;
+        if !output.status.success() {
+            bail!("format: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
+    }
+
+    /// Starts the process. Does not wait for it to serve.
+    pub fn start(&mut self) -> anyhow::Result<()> {
+        if self.is_running() {
+            bail!("node {} runs already", self.id);
+        }
+        let log: File = OpenOptions::new().create(true).append(true).open(self.dir.join("log"))?;
+        let child = Command::new(binary()?)
+            .args(["node", "--config"])
+            .arg(self.config_file())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("cannot start the node")?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Whether it was started and not stopped since.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// SIGKILL: the process ends where it stands.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        let mut child = self.child.take().context("the node does not run")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// SIGTERM, and waits for the process to end by itself.
+    pub fn stop(&mut self) -> anyhow::Result<ExitStatus> {
+        let mut child = self.child.take().context("the node does not run")?;
+        let sent = Command::new("kill").arg(child.id().to_string()).status()?;
+        if !sent.success() {
+            bail!("cannot signal node {}", self.id);
+        }
+        Ok(child.wait()?)
+    }
+
+    /// A new connection to it.
+    pub fn channel(&self) -> anyhow::Result<Channel> {
+        channel(&self.address())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if self.child.is_some() {
+            // It may have ended by itself; there is nobody left to tell.
+            let _ended = self.kill();
+        }
+    }
+}

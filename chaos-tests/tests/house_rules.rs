@@ -1,0 +1,145 @@
+//! Rules of the house that the compiler does not know: pure folders stay pure,
+//! arrows between crates point one way, and every crate shares lints and licence.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Folders whose code is a function of state and event.
+const PURE: [&str; 5] = [
+    "metadata/src/records",
+    "metadata/src/image",
+    "metadata/src/controller",
+    "replication/src/core",
+    "commitlog/src/format",
+];
+
+/// What reaches for a clock, chance, a file, a thread or the network.
+const IMPURE: [&str; 20] = [
+    "tokio",
+    "async fn",
+    ".await",
+    "Instant",
+    "SystemTime",
+    "std::fs",
+    "std::net",
+    "std::thread",
+    "std::env",
+    "std::process",
+    "std::io",
+    "rand::",
+    "rand_core",
+    "::random()",
+    "new_v4",
+    "Mutex",
+    "RwLock",
+    "thread_local!",
+    "crate::vfs",
+    "openraft",
+];
+
+/// Who may depend on whom: DESIGN's arrows, and docs/decisions/0001.
+const ARROWS: [(&str, &[&str]); 8] = [
+    ("proto", &[]),
+    ("commitlog", &["ottla-proto"]),
+    ("metadata", &["ottla-commitlog", "ottla-proto"]),
+    ("replication", &["ottla-commitlog", "ottla-metadata", "ottla-proto"]),
+    ("node", &["ottla-commitlog", "ottla-metadata", "ottla-proto", "ottla-replication"]),
+    ("client", &["ottla-commitlog", "ottla-proto"]),
+    ("cli", &["ottla-client", "ottla-node", "ottla-proto"]),
+    ("chaos-tests", &["ottla-client", "ottla-commitlog", "ottla-proto"]),
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
+}
+
+fn sources(dir: &Path, into: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())) {
+        let path = entry.expect("a directory entry").path();
+        if path.is_dir() {
+            sources(&path, into);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            into.push(path);
+        }
+    }
+}
+
+/// A line without its comment.
+fn code(line: &str) -> &str {
+    line.split_once("//").map_or(line, |(code, _)| code)
+}
+
+fn impurities(text: &str) -> Vec<(usize, &'static str)> {
+    let mut found = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        // Tests at the end of a file may read their scripts.
+        if line.trim() == "#[cfg(test)]" {
+            break;
+        }
+        found.extend(
+            IMPURE.iter().filter(|word| code(line).contains(**word)).map(|w| (number + 1, *w)),
+        );
+    }
+    found
+}
+
+#[test]
+fn pure_folders_are_pure() {
+    let mut broken = Vec::new();
+    for folder in PURE {
+        let mut files = Vec::new();
+        sources(&root().join(folder), &mut files);
+        assert!(!files.is_empty(), "{folder} has no sources");
+        for file in files.iter().filter(|f| !is_test_file(f)) {
+            let text = std::fs::read_to_string(file).expect("UTF-8 source");
+            for (line, word) in impurities(&text) {
+                broken.push(format!("{}:{line}: {word}", file.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "impure code in a pure folder:\n{}", broken.join("\n"));
+}
+
+/// Modules that exist only under `cfg(test)`, by their name.
+fn is_test_file(path: &Path) -> bool {
+    path.components().any(|part| part.as_os_str() == "tests")
+        || path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("tests"))
+}
+
+/// The rule itself is tested: it must catch what it is for.
+#[test]
+fn the_purity_rule_bites() {
+    assert_eq!(impurities("let now = Instant::now();"), [(1, "Instant")]);
+    assert_eq!(impurities("// not Instant\nuse tokio::sync;"), [(2, "tokio")]);
+    assert_eq!(impurities("#[cfg(test)]\nmod tests { use std::fs; }"), []);
+}
+
+#[test]
+fn arrows_point_one_way() {
+    let allowed: BTreeMap<_, _> = ARROWS.into_iter().collect();
+    for (folder, allowed) in allowed {
+        let text = std::fs::read_to_string(root().join(folder).join("Cargo.toml"))
+            .unwrap_or_else(|e| panic!("{folder}: {e}"));
+        let used = text
+            .lines()
+            .filter_map(|line| line.split(['.', ' ', '=']).next())
+            .filter(|name| name.starts_with("ottla-"));
+        for name in used {
+            assert!(allowed.contains(&name), "{folder} must not depend on {name}");
+        }
+    }
+}
+
+#[test]
+fn every_crate_shares_lints_and_licence() {
+    for (folder, _) in ARROWS {
+        let text = std::fs::read_to_string(root().join(folder).join("Cargo.toml"))
+            .unwrap_or_else(|e| panic!("{folder}: {e}"));
+        for line in
+            ["[lints]\nworkspace = true", "license.workspace = true", "edition.workspace = true"]
+        {
+            assert!(text.contains(line), "{folder}/Cargo.toml lacks `{line}`");
+        }
+    }
+    assert!(root().join("LICENSE").is_file());
+}
