@@ -8,7 +8,7 @@
 //!
 //! Not its job: the rules (`controller`), and who may ask (`controller_service`).
 
-use super::metadata::Inner;
+use super::inner::Inner;
 use super::probe;
 use super::types::{LeaderId, Outcome, Proposal, TypeConfig};
 use crate::controller::{BatchDecision, Command, Controller, ControllerOptions, Reply};
@@ -35,7 +35,7 @@ const BATCH_RECORDS: usize = 10_000;
 
 /// Encoded bytes that one proposal may have: what a log entry may, less its
 /// envelope. A single command beyond that is refused.
-const PROPOSAL_BYTES: usize = super::log_store::MAX_ENTRY_BYTES - 64 * 1024;
+const PROPOSAL_BYTES: usize = super::log_files::MAX_ENTRY_BYTES - 64 * 1024;
 
 /// Decisions of one batch against images that had moved on. Only this task
 /// proposes in its term, so a second one would already be strange.
@@ -86,7 +86,7 @@ pub(super) struct Control {
     /// The term in which this node's controller is active.
     active: watch::Receiver<Option<LeaderId>>,
     quorum: watch::Receiver<super::QuorumStatus>,
-    endpoints: super::metadata::Endpoints,
+    endpoints: super::inner::Endpoints,
 }
 
 impl Control {
@@ -95,7 +95,7 @@ impl Control {
         node_id: NodeId,
         active: watch::Receiver<Option<LeaderId>>,
         quorum: watch::Receiver<super::QuorumStatus>,
-        endpoints: super::metadata::Endpoints,
+        endpoints: super::inner::Endpoints,
     ) -> (Self, mpsc::Receiver<Queued>) {
         let (queue, commands) = mpsc::channel(QUEUED_COMMANDS);
         (Self { node_id, queue, active, quorum, endpoints }, commands)

@@ -18,8 +18,8 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Largest message of the Raft service, in bytes: an append of small entries
 /// that goes beyond its bound by one of
-/// [`MAX_ENTRY_BYTES`](super::log_store::MAX_ENTRY_BYTES), and its envelope.
-pub(crate) const MAX_RAFT_MESSAGE_BYTES: usize = 2 * super::log_store::MAX_ENTRY_BYTES;
+/// [`MAX_ENTRY_BYTES`](super::log_files::MAX_ENTRY_BYTES), and its envelope.
+pub(crate) const MAX_RAFT_MESSAGE_BYTES: usize = 2 * super::log_files::MAX_ENTRY_BYTES;
 
 /// How to connect to `peer`; fails only if its host is not a valid host name.
 pub(crate) fn endpoint(peer: &Peer) -> Result<Endpoint, tonic::transport::Error> {

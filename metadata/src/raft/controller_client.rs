@@ -1,7 +1,7 @@
 //! Calls to the active controller, wherever it is: found through the quorum,
 //! followed when it moves, waited for while there is none.
 
-use super::metadata::Inner;
+use super::inner::Inner;
 use super::types::Peer;
 use super::{channel, controller_service, wire};
 use crate::controller::{AlterPartition, Command, PartitionOutcome, RegisterBroker, Reply};
@@ -69,6 +69,7 @@ where
             None => inner.control.not_controller(),
             Some(place) => {
                 let outcome = tokio::select! {
+                    biased; // An answer counts, even if it comes too late.
                     outcome = attempt(place) => outcome,
                     () = tokio::time::sleep_until(deadline) => Err(ApiError::new(
                         ErrorReason::RequestTimedOut,

@@ -2,7 +2,7 @@
 //! and changes, handed to the active controller if it is here. Elsewhere every
 //! call gets NOT_CONTROLLER with a hint.
 
-use super::metadata::Inner;
+use super::inner::Inner;
 use super::streams::OpenStream;
 use super::{probe, wire};
 use crate::controller::{Command, Heartbeat, Reply};

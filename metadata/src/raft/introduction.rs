@@ -30,7 +30,8 @@
 
 use super::active::Submitted;
 use super::channel;
-use super::metadata::{Inner, MetadataError};
+use super::inner::Inner;
+use super::metadata::MetadataError;
 use super::types::Peer;
 use crate::controller::Command;
 use ottla_proto::internal::v1 as wire;

@@ -6,7 +6,7 @@
 
 use super::controller_client::{self, Place};
 use super::controller_service;
-use super::metadata::Inner;
+use super::inner::Inner;
 use super::streams::OpenStream;
 use super::{BrokerStatus, wire};
 use crate::controller::{Heartbeat, RegisterBroker};

@@ -4,7 +4,7 @@
 //!
 //! Appends that wait together share one fdatasync.
 
-use super::log_store::{Encoded, Shared};
+use super::log_files::{Encoded, LogFiles};
 use super::types::{LogId, TypeConfig, Vote};
 use openraft::storage::IOFlushed;
 use std::io;
@@ -48,13 +48,13 @@ impl Stopped {
 }
 
 impl Writer {
-    pub(crate) fn start(shared: Arc<Shared>) -> io::Result<Self> {
+    pub(crate) fn start(files: Arc<LogFiles>) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUED_WRITES);
         let (running, stopped) = watch::channel(());
         std::thread::Builder::new().name("raft-log".to_owned()).spawn(move || {
-            run(&shared, queue);
+            run(&files, queue);
             // Whoever waits for the end may open the files again.
-            drop(shared);
+            drop(files);
             drop(running);
         })?;
         Ok(Self { jobs, stopped })
@@ -73,13 +73,13 @@ impl Writer {
     }
 }
 
-fn run(shared: &Shared, mut queue: mpsc::Receiver<Job>) {
+fn run(files: &LogFiles, mut queue: mpsc::Receiver<Job>) {
     let mut unsynced: Vec<IOFlushed<TypeConfig>> = Vec::new();
     loop {
         let job = match queue.try_recv() {
             Ok(job) => job,
             Err(_) => {
-                flush(shared, &mut unsynced);
+                flush(files, &mut unsynced);
                 match queue.blocking_recv() {
                     Some(job) => job,
                     None => return,
@@ -87,20 +87,20 @@ fn run(shared: &Shared, mut queue: mpsc::Receiver<Job>) {
             }
         };
         let result = match job.write {
-            Write::Append(encoded, callback) => match shared.append(encoded) {
+            Write::Append(encoded, callback) => match files.append(encoded) {
                 Ok(()) => {
                     unsynced.push(callback);
                     Ok(())
                 }
                 Err(error) => {
-                    flush(shared, &mut unsynced);
+                    flush(files, &mut unsynced);
                     callback.io_completed(Err(io::Error::other(error.to_string())));
                     Err(error)
                 }
             },
             other => {
-                flush(shared, &mut unsynced);
-                apply(shared, other)
+                flush(files, &mut unsynced);
+                apply(files, other)
             }
         };
         // Nobody waits any more while Raft is being stopped.
@@ -108,22 +108,22 @@ fn run(shared: &Shared, mut queue: mpsc::Receiver<Job>) {
     }
 }
 
-fn apply(shared: &Shared, write: Write) -> io::Result<()> {
+fn apply(files: &LogFiles, write: Write) -> io::Result<()> {
     match write {
         Write::Append(..) => unreachable!("appends are handled by the caller"),
-        Write::Vote(vote) => shared.save_vote(vote),
-        Write::Committed(committed) => shared.save_committed(committed),
-        Write::TruncateAfter(last) => shared.truncate_after(last),
-        Write::Purge(upto) => shared.purge(upto),
+        Write::Vote(vote) => files.save_vote(vote),
+        Write::Committed(committed) => files.save_committed(committed),
+        Write::TruncateAfter(last) => files.truncate_after(last),
+        Write::Purge(upto) => files.purge(upto),
     }
 }
 
 /// One fdatasync for all appends so far, and then their callbacks.
-fn flush(shared: &Shared, unsynced: &mut Vec<IOFlushed<TypeConfig>>) {
+fn flush(files: &LogFiles, unsynced: &mut Vec<IOFlushed<TypeConfig>>) {
     if unsynced.is_empty() {
         return;
     }
-    let result = shared.sync();
+    let result = files.sync();
     for callback in unsynced.drain(..) {
         callback.io_completed(match &result {
             Ok(()) => Ok(()),

@@ -5,6 +5,7 @@
 //! Not its job: retries. openraft retries, after the pause given here.
 
 use super::channel::{self, MAX_RAFT_MESSAGE_BYTES};
+use super::inner::Endpoints;
 use super::snapshot::SnapshotBytes;
 use super::types::{self, Peer, SnapshotMeta, TypeConfig, Vote};
 use openraft::RPCTypes;
@@ -60,12 +61,16 @@ pub(crate) struct SnapshotHeader {
 pub(crate) struct Network {
     pub(crate) cluster_id: String,
     pub(crate) node_id: u64,
+    /// The configured addresses. They go before those in the membership, which
+    /// are as old as the cluster: an operator may have moved a node since.
+    pub(super) endpoints: Endpoints,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Connection;
 
     async fn new_client(&mut self, target: u64, node: &Peer) -> Connection {
+        let node = self.endpoints.get(&target).unwrap_or(node);
         let client = channel::lazy(node).map_err(|error| error.to_string()).map(|channel| {
             RaftServiceClient::new(channel)
                 .max_decoding_message_size(MAX_RAFT_MESSAGE_BYTES)

@@ -3,7 +3,7 @@
 //! neither is a connection that is accepted. Fencing on proof is always safe,
 //! because epochs protect the data; it only has to be fast.
 
-use super::metadata::Inner;
+use super::inner::Inner;
 use crate::controller::Command;
 use ottla_proto::{BrokerEpoch, NodeId};
 use std::io;

@@ -6,7 +6,7 @@
 //! vote must not vote (see `introduction`).
 
 use super::channel::MAX_RAFT_MESSAGE_BYTES;
-use super::metadata::Inner;
+use super::inner::Inner;
 use super::network::{Ballot, SnapshotHeader};
 use super::snapshot::{MAX_SNAPSHOT_BYTES, SnapshotBytes};
 use super::types;

@@ -5,7 +5,9 @@ use ottla_proto::{BrokerEpoch, NodeId};
 /// The metadata quorum as this node sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QuorumStatus {
-    /// The Raft leader, hence the active controller or about to become it.
+    /// The Raft leader that this node last heard of, hence the active controller
+    /// or about to become it. Stays until there is another: a node that is cut
+    /// off, or whose leader just died, does not know that it is out of date.
     pub leader: Option<NodeId>,
     /// Raft term.
     pub term: u64,

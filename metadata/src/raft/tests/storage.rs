@@ -2,7 +2,8 @@
 //! and damage.
 
 use super::super::applied::AppliedStore;
-use super::super::log_store::{LogStore, LogStoreError};
+use super::super::log_files::LogStoreError;
+use super::super::log_store::LogStore;
 use super::super::snapshot::{self, SnapshotBytes};
 use super::super::state_machine::StateMachine;
 use super::super::types::{Entry, LeaderId, LogId, Membership, Proposal, TypeConfig, Vote};
@@ -14,7 +15,7 @@ use openraft::storage::{
 };
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{EntryPayload, StorageError};
-use ottla_commitlog::vfs::RealVfs;
+use ottla_commitlog::vfs::{Fault, FaultRule, Operation, RealVfs, SimVfs, Vfs};
 use ottla_proto::{BrokerEpoch, DirectoryId, IncarnationId, MetadataOffset, NodeId};
 use std::path::Path;
 use std::sync::Arc;
@@ -261,4 +262,60 @@ fn membership_and_ids_survive_messagepack() {
     let bytes = super::super::types::encode(&(log_id(3, 4), &membership)).expect("encodes");
     let read: (LogId, Membership) = super::super::types::decode(&bytes).expect("decodes");
     assert_eq!(read, (log_id(3, 4), membership));
+}
+
+/// What openraft was told is durable outlives a power loss, at any moment and
+/// with any part of the unsynced writes lost.
+#[tokio::test]
+async fn what_was_promised_survives_a_power_loss() {
+    for seed in 0..20 {
+        let vfs = Arc::new(SimVfs::new());
+        let dir = Path::new("/metadata");
+        vfs.create_dir_all(dir).expect("simulated");
+        let open = || LogStore::open(Arc::clone(&vfs) as Arc<dyn Vfs>, dir).expect("opens");
+        let mut log = open();
+        log.save_vote(&Vote::new(1, 1)).await.expect("saves");
+        let mut written = Vec::new();
+        for index in 0..10 {
+            let entry = entry(index, index, vec![voter(index)]);
+            log.blocking_append([entry.clone()]).await.expect("appends");
+            written.push(entry);
+        }
+        log.truncate_after(Some(log_id(1, 7))).await.expect("truncates");
+        log.purge(log_id(1, 1)).await.expect("purges");
+        log.save_vote(&Vote::new(2, 1)).await.expect("saves");
+        let stopped = log.stopped();
+        drop(log);
+        stopped.wait().await;
+        vfs.crash(seed);
+
+        let mut log = open();
+        let mut reader = log.get_log_reader().await;
+        assert_eq!(reader.read_vote().await.expect("reads"), Some(Vote::new(2, 1)));
+        let found = reader.try_get_log_entries(..).await.expect("reads");
+        assert_eq!(found, written[2..=7], "seed {seed}");
+        let state = log.get_log_state().await.expect("reads");
+        assert_eq!(state.last_purged_log_id, Some(log_id(1, 1)));
+        assert_eq!(state.last_log_id, Some(log_id(1, 7)));
+    }
+}
+
+/// An fdatasync that fails is reported, and nothing is written after it.
+#[tokio::test]
+async fn a_failed_sync_is_no_promise() {
+    let vfs = Arc::new(SimVfs::new());
+    let dir = Path::new("/metadata");
+    vfs.create_dir_all(dir).expect("simulated");
+    let mut log = LogStore::open(Arc::clone(&vfs) as Arc<dyn Vfs>, dir).expect("opens");
+    log.save_vote(&Vote::new(1, 1)).await.expect("saves");
+    log.blocking_append([entry(0, 0, vec![])]).await.expect("appends");
+    vfs.fail(FaultRule {
+        operation: Operation::Sync,
+        path_ends_with: ".log".to_owned(),
+        skip: 0,
+        times: 1,
+        fault: Fault::Eio,
+    });
+    log.blocking_append([entry(1, 0, vec![])]).await.expect_err("could not be synced");
+    log.blocking_append([entry(2, 0, vec![])]).await.expect_err("the log is offline");
 }

@@ -1,0 +1,277 @@
+//! What the tasks and services of a node's metadata share, how they are
+//! started, and what they make of openraft's metrics.
+
+use super::active::{self, Control, Queued};
+use super::config::raft_config;
+use super::controller_client::Place;
+use super::introduction::Way;
+use super::log_store::LogStore;
+use super::log_writer::Stopped;
+use super::metadata::MetadataError;
+use super::network::Network;
+use super::options::MetadataOptions;
+use super::state_machine::StateMachine;
+use super::streams::Streams;
+use super::types::{LeaderId, Peer, TypeConfig};
+use super::{BrokerStatus, MetadataRaft, QuorumStatus, lifecycle};
+use crate::image::Image;
+use openraft::RaftMetrics;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{InitializeError, RaftError};
+use openraft::type_config::alias::WatchReceiverOf;
+use ottla_proto::v1::{self, ErrorReason};
+use ottla_proto::{ApiError, MetadataOffset, NodeId};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Voters' addresses by node id.
+pub(super) type Endpoints = Arc<BTreeMap<u64, Peer>>;
+
+/// What [`Metadata::join`] needs and nobody else.
+pub(super) struct Unjoined {
+    log: LogStore,
+    machine: StateMachine,
+    active: watch::Sender<Option<LeaderId>>,
+    commands: mpsc::Receiver<Queued>,
+}
+
+/// Everything that the tasks and services of a node's metadata share.
+pub(super) struct Inner {
+    pub(super) options: MetadataOptions,
+    pub(super) endpoints: Endpoints,
+    pub(super) raft: OnceLock<MetadataRaft>,
+    pub(super) images: watch::Receiver<Arc<Image>>,
+    pub(super) quorum: watch::Sender<QuorumStatus>,
+    pub(super) control: Control,
+    pub(super) broker: watch::Sender<BrokerStatus>,
+    /// Whether this broker asks for leave to stop.
+    pub(super) leaving: watch::Sender<bool>,
+    pub(super) streams: Streams,
+    pub(super) stop: CancellationToken,
+    pub(super) tasks: TaskTracker,
+    /// How this node came into the quorum; unset before, and for a node that
+    /// was in it already.
+    way: OnceLock<Way>,
+    pub(super) was_blank: bool,
+    pub(super) unjoined: Mutex<Option<Unjoined>>,
+    pub(super) closed: Mutex<Vec<Stopped>>,
+}
+
+impl Inner {
+    pub(super) fn new(options: MetadataOptions, log: LogStore, machine: StateMachine) -> Self {
+        let endpoints: Endpoints = Arc::new(
+            options
+                .voters
+                .iter()
+                .map(|(id, (host, port))| (id.0, Peer { host: host.clone(), port: *port }))
+                .collect(),
+        );
+        let voters = options.voters.keys().copied().collect();
+        let quorum = watch::Sender::new(QuorumStatus { voters, ..QuorumStatus::default() });
+        let active = watch::Sender::new(None);
+        let (control, commands) = Control::new(
+            options.node_id,
+            active.subscribe(),
+            quorum.subscribe(),
+            Arc::clone(&endpoints),
+        );
+        Self {
+            endpoints,
+            raft: OnceLock::new(),
+            images: machine.images(),
+            quorum,
+            control,
+            broker: watch::Sender::new(BrokerStatus::default()),
+            leaving: watch::Sender::new(false),
+            streams: Streams::default(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            way: OnceLock::new(),
+            was_blank: log.is_blank() && machine.is_blank(),
+            closed: Mutex::new(vec![log.stopped(), machine.stopped()]),
+            unjoined: Mutex::new(Some(Unjoined { log, machine, active, commands })),
+            options,
+        }
+    }
+
+    pub(super) async fn start(
+        self: &Arc<Self>,
+        unjoined: Unjoined,
+        way: Option<Way>,
+    ) -> Result<(), MetadataError> {
+        let Unjoined { log, machine, active, commands } = unjoined;
+        let node_id = self.options.node_id.0;
+        let config = raft_config(&self.options)?;
+        let network = Network {
+            cluster_id: self.options.cluster_id.clone(),
+            node_id,
+            endpoints: Arc::clone(&self.endpoints),
+        };
+        let raft = MetadataRaft::new(node_id, config, network, log, machine).await;
+        let raft = raft.map_err(|error| MetadataError::Raft(error.to_string()))?;
+        if let Some(way) = way {
+            tracing::info!(?way, "introduced to the metadata quorum");
+            // Only this call sets it.
+            let _ = self.way.set(way);
+        }
+        if way == Some(Way::Initialize) {
+            initialize(&raft, &self.endpoints).await?;
+        }
+        // From here on the Raft service answers.
+        let raft = self.raft.get_or_init(|| raft);
+        self.tasks.spawn(observe(Arc::clone(self), raft.metrics(), active));
+        self.tasks.spawn(active::run(Arc::clone(self), commands));
+        self.tasks.spawn(lifecycle::run(Arc::clone(self)));
+        Ok(())
+    }
+
+    pub(super) fn image(&self) -> Arc<Image> {
+        Arc::clone(&self.images.borrow())
+    }
+
+    /// Whether this node has promised nothing to anybody: it is blank, or has
+    /// initialised itself and nothing more.
+    pub(super) fn is_newborn(&self) -> bool {
+        if !self.was_blank || self.way.get() == Some(&Way::Follow) {
+            return false;
+        }
+        self.raft.get().is_none_or(|raft| {
+            let metrics = raft.metrics().borrow_watched().clone();
+            metrics.current_term == 0 && metrics.last_log_index.is_none_or(|last| last == 0)
+        })
+    }
+
+    pub(super) fn header(&self, offset: MetadataOffset) -> v1::ResponseHeader {
+        v1::ResponseHeader {
+            cluster_id: self.options.cluster_id.clone(),
+            node_id: self.options.node_id.0,
+            metadata_offset: offset.0,
+        }
+    }
+
+    /// Where the controller is, if the quorum's leader is a voter we know.
+    pub(super) fn place_of(&self, leader: Option<NodeId>) -> Option<Place> {
+        let leader = leader?;
+        if leader == self.options.node_id {
+            return Some(Place::Here);
+        }
+        Some(Place::There(leader, self.endpoints.get(&leader.0)?.clone()))
+    }
+
+    /// A voter was admitted that this leader may remember with a longer log.
+    pub(super) async fn expect_blank_log(&self, node_id: NodeId) {
+        let Some(raft) = self.raft.get() else { return };
+        let metrics = raft.metrics().borrow_watched().clone();
+        let remembered = metrics.replication.as_ref().and_then(|r| r.get(&node_id.0).cloned());
+        if remembered.flatten().is_some()
+            && let Err(error) = raft.trigger().allow_next_revert(&node_id.0, true).await
+        {
+            tracing::warn!(%error, "could not expect a blank log");
+        }
+    }
+
+    /// Waits until this node has applied what a controller answered, and puts
+    /// this node into the header.
+    pub(super) async fn localize(
+        &self,
+        header: &mut Option<v1::ResponseHeader>,
+        deadline: Instant,
+    ) -> Result<(), ApiError> {
+        let offset = MetadataOffset(header.as_ref().map_or(0, |header| header.metadata_offset));
+        let mut images = self.images.clone();
+        let applied = images.wait_for(|image| image.offset >= offset);
+        match tokio::time::timeout_at(deadline, applied).await {
+            Ok(Ok(image)) => {
+                *header = Some(self.header(image.offset));
+                Ok(())
+            }
+            Ok(Err(_)) | Err(_) => {
+                let what = "the change is committed, but this node has not applied it in time";
+                Err(ApiError::new(ErrorReason::RequestTimedOut, what))
+            }
+        }
+    }
+
+    /// Hands the leadership of the quorum to the voter with the longest log.
+    pub(super) async fn hand_over(&self, deadline: Instant) {
+        let Some(raft) = self.raft.get() else { return };
+        let metrics = raft.metrics().borrow_watched().clone();
+        let Some(progress) = metrics.replication else { return };
+        let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
+        let other = |id: &u64| *id != self.options.node_id.0 && voters.contains(id);
+        let best = progress.into_iter().filter(|(id, _)| other(id)).max_by_key(|(_, at)| *at);
+        let Some((to, _)) = best else { return };
+        if let Err(error) = raft.trigger().transfer_leader(to).await {
+            tracing::warn!(%error, "could not hand over the metadata quorum");
+            return;
+        }
+        let mut quorum = self.quorum.subscribe();
+        let moved = quorum.wait_for(|s| s.leader.is_some_and(|l| l != self.options.node_id));
+        if tokio::time::timeout_at(deadline, moved).await.is_err() {
+            tracing::warn!(to, "nobody took over the metadata quorum in time");
+        }
+    }
+}
+
+async fn initialize(raft: &MetadataRaft, voters: &Endpoints) -> Result<(), MetadataError> {
+    match raft.initialize(BTreeMap::clone(voters)).await {
+        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+        Err(error) => Err(MetadataError::Raft(error.to_string())),
+    }
+}
+
+/// Turns openraft's metrics into what the rest of the node watches.
+async fn observe(
+    inner: Arc<Inner>,
+    mut metrics: WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>,
+    active: watch::Sender<Option<LeaderId>>,
+) {
+    loop {
+        // Cloned at once: holding the reference could block openraft.
+        let now = metrics.borrow_watched().clone();
+        let ended = now.running_state.is_err();
+        let leads = now.state.is_leader() && now.vote.is_committed() && !ended;
+        let term = *now.vote.leader_id();
+        let caught_up = now.last_applied.is_some_and(|applied| applied.leader_id == term);
+        let active_term = (leads && caught_up).then_some(term);
+        let status = QuorumStatus {
+            leader: now.current_leader.filter(|_| !ended).map(NodeId),
+            term: now.current_term,
+            voters: voters_of(&inner, &now),
+            active_here: active_term.is_some(),
+            failure: now.running_state.err().map(|error| error.to_string()),
+        };
+        active.send_if_modified(|known| replace(known, active_term));
+        inner.quorum.send_if_modified(|known| replace(known, status));
+        tokio::select! {
+            () = inner.stop.cancelled() => break,
+            changed = metrics.changed() => if changed.is_err() { break },
+        }
+    }
+    active.send_replace(None);
+    inner.quorum.send_modify(|status| {
+        status.leader = None;
+        status.active_here = false;
+    });
+}
+
+fn voters_of(inner: &Inner, metrics: &RaftMetrics<TypeConfig>) -> Vec<NodeId> {
+    let mut voters: Vec<NodeId> =
+        metrics.membership_config.membership().voter_ids().map(NodeId).collect();
+    if voters.is_empty() {
+        voters = inner.options.voters.keys().copied().collect();
+    }
+    voters.sort_unstable();
+    voters
+}
+
+fn replace<T: PartialEq>(known: &mut T, new: T) -> bool {
+    let changed = *known != new;
+    *known = new;
+    changed
+}
