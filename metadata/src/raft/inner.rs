@@ -134,15 +134,15 @@ impl Inner {
         Arc::clone(&self.images.borrow())
     }
 
-    /// Whether this node has promised nothing to anybody: it is blank, or has
-    /// initialised itself and nothing more.
+    /// Whether this node has no part of any metadata: it is blank, or has
+    /// initialised itself and heard from no leader yet.
     pub(super) fn is_newborn(&self) -> bool {
         if !self.was_blank || self.way.get() == Some(&Way::Follow) {
             return false;
         }
         self.raft.get().is_none_or(|raft| {
-            let metrics = raft.metrics().borrow_watched().clone();
-            metrics.current_term == 0 && metrics.last_log_index.is_none_or(|last| last == 0)
+            let last = raft.metrics().borrow_watched().last_log_index;
+            last.is_none_or(|last| last == 0)
         })
     }
 

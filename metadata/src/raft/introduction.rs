@@ -12,9 +12,9 @@
 //!   are blank, and none that was heard is initialised. Then it initialises
 //!   itself with the configured voters. Several nodes may do so at the same
 //!   time: their first entries name the same voters, and the first leader's
-//!   replaces the others. A node that has done this and nothing since (term 0:
-//!   no vote given) still counts as blank, or two nodes could wait for each
-//!   other.
+//!   replaces the others. A node that has initialised itself and heard from no
+//!   leader still counts as blank, or the first to do so would keep away those
+//!   whose votes it needs.
 //! - Or **the quorum knows this disk**: the active controller has committed its
 //!   directory id. Every format of a data directory draws a new id, so a node
 //!   for which another directory is on record has lost its disk, and is

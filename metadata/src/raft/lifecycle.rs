@@ -8,7 +8,7 @@ use super::controller_client::{self, Place};
 use super::controller_service;
 use super::inner::Inner;
 use super::streams::OpenStream;
-use super::{BrokerStatus, wire};
+use super::{BrokerStatus, succession, wire};
 use crate::controller::{Heartbeat, RegisterBroker};
 use ottla_proto::internal::v1 as internal;
 use ottla_proto::v1::ErrorReason;
@@ -63,7 +63,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
 
 /// In touch with one controller, until there is another (`Ok`) or something
 /// goes wrong.
-async fn attend(inner: &Inner, failures: &mut usize) -> Result<(), ApiError> {
+async fn attend(inner: &Arc<Inner>, failures: &mut usize) -> Result<(), ApiError> {
     let mut quorum = inner.quorum.subscribe();
     let leader = match quorum.wait_for(|status| status.leader.is_some()).await {
         Ok(status) => status.leader,
@@ -80,7 +80,7 @@ async fn attend(inner: &Inner, failures: &mut usize) -> Result<(), ApiError> {
 }
 
 /// Registers if need be, and sends heartbeats until something goes wrong.
-async fn stay(inner: &Inner, place: Place, failures: &mut usize) -> ApiError {
+async fn stay(inner: &Arc<Inner>, place: Place, failures: &mut usize) -> ApiError {
     let epoch = match registered(inner, &place).await {
         Ok(epoch) => epoch,
         Err(error) => return error,
@@ -89,33 +89,61 @@ async fn stay(inner: &Inner, place: Place, failures: &mut usize) -> ApiError {
         Ok(link) => link,
         Err(error) => return error,
     };
-    let mut images = inner.images.clone();
-    let mut leaving = inner.leaving.subscribe();
+    let mut worked = false;
     loop {
-        let offset = images.borrow_and_update().offset;
-        let want_shutdown = *leaving.borrow_and_update();
-        match link.beat(inner, epoch, offset, want_shutdown).await {
+        let sent = Sent { offset: inner.image().offset, leaving: *inner.leaving.borrow() };
+        let error = match link.beat(inner, epoch, sent).await {
             Ok(answer) => {
+                worked = true;
                 *failures = 0;
                 publish(inner, epoch, &answer);
-            }
-            Err(error) => return error,
-        }
-        let interval =
-            if want_shutdown { SHUTDOWN_BEAT } else { inner.options.timings.broker_heartbeat };
-        let due = Instant::now() + interval;
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep_until(due) => break,
-                changed = leaving.changed() => {
-                    if changed.is_ok() {
-                        break;
-                    }
+                match wait(inner, epoch, &mut link, sent).await {
+                    Ok(()) => continue,
+                    Err(error) => error,
                 }
-                changed = images.changed() => {
-                    if changed.is_err() || news_is_urgent(inner, &mut images, epoch, offset) {
-                        break;
-                    }
+            }
+            Err(error) => error,
+        };
+        if let Place::There(leader, _) = place
+            && worked
+        {
+            succession::start(inner, leader);
+        }
+        return error;
+    }
+}
+
+/// What the last heartbeat said.
+#[derive(Clone, Copy)]
+struct Sent {
+    offset: MetadataOffset,
+    leaving: bool,
+}
+
+/// Waits until the next heartbeat is due, or the link is broken.
+async fn wait(
+    inner: &Inner,
+    epoch: BrokerEpoch,
+    link: &mut Link,
+    sent: Sent,
+) -> Result<(), ApiError> {
+    let mut images = inner.images.clone();
+    images.mark_changed();
+    let mut leaving = inner.leaving.subscribe();
+    let interval =
+        if sent.leaving { SHUTDOWN_BEAT } else { inner.options.timings.broker_heartbeat };
+    let due = Instant::now() + interval;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep_until(due) => return Ok(()),
+            error = link.broken() => return Err(error),
+            _ = leaving.wait_for(|leaving| *leaving != sent.leaving) => return Ok(()),
+            changed = images.changed() => {
+                if changed.is_err() {
+                    return Err(ApiError::new(ErrorReason::ShuttingDown, "the quorum has ended here"));
+                }
+                if news_is_urgent(inner, &mut images, epoch, sent.offset) {
+                    return Ok(());
                 }
             }
         }
@@ -175,6 +203,10 @@ async fn registered(inner: &Inner, place: &Place) -> Result<BrokerEpoch, ApiErro
     Ok(epoch)
 }
 
+fn ended() -> ApiError {
+    ApiError::new(ErrorReason::ControllerNotAvailable, "the heartbeat stream ended")
+}
+
 fn silent() -> ApiError {
     ApiError::new(ErrorReason::RequestTimedOut, "the controller is silent")
 }
@@ -207,26 +239,34 @@ impl Link {
         tokio::time::timeout(within, open).await.unwrap_or_else(|_| Err(silent()))
     }
 
+    /// Completes when the stream has ended. No answer comes unasked.
+    async fn broken(&mut self) -> ApiError {
+        match self {
+            Self::Here { .. } => std::future::pending().await,
+            Self::There { answers, .. } => match answers.message().await {
+                Ok(_) => ended(),
+                Err(status) => ApiError::from_status(&status),
+            },
+        }
+    }
+
     async fn beat(
         &mut self,
         inner: &Inner,
         broker_epoch: BrokerEpoch,
-        metadata_offset: MetadataOffset,
-        want_shutdown: bool,
+        sent: Sent,
     ) -> Result<internal::HeartbeatResponse, ApiError> {
         let beat = Heartbeat {
             node_id: inner.options.node_id,
             broker_epoch,
-            metadata_offset,
+            metadata_offset: sent.offset,
             want_fence: false,
-            want_shutdown,
+            want_shutdown: sent.leaving,
         };
         let (beats, answers) = match self {
             Self::Here { .. } => return controller_service::beat(inner, beat).await,
             Self::There { beats, answers } => (beats, answers),
         };
-        let ended =
-            || ApiError::new(ErrorReason::ControllerNotAvailable, "the heartbeat stream ended");
         let exchange = async {
             beats.send(wire::heartbeat_request(&beat)).await.map_err(|_| ended())?;
             let answer = answers.message().await;

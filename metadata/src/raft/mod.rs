@@ -37,6 +37,7 @@ mod snapshot;
 mod state_machine;
 mod status;
 mod streams;
+mod succession;
 pub(crate) mod types;
 mod wire;
 

@@ -36,6 +36,8 @@ pub(super) struct Cluster {
     pub(super) voters: BTreeMap<NodeId, (String, u16)>,
     pub(super) limits: LogLimits,
     pub(super) session_timeout: Duration,
+    /// Shortest silence before an election; the longest is twice that.
+    pub(super) election: Duration,
     pub(super) nodes: BTreeMap<NodeId, Node>,
 }
 
@@ -69,6 +71,7 @@ impl Cluster {
             voters,
             limits: LogLimits::default(),
             session_timeout: Timings::default().broker_session_timeout,
+            election: Timings::default().election_min,
             nodes: BTreeMap::new(),
         }
     }
