@@ -3,186 +3,16 @@
 //! fail or fill up. What was synced is there and identical, what is there was
 //! appended, in order, and the epochs are those of the batches.
 
+mod events;
+mod model;
+
 use super::*;
 use crate::LogError;
 use crate::format::{BatchHeader, NewRecord, ValidBatch, batch_headers, encode_batch};
-use crate::vfs::{Fault, FaultRule, Operation, SimVfs};
-use bytes::{Bytes, BytesMut};
+use crate::vfs::{FaultRule, SimVfs};
+use events::{Event, Op, event};
+use model::{Model, decode, epochs_of, stored};
 use proptest::prelude::*;
-
-#[derive(Clone, Debug)]
-enum Op {
-    /// Records per batch, and how far the epoch goes up.
-    Lead(Vec<u8>, u32),
-    /// The same as a follower; the epoch goes up before the last batch.
-    Follow(Vec<u8>, u32),
-    StartEpoch(u32),
-    Truncate(u16),
-    Reset(u16),
-    DeleteBefore(u16),
-    Sync,
-}
-
-#[derive(Clone, Debug)]
-enum Event {
-    Do(Op),
-    /// Sync, close, open as clean.
-    CleanRestart,
-    /// The process dies and comes back; the page cache survives.
-    ProcessCrash,
-    /// Power is lost between two operations.
-    PowerLoss(u64),
-    /// Power is lost that many changes of the disk into an operation.
-    PowerLossDuring(Op, u64, u64),
-    /// Something fails during an operation; if that takes the log offline it is
-    /// opened again, after a power loss (by that seed) or without one.
-    FaultDuring(Op, FaultRule, Option<u64>),
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    let batches = || prop::collection::vec(0..6u8, 1..4);
-    let step = || prop_oneof![4 => Just(0u32), 1 => 1..3u32];
-    prop_oneof![
-        6 => (batches(), step()).prop_map(|(b, s)| Op::Lead(b, s)),
-        4 => (batches(), step()).prop_map(|(b, s)| Op::Follow(b, s)),
-        1 => (0..3u32).prop_map(Op::StartEpoch),
-        2 => any::<u16>().prop_map(Op::Truncate),
-        1 => any::<u16>().prop_map(Op::Reset),
-        2 => any::<u16>().prop_map(Op::DeleteBefore),
-        4 => Just(Op::Sync),
-    ]
-}
-
-fn fault() -> impl Strategy<Value = FaultRule> {
-    use Operation as O;
-    let operation = prop::sample::select(vec![
-        O::Write,
-        O::Write,
-        O::Write,
-        O::Sync,
-        O::Sync,
-        O::SetLen,
-        O::Create,
-        O::Rename,
-        O::Remove,
-        O::SyncDir,
-    ]);
-    let fault = prop_oneof![
-        Just(Fault::Eio),
-        Just(Fault::Enospc),
-        (0..300usize).prop_map(Fault::ShortWrite)
-    ];
-    let path = prop::sample::select(vec!["", ".log", ".index", "checkpoint.tmp"]);
-    (operation, fault, path, 0..2u64, 1..3u64).prop_map(|(operation, fault, path, skip, times)| {
-        FaultRule { operation, path_ends_with: path.to_owned(), skip, times, fault }
-    })
-}
-
-fn event() -> impl Strategy<Value = Event> {
-    prop_oneof![
-        20 => op().prop_map(Event::Do),
-        1 => Just(Event::CleanRestart),
-        1 => Just(Event::ProcessCrash),
-        2 => any::<u64>().prop_map(Event::PowerLoss),
-        4 => (op(), 0..14u64, any::<u64>()).prop_map(|(o, n, s)| Event::PowerLossDuring(o, n, s)),
-        4 => (op(), fault(), prop::option::of(any::<u64>()))
-            .prop_map(|(o, f, s)| Event::FaultDuring(o, f, s)),
-    ]
-}
-
-#[derive(Clone, Debug)]
-struct Stored {
-    header: BatchHeader,
-    bytes: Bytes,
-}
-
-type EpochList = Vec<(u32, u64)>;
-
-/// What the log must hold.
-#[derive(Clone, Debug, Default)]
-struct Model {
-    batches: Vec<Stored>,
-    start: u64,
-    end: u64,
-    synced: u64,
-    epochs: EpochList,
-}
-
-impl Model {
-    fn start_epoch(&mut self, epoch: u32, at: u64) {
-        if self.epochs.last().is_none_or(|last| last.0 < epoch) {
-            self.epochs.retain(|entry| entry.1 < at);
-            self.epochs.push((epoch, at));
-        }
-    }
-
-    fn append(&mut self, batches: &[Stored]) {
-        for batch in batches {
-            self.start_epoch(batch.header.leader_epoch.0, batch.header.base_offset);
-            self.end = batch.header.next_offset();
-            self.batches.push(batch.clone());
-        }
-    }
-
-    fn truncate(&mut self, to: u64) {
-        if to < self.end {
-            let kept = self.batches.iter().take_while(|b| b.header.last_offset() < to).count();
-            self.end = self.batches[kept].header.base_offset.max(self.start);
-            self.batches.truncate(kept);
-            self.synced = self.end;
-        }
-        // `to` is never beyond the end here.
-        let end = self.end;
-        self.epochs.retain(|entry| entry.1 < end);
-    }
-
-    fn reset(&mut self, to: u64) {
-        *self = Self { start: to, end: to, synced: to, ..Self::default() };
-    }
-
-    fn delete_before(&mut self, start: u64) {
-        if start > self.start {
-            self.synced = self.synced.max(start);
-            self.start = start;
-            let covering = self.epochs.iter().rposition(|entry| entry.1 <= start);
-            if let Some(covering) = covering {
-                self.epochs[covering].1 = start;
-                self.epochs.drain(..covering);
-            }
-            self.batches.retain(|batch| batch.header.last_offset() >= start);
-        }
-    }
-
-    fn readable(&self) -> Vec<u8> {
-        let batches = self.batches.iter().filter(|b| b.header.last_offset() >= self.start);
-        batches.flat_map(|batch| batch.bytes.iter().copied()).collect()
-    }
-
-    /// The epochs that the readable batches prove.
-    fn proven_epochs(&self) -> EpochList {
-        let mut proven = EpochList::new();
-        for batch in self.batches.iter().filter(|b| b.header.last_offset() >= self.start) {
-            let epoch = batch.header.leader_epoch.0;
-            if proven.last().is_none_or(|last| last.0 < epoch) {
-                proven.push((epoch, batch.header.base_offset.max(self.start)));
-            }
-        }
-        proven
-    }
-
-    /// What is left of this after the log has come back ending at `end`, if
-    /// that is possible at all with everything below `least` kept.
-    fn cut_by_crash(&self, end: u64, least: u64) -> Option<Self> {
-        let mut cut = self.clone();
-        cut.batches.retain(|batch| batch.header.next_offset() <= end);
-        let boundary = cut.batches.last().map_or(self.start, |b| b.header.next_offset());
-        let possible = (end == boundary.max(self.start) || end == self.end)
-            && (least..=self.end).contains(&end);
-        (cut.end, cut.synced) = (end, end);
-        cut.epochs.retain(|entry| entry.1 <= end);
-        possible.then_some(cut)
-    }
-}
 
 struct Run {
     vfs: SimVfs,
@@ -473,30 +303,6 @@ impl Run {
             Err(other) => panic!("unexpected: {other}"),
         }
     }
-}
-
-fn stored(batches: &[ValidBatch]) -> Vec<Stored> {
-    batches
-        .iter()
-        .map(|batch| Stored {
-            header: *batch.header(),
-            bytes: BytesMut::from(batch.as_bytes()).freeze(),
-        })
-        .collect()
-}
-
-fn epochs_of(list: &EpochList) -> super::epochs::Epochs {
-    let mut text = format!("0\n{}\n", list.len());
-    for (epoch, start) in list {
-        text.push_str(&format!("{epoch} {start}\n"));
-    }
-    super::epochs::Epochs::decode(text.as_bytes()).expect("in order")
-}
-
-fn decode(epochs: &super::epochs::Epochs) -> EpochList {
-    let text = epochs.encode();
-    let pairs = text.lines().skip(2).filter_map(|line| line.split_once(' '));
-    pairs.map(|(e, s)| (e.parse().expect("number"), s.parse().expect("number"))).collect()
 }
 
 proptest! {
