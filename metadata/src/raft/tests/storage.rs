@@ -102,8 +102,8 @@ async fn with_history(dir: &Path) -> Image {
 async fn recovered(dir: &Path) -> (Image, bool) {
     let (mut log, mut machine) = open(dir);
     let found_applied = machine.applied_state().await.expect("reads").0.is_some();
-    let mut helper = openraft::StorageHelper::new(&mut log, &mut machine).with_id(1);
-    helper.get_initial_state().await.expect("recovers");
+    let mut storage = openraft::StorageHelper::new(&mut log, &mut machine).with_id(1);
+    storage.get_initial_state().await.expect("recovers");
     let image = machine.images().borrow().as_ref().clone();
     close(log, machine).await;
     (image, found_applied)
