@@ -117,6 +117,62 @@ fn syncs_are_shared() {
     assert_eq!(*barrier.begun.lock(), before + 2);
 }
 
+/// Lets other threads come as far as they can. Nothing depends on it: without,
+/// the tests below would only see less.
+fn let_others_run() {
+    for _ in 0..2000 {
+        std::thread::yield_now();
+    }
+}
+
+/// Those who waited for an fdatasync that failed do not try their luck.
+#[test]
+fn a_failed_sync_fails_all_who_wait() {
+    let (vfs, barrier) = (SimVfs::new(), Arc::new(Barrier::default()));
+    let slow = SlowVfs(vfs.clone(), Arc::clone(&barrier));
+    let config = LogConfig::default();
+    let (log, _) = Log::open(Arc::new(slow), dir(), config, OpenMode::Clean).expect("opens");
+    fill(&log, 1, 1);
+    let before = *barrier.begun.lock();
+    barrier.hold(true);
+    vfs.fail(rule(Operation::Sync, ".log", Fault::Eio));
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| log.sync());
+        barrier.wait_for_begun(before + 1);
+        let others: Vec<_> = (0..4).map(|_| scope.spawn(|| log.sync())).collect();
+        let_others_run();
+        barrier.hold(false);
+        assert!(matches!(first.join().expect("ends"), Err(LogError::Io { .. })));
+        for other in others {
+            assert!(matches!(other.join().expect("ends"), Err(LogError::Offline { .. })));
+        }
+    });
+    assert_eq!((*barrier.begun.lock(), log.bounds().synced), (before + 1, 0));
+}
+
+/// A truncation while an fdatasync runs: the sync must not say afterwards that
+/// more is durable than there is.
+#[test]
+fn a_truncation_waits_for_the_sync() {
+    let barrier = Arc::new(Barrier::default());
+    let slow = SlowVfs(SimVfs::new(), Arc::clone(&barrier));
+    let config = LogConfig::default();
+    let (log, _) = Log::open(Arc::new(slow), dir(), config, OpenMode::Clean).expect("opens");
+    fill(&log, 5, 1);
+    let before = *barrier.begun.lock();
+    barrier.hold(true);
+    std::thread::scope(|scope| {
+        let sync = scope.spawn(|| log.sync().expect("syncs"));
+        barrier.wait_for_begun(before + 1);
+        let truncate = scope.spawn(|| log.truncate_to(2).expect("truncates"));
+        let_others_run();
+        barrier.hold(false);
+        assert_eq!(sync.join().expect("ends"), 5);
+        truncate.join().expect("ends");
+    });
+    assert_eq!(log.bounds(), Bounds { start: 0, end: 2, synced: 2 });
+}
+
 /// Whatever comes between, readers see whole batches that were appended, and
 /// `start <= synced <= end` holds at every moment.
 #[test]

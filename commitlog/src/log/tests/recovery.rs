@@ -73,13 +73,20 @@ type Damage<'a> = &'a dyn Fn(&SimVfs, &Path);
 /// However an index is damaged, nothing that is read changes.
 #[test]
 fn indexes_are_only_believed_if_true() {
-    let damages: [Damage<'_>; 4] = [
+    let damages: [Damage<'_>; 5] = [
         &|vfs, path| vfs.remove_file(path).expect("was there"),
         &|vfs, path| drop(vfs.create(path).expect("empties")),
         &|vfs, path| {
             let file = vfs.open(path).expect("was there");
             let len = file.len().expect("simulated");
             file.write_all_at(0, &[&vec![0xff; len as usize]]).expect("writes");
+        },
+        &|vfs, path| {
+            // Positions right, offsets off by one.
+            let file = vfs.open(path).expect("was there");
+            for entry in 0..file.len().expect("simulated") / 8 {
+                vfs.corrupt(path, entry * 8 + 3, 1).expect("within the file");
+            }
         },
         &|vfs, path| {
             // Offsets right, positions moved by one.
@@ -159,6 +166,53 @@ fn a_hole_between_segments_ends_the_log() {
     assert_eq!((recovery.cut_at, values(&log)), (Some(end), all[..end as usize].to_vec()));
     fill(&log, 3, 3);
     assert_eq!(log.bounds().end, end + 3);
+}
+
+/// A segment whose name was never made durable can be seen after a restart of
+/// the process; what is then written and synced there must outlive the power.
+#[test]
+fn names_are_durable_after_recovery() {
+    for seed in 0..20 {
+        let vfs = SimVfs::new();
+        let (log, _) = open(&vfs, small(), OpenMode::Recover);
+        fill(&log, 5, 1);
+        vfs.fail(rule(Operation::SyncDir, "", Fault::Eio));
+        let batches = vec![batch(&["x"])];
+        let failed = log.append_as_leader(batches, LeaderEpoch(1)).expect_err("no name");
+        assert!(matches!(failed, LogError::Io { .. }));
+        drop(log);
+        let (log, _) = open(&vfs, small(), OpenMode::Recover);
+        assert_eq!(last_base(&vfs), 5);
+        fill(&log, 2, 1);
+        assert_eq!(log.sync().expect("syncs"), 7);
+        drop(log);
+        vfs.crash(seed);
+        assert_eq!(open(&vfs, small(), OpenMode::Recover).0.bounds().end, 7);
+    }
+}
+
+/// What was cut stays cut: were it not so, a batch appended in its place, of the
+/// same length, would bring back what followed.
+#[test]
+fn a_cut_is_durable() {
+    for seed in 0..40 {
+        let vfs = SimVfs::new();
+        let config = LogConfig::default();
+        let (log, _) = open(&vfs, config, OpenMode::Recover);
+        fill(&log, 3, 1);
+        log.sync().expect("syncs");
+        drop(log);
+        let len = file_len(&vfs, &log_path(dir(), 0)) / 3;
+        vfs.corrupt(&log_path(dir(), 0), len + 65, 1).expect("within the file");
+        let (log, recovery) = open(&vfs, config, OpenMode::Recover);
+        assert_eq!(recovery.cut_at, Some(1));
+        fill(&log, 1, 1);
+        assert_eq!(log.size_bytes(), 2 * len);
+        vfs.crash(seed);
+        drop(log);
+        let (log, _) = open(&vfs, config, OpenMode::Recover);
+        assert!(log.bounds().end <= 2, "seed {seed}");
+    }
 }
 
 #[test]
