@@ -72,8 +72,7 @@ impl Segment {
         size: u64,
         interval: u32,
     ) -> Result<Option<(BatchHeader, u64)>, LogError> {
-        let from = self.floor(vfs, target, size, interval)?;
-        let mut walker = self.walk(from, size, LOOKUP_CHUNK_BYTES);
+        let mut walker = self.walk_near(vfs, target, size, interval)?;
         while let Some((header, position)) = walker.next_header()? {
             if header.last_offset() >= target {
                 return Ok(Some((header, position)));
@@ -82,30 +81,31 @@ impl Segment {
         Ok(None)
     }
 
-    /// A position from which a walk to `target` may start, near before it.
-    fn floor(
+    /// A walk that begins near before `target`, where a true index entry points.
+    fn walk_near(
         &self,
         vfs: &dyn Vfs,
         target: Offset,
         size: u64,
         interval: u32,
-    ) -> Result<u64, LogError> {
+    ) -> Result<Walker<'_>, LogError> {
         let relative = u32::try_from(target.saturating_sub(self.base)).unwrap_or(u32::MAX);
-        let mut index = self.index.lock();
-        match index.floor(vfs, relative) {
-            Ok(None) => return Ok(0),
+        // The lock is not held while the segment is read: an append needs it.
+        let found = self.index.lock().floor(vfs, relative);
+        match found {
+            Ok(None) => return Ok(self.walk(0, size, LOOKUP_CHUNK_BYTES)),
             Ok(Some(entry)) => {
                 let position = u64::from(entry.position);
                 // Beyond the end when a truncation has overtaken this reader,
                 // who will notice and look again.
                 if position >= size {
-                    return Ok(0);
+                    return Ok(self.walk(0, size, LOOKUP_CHUNK_BYTES));
                 }
-                let found = self.walk(position, size, LOOKUP_CHUNK_BYTES).next_header();
-                if let Ok(Some((header, _))) = found
+                let mut walker = self.walk(position, size, LOOKUP_CHUNK_BYTES);
+                if let Ok(Some(header)) = walker.peek()
                     && header.last_offset() == self.base + u64::from(entry.relative)
                 {
-                    return Ok(position);
+                    return Ok(walker);
                 }
                 tracing::warn!(path = %self.path.display(), position, "index entry does not match");
             }
@@ -113,9 +113,11 @@ impl Segment {
                 tracing::warn!(path = %self.path.display(), %error, "index cannot be used");
             }
         }
+        let mut index = self.index.lock();
         self.rebuild(vfs, &mut index, size, interval)?;
         let entry = index.floor(vfs, relative).ok().flatten();
-        Ok(entry.map_or(0, |entry| u64::from(entry.position)))
+        let from = entry.map_or(0, |entry| u64::from(entry.position));
+        Ok(self.walk(from, size, LOOKUP_CHUNK_BYTES))
     }
 
     /// Makes the index anew from the headers; it stays in memory.

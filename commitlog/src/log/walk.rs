@@ -77,7 +77,8 @@ impl<'a> Walker<'a> {
         Ok(Some(WalkedBatch { header, position, bytes }))
     }
 
-    fn peek(&mut self) -> Result<Option<BatchHeader>, LogError> {
+    /// The next batch's header, without stepping over it.
+    pub(super) fn peek(&mut self) -> Result<Option<BatchHeader>, LogError> {
         if self.position >= self.end {
             return Ok(None);
         }
