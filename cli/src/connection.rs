@@ -3,6 +3,7 @@
 use crate::output::Format;
 use clap::Args;
 use ottla_client::{Client, ClientError, ClientOptions, HostPort};
+use std::io::IsTerminal;
 use std::time::Duration;
 
 /// Longest search for one node that answers at all. A cluster that is up
@@ -53,6 +54,7 @@ fn trace() {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter("ottla=debug,ottla_client=debug")
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     // Fails only where one is set already, which then does the job.
     let _ = subscriber.try_init();

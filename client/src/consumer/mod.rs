@@ -186,6 +186,8 @@ impl PartitionReader {
                 if !error.is_retriable() {
                     return Err(error.clone());
                 }
+                let (topic, partition, position) = (&self.topic, self.partition, self.position);
+                tracing::debug!(topic, partition, position, %error, "trying again");
                 if let Err(unknown) = search.failed(error).await {
                     return Err(search.conclude(&what, unknown, last));
                 }

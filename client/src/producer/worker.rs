@@ -80,6 +80,8 @@ impl Worker<'_> {
             if !error.is_retriable() || deadline.is_over() {
                 return Err(history.conclude(self, error, deadline));
             }
+            let (topic, partition) = (self.topic, self.partition);
+            tracing::debug!(topic, partition, leader = %leader.endpoint, %error, "trying again");
             self.context.stats.retried();
             if let Err(error) = search.failed(&error).await {
                 return Err(history.conclude(self, error, deadline));
