@@ -165,7 +165,7 @@ impl Client {
         // Without a topic's name the answer would hold every topic there is.
         let topics = vec![topic.unwrap_or_default().to_owned()];
         let asked = topics.clone();
-        self.ask_any("metadata", deadline, Repeat::Safe, move |connection, timeout| {
+        self.ask_any("finding a node that answers", deadline, Repeat::Safe, move |connection, timeout| {
             let (client, asked) = (self.clone(), asked.clone());
             async move {
                 let request = v1::GetMetadataRequest { topics: asked.clone() };

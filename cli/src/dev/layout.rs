@@ -56,12 +56,17 @@ pub(super) struct Plan {
 impl Plan {
     /// A new cluster on the standard ports.
     pub(super) fn new(cluster_id: String, nodes: u16) -> Self {
-        let node = |index: u16| NodePlan {
-            node_id: u64::from(index) + 1,
-            grpc_port: FIRST_GRPC_PORT + index,
-            http_port: FIRST_HTTP_PORT + index,
-        };
-        Self { cluster_id, nodes: (0..nodes).map(node).collect() }
+        let node = |id: u16| NodePlan { node_id: id.into(), grpc_port: 0, http_port: 0 };
+        Self { cluster_id, nodes: (1..=nodes).map(node).collect() }.on_standard_ports()
+    }
+
+    /// The same cluster on the standard ports.
+    pub(super) fn on_standard_ports(mut self) -> Self {
+        for (index, node) in (0..).zip(&mut self.nodes) {
+            node.grpc_port = FIRST_GRPC_PORT + index;
+            node.http_port = FIRST_HTTP_PORT + index;
+        }
+        self
     }
 
     /// Every gRPC address, as `--bootstrap` takes it.

@@ -54,7 +54,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR", default_value = "ottla-data")]
     dir: PathBuf,
 
-    /// Use other ports where 7401… (gRPC) and 7501… (HTTP) are taken.
+    /// Use other ports if 7401… (gRPC) or 7501… (HTTP) are taken.
     #[arg(long)]
     any_port: bool,
 
@@ -92,7 +92,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
-/// The cluster that the directory holds, or a new one.
+/// The cluster that the directory holds, or a new one. Without --any-port it
+/// is on the standard ports, whatever it was on before.
 fn plan(args: &Args, layout: &Layout) -> anyhow::Result<Plan> {
     let Some(plan) = layout.load()? else {
         let cluster_id = uuid::Uuid::new_v4().to_string();
@@ -104,7 +105,8 @@ fn plan(args: &Args, layout: &Layout) -> anyhow::Result<Plan> {
             layout.dir().display(),
             plan.nodes.len()
         ),
-        _ => Ok(plan),
+        _ if args.any_port => Ok(plan),
+        _ => Ok(plan.on_standard_ports()),
     }
 }
 
@@ -198,15 +200,15 @@ impl Dev {
         let (id, pid, restart) = (dead.node.node_id, dead.pid, self.args.restart);
         match self.args.format {
             Format::Json => output::json(&json!({
-                "event": "died", "node": id, "pid": pid, "status": status, "restart": restart,
+                "event": "gone", "node": id, "pid": pid, "status": status, "restart": restart,
             }))?,
             Format::Text if restart => {
-                diagnose(&format!("node {id} (pid {pid}) died: {status}; restarting it"));
+                diagnose(&format!("node {id} (pid {pid}) is gone: {status}; restarting it"));
             }
             Format::Text => {
                 let config = self.layout.config_path(&dead.node);
                 diagnose(&format!(
-                    "node {id} (pid {pid}) died: {status}; bring it back with: \
+                    "node {id} (pid {pid}) is gone: {status}; bring it back with: \
                      ottla node --config {}",
                     config.display()
                 ));
@@ -237,6 +239,7 @@ async fn next_end(nodes: &mut [Process]) -> (usize, std::io::Result<ExitStatus>)
 
 fn told(status: &std::io::Result<ExitStatus>) -> String {
     match status {
+        Ok(status) if status.success() => "it stopped in good order".to_owned(),
         Ok(status) => status.to_string(),
         Err(error) => error.to_string(),
     }
