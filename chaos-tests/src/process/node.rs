@@ -15,6 +15,7 @@ pub struct Node {
     port: u16,
     http_port: u16,
     child: Option<Child>,
+    paused: bool,
 }
 
 impl Node {
@@ -37,7 +38,7 @@ impl Node {
             writeln!(config, "{voter} = \"127.0.0.1:{port}\"")?;
         }
         std::fs::write(dir.join("ottla.toml"), config)?;
-        Ok(Self { id, dir, port, http_port, child: None })
+        Ok(Self { id, dir, port, http_port, child: None, paused: false })
     }
 
     /// The node's id.
@@ -89,7 +90,7 @@ impl Node {
 
     /// Starts the process. Does not wait for it to serve.
     pub fn start(&mut self) -> anyhow::Result<()> {
-        if self.is_running() {
+        if self.child.is_some() {
             bail!("node {} runs already", self.id);
         }
         let log: File = OpenOptions::new().create(true).append(true).open(self.dir.join("log"))?;
@@ -105,10 +106,33 @@ impl Node {
         Ok(())
     }
 
-    /// Whether it was started and not stopped since.
+    /// Whether it was started and neither stopped nor paused since.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.child.is_some()
+        self.child.is_some() && !self.paused
+    }
+
+    /// SIGSTOP: the process stands still, its connections stay open.
+    pub fn pause(&mut self) -> anyhow::Result<()> {
+        self.signal("STOP")?;
+        self.paused = true;
+        Ok(())
+    }
+
+    /// SIGCONT: it goes on where it stood.
+    pub fn resume(&mut self) -> anyhow::Result<()> {
+        self.signal("CONT")?;
+        self.paused = false;
+        Ok(())
+    }
+
+    fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let child = self.child.as_ref().context("the node does not run")?;
+        let sent = Command::new("kill").args(["-s", name, &child.id().to_string()]).status()?;
+        if !sent.success() {
+            bail!("cannot send SIG{name} to node {}", self.id);
+        }
+        Ok(())
     }
 
     /// SIGKILL: the process ends where it stands.
@@ -116,16 +140,14 @@ impl Node {
         let mut child = self.child.take().context("the node does not run")?;
         child.kill()?;
         child.wait()?;
+        self.paused = false;
         Ok(())
     }
 
     /// SIGTERM, and waits for the process to end by itself.
     pub fn stop(&mut self) -> anyhow::Result<ExitStatus> {
+        self.signal("TERM")?;
         let mut child = self.child.take().context("the node does not run")?;
-        let sent = Command::new("kill").arg(child.id().to_string()).status()?;
-        if !sent.success() {
-            bail!("cannot signal node {}", self.id);
-        }
         Ok(child.wait()?)
     }
 

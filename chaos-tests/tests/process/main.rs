@@ -7,3 +7,4 @@ mod command_line;
 mod leader_kills;
 mod min_isr;
 mod startup;
+mod workload;
