@@ -165,17 +165,22 @@ impl Client {
         // Without a topic's name the answer would hold every topic there is.
         let topics = vec![topic.unwrap_or_default().to_owned()];
         let asked = topics.clone();
-        self.ask_any("finding a node that answers", deadline, Repeat::Safe, move |connection, timeout| {
-            let (client, asked) = (self.clone(), asked.clone());
-            async move {
-                let request = v1::GetMetadataRequest { topics: asked.clone() };
-                let call = with_timeout(request, timeout);
-                let answer = connection.metadata().get_metadata(call).await?.into_inner();
-                let header = answer.header.unwrap_or_default();
-                let metadata = answer.metadata.unwrap_or_default();
-                Ok(client.metadata().learn(connection.endpoint(), &header, metadata, &asked))
-            }
-        })
+        self.ask_any(
+            "finding a node that answers",
+            deadline,
+            Repeat::Safe,
+            move |connection, timeout| {
+                let (client, asked) = (self.clone(), asked.clone());
+                async move {
+                    let request = v1::GetMetadataRequest { topics: asked.clone() };
+                    let call = with_timeout(request, timeout);
+                    let answer = connection.metadata().get_metadata(call).await?.into_inner();
+                    let header = answer.header.unwrap_or_default();
+                    let metadata = answer.metadata.unwrap_or_default();
+                    Ok(client.metadata().learn(connection.endpoint(), &header, metadata, &asked))
+                }
+            },
+        )
         .await
     }
 

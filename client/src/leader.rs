@@ -21,7 +21,7 @@ const UNKNOWN_TOPIC_GRACE: Duration = Duration::from_secs(2);
 /// How long a leader that was replaced may still take to answer what it was
 /// asked before. One that handed over in good order needs less; one that hangs
 /// never will.
-const SUPERSEDED_GRACE: Duration = Duration::from_millis(500);
+const SUPERSEDED_GRACE: Duration = Duration::from_millis(250);
 
 /// A partition's leader.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,12 +15,6 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
-/// First gRPC port; the next nodes have the next ones.
-const FIRST_GRPC_PORT: u16 = 7401;
-
-/// First HTTP port.
-const FIRST_HTTP_PORT: u16 = 7501;
-
 /// A stopping node of a development cluster does not wait for others for
 /// longer, in milliseconds: usually all of them stop, and then there is nobody
 /// to hand anything over to.
@@ -54,19 +48,10 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// A new cluster on the standard ports.
+    /// A new cluster that has no ports yet.
     pub(super) fn new(cluster_id: String, nodes: u16) -> Self {
         let node = |id: u16| NodePlan { node_id: id.into(), grpc_port: 0, http_port: 0 };
-        Self { cluster_id, nodes: (1..=nodes).map(node).collect() }.on_standard_ports()
-    }
-
-    /// The same cluster on the standard ports.
-    pub(super) fn on_standard_ports(mut self) -> Self {
-        for (index, node) in (0..).zip(&mut self.nodes) {
-            node.grpc_port = FIRST_GRPC_PORT + index;
-            node.http_port = FIRST_HTTP_PORT + index;
-        }
-        self
+        Self { cluster_id, nodes: (1..=nodes).map(node).collect() }
     }
 
     /// Every gRPC address, as `--bootstrap` takes it.
@@ -177,15 +162,23 @@ impl Layout {
 mod tests {
     use super::*;
 
+    fn three() -> Plan {
+        let mut plan = Plan::new("c".to_owned(), 3);
+        for (port, node) in (1..).zip(&mut plan.nodes) {
+            (node.grpc_port, node.http_port) = (1000 + port, 2000 + port);
+        }
+        plan
+    }
+
     #[test]
     fn a_cluster_is_found_again() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let layout = Layout::open(&dir.path().join("new")).expect("created");
         assert_eq!(layout.load().expect("readable"), None);
-        let plan = Plan::new("c".to_owned(), 3);
+        let plan = three();
         layout.save(&plan).expect("written");
         assert_eq!(layout.load().expect("readable"), Some(plan.clone()));
-        assert_eq!(plan.bootstrap(), "127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403");
+        assert_eq!(plan.bootstrap(), "127.0.0.1:1001,127.0.0.1:1002,127.0.0.1:1003");
     }
 
     #[test]
@@ -203,12 +196,12 @@ mod tests {
     fn nodes_understand_their_configuration() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let layout = Layout::open(dir.path()).expect("free");
-        let plan = Plan::new("c".to_owned(), 3);
+        let plan = three();
         layout.save(&plan).expect("written");
         let path = layout.config_path(&plan.nodes[1]);
         let config = ottla_node::config::NodeConfig::load(Some(&path), &[]).expect("good");
         assert_eq!((config.node_id, config.dev, config.voters.len()), (2, true, 3));
-        assert_eq!(config.http_listen.to_string(), "127.0.0.1:7502");
+        assert_eq!(config.http_listen.to_string(), "127.0.0.1:2002");
     }
 
     #[test]

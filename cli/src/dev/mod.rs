@@ -54,7 +54,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR", default_value = "ottla-data")]
     dir: PathBuf,
 
-    /// Use other ports if 7401… (gRPC) or 7501… (HTTP) are taken.
+    /// Choose free ports instead of 7401… (gRPC) and 7501… (HTTP).
     #[arg(long)]
     any_port: bool,
 
@@ -77,7 +77,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     // Before anything is started: from here on no signal leaves a node behind.
     let mut stop = StopSignals::new()?;
     let layout = Layout::open(&args.dir)?;
-    let plan = ports::settle(plan(&args, &layout)?, args.any_port)?;
+    let plan = plan(&args, &layout)?;
+    let plan = if args.any_port { ports::any(plan)? } else { ports::standard(plan)? };
     layout.save(&plan)?;
     let mut nodes = Vec::new();
     for node in &plan.nodes {
@@ -88,12 +89,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         outcome = dev.supervise() => outcome,
         () = stop.received() => Ok(()),
     };
-    dev.stop().await;
+    tokio::select! {
+        () = dev.stop() => {}
+        // A second signal: whatever still runs is killed with `dev`.
+        () = stop.received() => {}
+    }
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
-/// The cluster that the directory holds, or a new one. Without --any-port it
-/// is on the standard ports, whatever it was on before.
+/// The cluster that the directory holds, or a new one.
 fn plan(args: &Args, layout: &Layout) -> anyhow::Result<Plan> {
     let Some(plan) = layout.load()? else {
         let cluster_id = uuid::Uuid::new_v4().to_string();
@@ -105,8 +109,7 @@ fn plan(args: &Args, layout: &Layout) -> anyhow::Result<Plan> {
             layout.dir().display(),
             plan.nodes.len()
         ),
-        _ if args.any_port => Ok(plan),
-        _ => Ok(plan.on_standard_ports()),
+        _ => Ok(plan),
     }
 }
 

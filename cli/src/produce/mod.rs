@@ -103,7 +103,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         sent = sender.send_all(&stop) => sent.map(|()| ExitCode::SUCCESS),
         _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(INTERRUPTED)),
     };
-    producer.shutdown().await;
+    tokio::select! {
+        () = producer.shutdown() => {}
+        // Ctrl-C while the rest is being sent: enough waited.
+        _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(INTERRUPTED)),
+    }
     let report = report.await.context("counting deliveries")?;
 
     let (stats, took) = (producer.stats(), started.elapsed());
