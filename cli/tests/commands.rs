@@ -2,8 +2,9 @@
 //! `ottla dev` has started.
 
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use tempfile::TempDir;
 
@@ -20,7 +21,6 @@ struct Dev {
     // Open for as long as the process may write to it.
     _events: BufReader<ChildStdout>,
     bootstrap: String,
-    http: String,
     dir: Option<TempDir>,
 }
 
@@ -41,16 +41,13 @@ impl Dev {
             .spawn()
             .expect("started");
         let mut events = BufReader::new(process.stdout.take().expect("piped"));
-        let mut http = String::new();
         let bootstrap = loop {
             let event = next_event(&mut events).expect("ready before the output ends");
-            match event["event"].as_str() {
-                Some("node") => http = event["http"].as_str().expect("an address").to_owned(),
-                Some("ready") => break event["bootstrap"].as_str().expect("one").to_owned(),
-                _ => {}
+            if event["event"] == "ready" {
+                break event["bootstrap"].as_str().expect("addresses").to_owned();
             }
         };
-        Self { process, _events: events, bootstrap, http, dir: Some(dir) }
+        Self { process, _events: events, bootstrap, dir: Some(dir) }
     }
 
     fn run(&self, args: &[&str], input: &[u8]) -> Output {
@@ -81,15 +78,12 @@ impl Dev {
     /// Ends `ottla dev` without giving it a chance to stop its node, and
     /// returns its directory when the node is gone.
     fn kill(mut self) -> TempDir {
-        // Open until the node ends: it answers a request that never comes.
-        let mut open = TcpStream::connect(&self.http).expect("the node listens");
         self.process.kill().expect("running");
-        self.process.wait().expect("ended");
-        let mut nothing = Vec::new();
-        // Closed or reset, as long as it ends.
-        let _ = open.read_to_end(&mut nothing);
-        // Silence the compiler and keep the pipe open until here.
-        self.dir.take().expect("taken here only")
+        let dir = self.dir.take().expect("taken here only");
+        // The node holds this lock until its very end.
+        let lock = File::open(dir.path().join("node-1/data/lock")).expect("the node's lock");
+        lock.lock().expect("free in the end");
+        dir
     }
 }
 
