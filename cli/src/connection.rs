@@ -11,14 +11,18 @@ use std::time::Duration;
 /// not wait for the whole `--timeout`.
 const BOOTSTRAP_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The nodes of `ottla dev`: the first, and those that take over when somebody
+/// has killed it (docs/decisions/0005).
+const DEFAULT_BOOTSTRAP: &str = "127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403";
+
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Connection {
-    /// Nodes to connect to first; any of the cluster will do.
+    /// Nodes to connect to first, tried in turn; any of the cluster will do.
     #[arg(
         long,
         value_name = "HOST:PORT[,…]",
         env = "OTTLA_BOOTSTRAP",
-        default_value = "127.0.0.1:7401"
+        default_value = DEFAULT_BOOTSTRAP
     )]
     pub(crate) bootstrap: String,
 
