@@ -78,7 +78,8 @@ pub(crate) struct State {
 #[derive(Clone)]
 pub(crate) struct Cluster {
     pub(crate) state: Arc<Mutex<State>>,
-    /// The node that answers no produce requests at the moment, if one.
+    /// The node that answers no produce requests and tells watchers nothing at
+    /// the moment, if one.
     pub(crate) held: watch::Sender<Option<u64>>,
     /// Counts changes of leaders that watchers are told of.
     changes: watch::Sender<u64>,
@@ -380,9 +381,11 @@ impl MetadataService for Node {
         request: Request<v1::WatchMetadataRequest>,
     ) -> Result<Response<Self::WatchMetadataStream>, Status> {
         let (node, topics) = (self.clone(), request.into_inner().topics);
-        let pictures = WatchStream::new(self.cluster.changes.subscribe()).map(move |_| {
+        let changes = WatchStream::new(self.cluster.changes.subscribe());
+        let pictures = changes.filter_map(move |_| {
+            let silent = *node.cluster.held.borrow() == Some(node.id);
             let metadata = Some(node.picture(&topics));
-            Ok(v1::WatchMetadataResponse { header: None, metadata })
+            (!silent).then_some(Ok(v1::WatchMetadataResponse { header: None, metadata }))
         });
         Ok(Response::new(Box::pin(pictures)))
     }

@@ -1,5 +1,5 @@
-//! Keeps the metadata cache up to date by having one node tell what changes,
-//! so that a new leader is known as soon as it is elected.
+//! Keeps the metadata cache up to date by having nodes tell what changes, so
+//! that a new leader is known as soon as it is elected.
 //!
 //! Not its job: being relied upon. Whoever needs a leader also asks.
 
@@ -9,61 +9,91 @@ use crate::{ClientError, HostPort};
 use ottla_proto::v1;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tonic::Streaming;
 
-/// The topics to be told about, and the task that listens, once there is one.
+/// Nodes listened to at the same time. One may hang, and it may be the very
+/// node whose loss there is to tell about.
+const LISTENERS: usize = 2;
+
+/// The topics to be told about, and the tasks that listen, once there are any.
 #[derive(Debug, Default)]
 pub(crate) struct Watcher {
     topics: watch::Sender<BTreeSet<String>>,
-    task: Mutex<Option<JoinHandle<()>>>,
+    /// Ended when the client is dropped.
+    listeners: Mutex<JoinSet<()>>,
 }
+
+/// Who listens to whom, so that no two listen to the same node.
+type Sources = Arc<Mutex<[Option<HostPort>; LISTENERS]>>;
 
 impl Watcher {
     /// Adds a topic, and starts listening with the first.
     pub(crate) fn follow(&self, client: &Client, topic: &str) {
         self.topics.send_if_modified(|topics| topics.insert(topic.to_owned()));
-        self.task.lock().get_or_insert_with(|| {
-            tokio::spawn(listen(client.downgrade(), self.topics.subscribe()))
-        });
-    }
-}
-
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        if let Some(task) = self.task.get_mut() {
-            task.abort();
+        let mut listeners = self.listeners.lock();
+        if !listeners.is_empty() {
+            return;
+        }
+        let sources = Sources::default();
+        for index in 0..LISTENERS {
+            let (client, sources) = (client.downgrade(), sources.clone());
+            let listener = Listener { client, sources, index, turn: index };
+            listeners.spawn(listener.run(self.topics.subscribe()));
         }
     }
 }
 
 /// Listens to one node after another.
-async fn listen(client: WeakClient, mut topics: watch::Receiver<BTreeSet<String>>) {
-    let mut backoff = Backoff::default();
-    let mut turn = 0;
-    loop {
-        let Some(strong) = client.upgrade() else { return };
-        let endpoints = strong.endpoints();
-        let endpoint = endpoints[turn % endpoints.len()].clone();
-        let asked: Vec<String> = topics.borrow_and_update().iter().cloned().collect();
-        let opened = open(&strong, &endpoint, asked.clone()).await;
-        drop(strong);
-        let ended = match opened {
-            Ok(stream) => {
-                let ended = receive(&client, &endpoint, stream, &asked, &mut topics).await;
-                if ended.heard_something {
-                    backoff = Backoff::default();
-                }
-                ended.error
+struct Listener {
+    client: WeakClient,
+    sources: Sources,
+    /// Its place among the sources.
+    index: usize,
+    turn: usize,
+}
+
+impl Listener {
+    async fn run(mut self, mut topics: watch::Receiver<BTreeSet<String>>) {
+        let mut backoff = Backoff::default();
+        loop {
+            let Some(client) = self.client.upgrade() else { return };
+            let asked: Vec<String> = topics.borrow_and_update().iter().cloned().collect();
+            let Some(endpoint) = self.choose(client.metadata().nodes()) else {
+                // Until there are more nodes; an error says that the client is gone.
+                let mut news = client.metadata().version();
+                drop(client);
+                let _ = news.changed().await;
+                continue;
+            };
+            let opened = open(&client, &endpoint, asked.clone()).await;
+            drop(client);
+            let ended = match opened {
+                Ok(stream) => receive(&self.client, &endpoint, stream, &asked, &mut topics).await,
+                Err(error) => Ended { heard_something: false, error: Some(error) },
+            };
+            if ended.heard_something {
+                backoff = Backoff::default();
             }
-            Err(error) => Some(error),
-        };
-        let Some(error) = ended else { continue };
-        tracing::debug!(%endpoint, %error, "metadata watch ended, listening to the next node");
-        turn += 1;
-        sleep(backoff.next()).await;
+            let Some(error) = ended.error else { continue };
+            tracing::debug!(%endpoint, %error, "metadata watch ended, listening to the next node");
+            self.turn += 1;
+            sleep(backoff.next()).await;
+        }
+    }
+
+    /// The node whose turn it is, but none that another listens to.
+    fn choose(&self, nodes: Vec<HostPort>) -> Option<HostPort> {
+        let mut sources = self.sources.lock();
+        sources[self.index] = None;
+        let free: Vec<HostPort> =
+            nodes.into_iter().filter(|node| !sources.iter().flatten().any(|s| s == node)).collect();
+        let chosen = free.get(self.turn % free.len().max(1)).cloned();
+        sources[self.index].clone_from(&chosen);
+        chosen
     }
 }
 
