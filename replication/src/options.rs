@@ -62,4 +62,8 @@ pub enum ReplicasError {
         /// How many.
         partitions: usize,
     },
+    /// The last run did not end cleanly, and this one ended before its logs were
+    /// opened: they are still to be recovered.
+    #[error("the logs of the run before were not opened")]
+    NotRecovered,
 }

@@ -17,7 +17,7 @@ use ottla_metadata::image::Image;
 use ottla_proto::internal::v1::replication_service_server::ReplicationServiceServer;
 use ottla_proto::v1::ErrorReason as R;
 use ottla_proto::{
-    ApiError, LeaderEpoch, MAX_GRPC_MESSAGE_BYTES, MetadataOffset, NodeId, Offset, PartitionId,
+    ApiError, LeaderEpoch, MAX_GRPC_MESSAGE_BYTES, MetadataOffset, Offset, PartitionId,
 };
 use parking_lot::RwLock;
 use std::collections::HashMap;
@@ -39,6 +39,8 @@ const OVERLOAD_RETRY: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub struct Replicas {
     env: Arc<Env>,
+    /// Who starts partitions: ended before they are.
+    manager: TaskTracker,
     produce_memory: Arc<Semaphore>,
     produce_bytes: usize,
 }
@@ -72,11 +74,13 @@ impl Replicas {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        env.tasks.spawn(manager::run(Arc::clone(&env), on_disk));
+        let manager = TaskTracker::new();
+        manager.spawn(manager::run(Arc::clone(&env), on_disk));
+        manager.close();
         env.tasks.spawn(alter::run(Arc::clone(&env)));
         env.tasks.spawn(watermarks::run(Arc::clone(&env)));
         let produce_memory = Arc::new(Semaphore::new(produce_bytes));
-        Ok(Self { env, produce_memory, produce_bytes })
+        Ok(Self { env, manager, produce_memory, produce_bytes })
     }
 
     /// The service that other nodes follow through; to be mounted by the node.
@@ -204,6 +208,11 @@ impl Replicas {
         self.env.images.subscribe()
     }
 
+    #[cfg(test)]
+    pub(crate) fn local(&self, id: PartitionId) -> Option<Arc<Partition>> {
+        self.env.partition(id)
+    }
+
     /// Stops every partition and connection, and syncs every log. Afterwards,
     /// and only if this is `Ok`, the clean-shutdown marker may be written.
     ///
@@ -211,6 +220,8 @@ impl Replicas {
     /// Logs that could not be opened or synced.
     pub async fn shutdown(&self) -> Result<(), ReplicasError> {
         self.env.stop.cancel();
+        self.manager.wait().await;
+        let opened = self.env.image().offset > MetadataOffset(0);
         watermarks::store(&self.env, String::new()).await;
         let partitions: Vec<Arc<Partition>> =
             self.env.partitions.read().values().map(Arc::clone).collect();
@@ -222,7 +233,8 @@ impl Replicas {
         let offline =
             |p: &&Arc<Partition>| matches!(*p.state().borrow(), LocalPartition::Offline { .. });
         match partitions.iter().filter(offline).count() {
-            0 => Ok(()),
+            0 if opened || self.env.clean_start => Ok(()),
+            0 => Err(ReplicasError::NotRecovered),
             partitions => Err(ReplicasError::NotSynced { partitions }),
         }
     }
@@ -277,23 +289,23 @@ impl Replicas {
                 return Err(ApiError::new(R::ShuttingDown, message));
             }
             let image = Arc::clone(&images.borrow_and_update());
-            // Before the first current image nothing can be said about any topic.
-            let known = image.offset > MetadataOffset(0);
-            let found = if known { Some(find(&image, topic, index)?) } else { None };
-            let leadership = found.and_then(|(id, leader)| leader.map(|leader| (id, leader)));
             let mut state = None;
-            if let Some((id, (leader, epoch))) = leadership {
-                if leader != self.env.node_id {
-                    return Err(self.not_leader(id));
-                }
-                if let Some(partition) = self.env.partition(id) {
-                    let watched = state.insert(partition.state());
-                    match &*watched.borrow_and_update() {
-                        LocalPartition::Running { status, .. } if leads(status, epoch) => {
-                            return Ok((Arc::clone(&partition), *status));
+            match self.look_up(&image, topic, index) {
+                // Before the first image, and while a newer one is being handed to
+                // the partitions, nobody can be turned away.
+                Err(_) if self.is_behind(&image) => {}
+                Err(refusal) => return Err(refusal),
+                Ok((_, None)) => {}
+                Ok((id, Some(epoch))) => {
+                    if let Some(partition) = self.env.partition(id) {
+                        let watched = state.insert(partition.state());
+                        match &*watched.borrow_and_update() {
+                            LocalPartition::Running { status, .. } if leads(status, epoch) => {
+                                return Ok((Arc::clone(&partition), *status));
+                            }
+                            LocalPartition::Offline { reason } => return Err(offline(id, reason)),
+                            LocalPartition::Running { .. } | LocalPartition::Opening => {}
                         }
-                        LocalPartition::Offline { reason } => return Err(offline(id, reason)),
-                        LocalPartition::Running { .. } | LocalPartition::Opening => {}
                     }
                 }
             }
@@ -313,6 +325,34 @@ impl Replicas {
                 }
             }
         }
+    }
+
+    /// The partition and, if this node is to lead it, in which epoch.
+    fn look_up(
+        &self,
+        image: &Image,
+        name: &str,
+        index: u32,
+    ) -> Result<(PartitionId, Option<LeaderEpoch>), ApiError> {
+        let topic = image
+            .topic_by_name(name)
+            .ok_or_else(|| ApiError::new(R::UnknownTopic, format!("there is no topic {name:?}")))?;
+        let id = PartitionId { topic: topic.id, index };
+        let Some(partition) = image.partitions.get(&id) else {
+            let count = topic.partitions;
+            let message = format!("topic {name} has partitions 0 to {}, not {index}", count - 1);
+            return Err(ApiError::new(R::UnknownPartition, message).with("partitions", count));
+        };
+        match partition.leader {
+            Some(leader) if leader != self.env.node_id => Err(self.not_leader(id)),
+            Some(_) => Ok((id, Some(partition.leader_epoch))),
+            None => Ok((id, None)),
+        }
+    }
+
+    fn is_behind(&self, image: &Image) -> bool {
+        image.offset == MetadataOffset(0)
+            || self.env.cluster.images().borrow().offset > image.offset
     }
 
     async fn current_watermark(
@@ -363,25 +403,6 @@ impl Replicas {
         ApiError::new(R::NotLeader, format!("node {node} does not lead partition {id}"))
             .with_leader(hint)
     }
-}
-
-type Leadership = (NodeId, LeaderEpoch);
-
-fn find(
-    image: &Image,
-    name: &str,
-    index: u32,
-) -> Result<(PartitionId, Option<Leadership>), ApiError> {
-    let topic = image
-        .topic_by_name(name)
-        .ok_or_else(|| ApiError::new(R::UnknownTopic, format!("there is no topic {name:?}")))?;
-    let id = PartitionId { topic: topic.id, index };
-    let Some(partition) = image.partitions.get(&id) else {
-        let count = topic.partitions;
-        let message = format!("topic {name} has partitions 0 to {}, not {index}", count - 1);
-        return Err(ApiError::new(R::UnknownPartition, message).with("partitions", count));
-    };
-    Ok((id, partition.leader.map(|leader| (leader, partition.leader_epoch))))
 }
 
 fn leads(status: &ReplicaStatus, epoch: LeaderEpoch) -> bool {

@@ -242,6 +242,8 @@ impl Actor {
             }
             Effect::Sync => self.sync_wanted = true,
             Effect::Answer { id: request, result } => {
+                // Who hears that a record is committed must find it committed.
+                self.publish();
                 self.requests.answer(&self.env, id, request, result);
             }
             Effect::AlterPartition { leader_epoch, partition_epoch, isr } => {

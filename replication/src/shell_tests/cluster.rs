@@ -1,0 +1,429 @@
+//! Nodes of one process over loopback, with simulated disks and the real
+//! controller: only the quorum's log is missing.
+
+use crate::partition::Partition;
+use crate::{
+    Acks, Cluster, Limits, LocalPartition, OffsetPosition, Produced, ReplicaStatus, Replicas,
+    ReplicasOptions,
+};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use ottla_commitlog::data_dir::{DataDir, DirectoryIdentity};
+use ottla_commitlog::format::{NewRecord, ValidBatch, decode_records, encode_batch};
+use ottla_commitlog::vfs::{SimVfs, Vfs};
+use ottla_metadata::controller::{
+    AlterPartition, Command, Controller, ControllerOptions, CreateTopic, Heartbeat,
+    PartitionAlteration, PartitionOutcome, RegisterBroker, Reply,
+};
+use ottla_metadata::image::Image;
+use ottla_proto::{
+    ApiError, BrokerEpoch, DirectoryId, IncarnationId, MAX_BATCH_BYTES, NodeId, PartitionId,
+    TopicId,
+};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+
+/// Longest wait for anything. Only a failing test reaches it.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+const CLUSTER: &str = "test";
+
+/// The active controller and what it decided.
+#[derive(Clone)]
+pub(super) struct Quorum {
+    controller: Arc<Mutex<Controller>>,
+    images: watch::Sender<Arc<Image>>,
+}
+
+impl Quorum {
+    pub(super) fn new() -> Self {
+        let options =
+            ControllerOptions { cluster_id: CLUSTER.to_owned(), session_timeout_ms: 1000 };
+        let image = Arc::new(Image::default());
+        let controller = Controller::activate(options, &image, 0);
+        Self { controller: Arc::new(Mutex::new(controller)), images: watch::Sender::new(image) }
+    }
+
+    pub(super) fn submit(&self, command: Command) -> Result<Reply, ApiError> {
+        let mut controller = self.controller.lock();
+        let mut image = Image::clone(&self.images.borrow());
+        let decision = controller.decide(&image, command, 0);
+        for record in &decision.records {
+            image.replay(record).expect("the controller's own record");
+        }
+        self.images.send_replace(Arc::new(image));
+        decision.reply
+    }
+
+    pub(super) fn image(&self) -> Arc<Image> {
+        Arc::clone(&self.images.borrow())
+    }
+
+    /// A topic of one partition on three nodes, the first of which leads.
+    pub(super) fn create_topic(&self, name: &str, configs: &[(&str, &str)]) -> PartitionId {
+        let configs = configs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let topic = TopicId::random();
+        self.submit(Command::CreateTopic(CreateTopic {
+            name: name.to_owned(),
+            topic_id: topic,
+            partitions: 1,
+            replication_factor: 0,
+            configs,
+            validate_only: false,
+            placement_seed: 0,
+        }))
+        .expect("a topic");
+        PartitionId { topic, index: 0 }
+    }
+
+    pub(super) fn leader(&self, id: PartitionId) -> NodeId {
+        self.image().partitions[&id].leader.expect("a leader")
+    }
+
+    /// The other replicas, in order.
+    pub(super) fn followers(&self, id: PartitionId) -> Vec<NodeId> {
+        let leader = self.leader(id);
+        let mut nodes = self.image().partitions[&id].replicas.clone();
+        nodes.retain(|node| *node != leader);
+        nodes.sort();
+        nodes
+    }
+
+    pub(super) async fn until(&self, what: &str, holds: impl FnMut(&Arc<Image>) -> bool) {
+        let mut images = self.images.subscribe();
+        let waited = timeout(PATIENCE, images.wait_for(holds)).await;
+        drop(waited.unwrap_or_else(|_| panic!("never: {what}")).expect("the quorum lives"));
+    }
+
+    pub(super) async fn until_isr(&self, id: PartitionId, isr: &[NodeId]) {
+        let mut wanted = isr.to_vec();
+        wanted.sort();
+        let same = |image: &Arc<Image>| {
+            let mut isr = image.partitions[&id].isr.clone();
+            isr.sort();
+            isr == wanted
+        };
+        self.until(&format!("ISR {isr:?} of {id}"), same).await;
+    }
+}
+
+/// The quorum as one process knows it.
+struct Process {
+    quorum: Quorum,
+    node_id: NodeId,
+    epoch: BrokerEpoch,
+}
+
+impl Cluster for Process {
+    fn images(&self) -> watch::Receiver<Arc<Image>> {
+        self.quorum.images.subscribe()
+    }
+
+    fn registered(&self) -> BoxFuture<'_, BrokerEpoch> {
+        std::future::ready(self.epoch).boxed()
+    }
+
+    fn alter_partition(
+        &self,
+        partitions: Vec<PartitionAlteration>,
+    ) -> BoxFuture<'_, Result<Vec<PartitionOutcome>, ApiError>> {
+        let (node_id, broker_epoch) = (self.node_id, self.epoch);
+        let command = AlterPartition { node_id, broker_epoch, partitions };
+        let reply = self.quorum.submit(Command::AlterPartition(command));
+        let outcomes = reply.map(|reply| match reply {
+            Reply::Altered(outcomes) => outcomes,
+            other => panic!("not an answer to a proposal: {other:?}"),
+        });
+        std::future::ready(outcomes).boxed()
+    }
+}
+
+/// A machine: what outlives its process.
+pub(super) struct Machine {
+    pub(super) node_id: NodeId,
+    pub(super) vfs: SimVfs,
+    folder: tempfile::TempDir,
+    directory: DirectoryId,
+    incarnation: IncarnationId,
+    pub(super) limits: Limits,
+}
+
+impl Machine {
+    pub(super) fn new(node: u64) -> Self {
+        let (node_id, directory_id) = (NodeId(node), DirectoryId::random());
+        let folder = tempfile::tempdir().expect("a folder");
+        let identity = DirectoryIdentity { cluster_id: CLUSTER.to_owned(), node_id, directory_id };
+        DataDir::format(folder.path(), &identity).expect("formatted");
+        let vfs = SimVfs::new();
+        vfs.create_dir_all(&folder.path().join("partitions")).expect("a directory");
+        Self {
+            node_id,
+            vfs,
+            folder,
+            directory: directory_id,
+            incarnation: IncarnationId::random(),
+            limits: Limits::default(),
+        }
+    }
+
+    pub(super) fn path(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// A new process, registered and unfenced.
+    pub(super) async fn start(&mut self, quorum: &Quorum) -> Node {
+        self.incarnation = IncarnationId::random();
+        let node = self.resume(quorum).await;
+        node.unfence();
+        node
+    }
+
+    /// As if the process had only been paused: with the same registration.
+    pub(super) async fn resume(&self, quorum: &Quorum) -> Node {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let reply = quorum.submit(Command::RegisterBroker(RegisterBroker {
+            cluster_id: CLUSTER.to_owned(),
+            node_id: self.node_id,
+            incarnation: self.incarnation,
+            directory: self.directory,
+            host: "127.0.0.1".to_owned(),
+            port,
+            rack: None,
+            previous_broker_epoch: None,
+            previous_stream_open: false,
+        }));
+        let Ok(Reply::Registered { broker_epoch, .. }) = reply else {
+            panic!("not registered: {reply:?}");
+        };
+        Node::start(self, quorum, broker_epoch, listener)
+    }
+}
+
+/// A process.
+pub(super) struct Node {
+    pub(super) replicas: Replicas,
+    node_id: NodeId,
+    epoch: BrokerEpoch,
+    quorum: Quorum,
+    stop: CancellationToken,
+    server: JoinHandle<()>,
+}
+
+impl Node {
+    fn start(machine: &Machine, quorum: &Quorum, epoch: BrokerEpoch, port: TcpListener) -> Self {
+        let node_id = machine.node_id;
+        let data_dir = Arc::new(DataDir::open(machine.path()).expect("a data directory"));
+        let replicas = Replicas::start(ReplicasOptions {
+            node_id,
+            cluster_id: CLUSTER.to_owned(),
+            data_dir,
+            vfs: Arc::new(machine.vfs.clone()),
+            cluster: Arc::new(Process { quorum: quorum.clone(), node_id, epoch }),
+            clean_start: false,
+            limits: machine.limits,
+        })
+        .expect("started");
+        let stop = CancellationToken::new();
+        let serving = tonic::transport::Server::builder()
+            .add_service(replicas.service())
+            .serve_with_incoming_shutdown(
+                TcpListenerStream::new(port),
+                stop.clone().cancelled_owned(),
+            );
+        let server = tokio::spawn(async move { serving.await.expect("served") });
+        Self { replicas, node_id, epoch, quorum: quorum.clone(), stop, server }
+    }
+
+    pub(super) fn unfence(&self) {
+        let metadata_offset = self.quorum.image().offset;
+        self.heartbeat(metadata_offset, false);
+    }
+
+    /// Asks for leave to stop: leaderships move away.
+    pub(super) fn want_shutdown(&self) {
+        let metadata_offset = self.quorum.image().offset;
+        self.heartbeat(metadata_offset, true);
+    }
+
+    fn heartbeat(&self, metadata_offset: ottla_proto::MetadataOffset, want_shutdown: bool) {
+        let heartbeat = Heartbeat {
+            node_id: self.node_id,
+            broker_epoch: self.epoch,
+            metadata_offset,
+            want_fence: false,
+            want_shutdown,
+        };
+        self.quorum.submit(Command::Heartbeat(heartbeat)).expect("heard");
+    }
+
+    /// Ends the process; nobody is told.
+    pub(super) async fn stop(self) {
+        // Logs on a disk that lost power cannot be synced.
+        let _ = self.replicas.shutdown().await;
+        self.stop.cancel();
+        timeout(PATIENCE, self.server).await.expect("the server ends").expect("it did not panic");
+    }
+
+    /// Ends the process, and the controller notices.
+    pub(super) async fn die(self) {
+        let gone = Command::BrokerGone { node_id: self.node_id, broker_epoch: self.epoch };
+        self.quorum.submit(gone).expect("noticed");
+        self.stop().await;
+    }
+
+    pub(super) async fn produce(&self, topic: &str, value: &str) -> Result<Produced, ApiError> {
+        self.produce_with(topic, value, Acks::All, PATIENCE).await
+    }
+
+    pub(super) async fn produce_with(
+        &self,
+        topic: &str,
+        value: &str,
+        acks: Acks,
+        within: Duration,
+    ) -> Result<Produced, ApiError> {
+        let deadline = Instant::now() + within;
+        let ticket = self.replicas.produce(topic, 0, batch(&[value]), acks, deadline).await?;
+        timeout(PATIENCE, ticket.wait()).await.expect("an answer")
+    }
+
+    /// All committed values, from the leader.
+    pub(super) async fn read_all(&self, topic: &str) -> Vec<String> {
+        let deadline = Instant::now() + PATIENCE;
+        let end = self.replicas.list_offset(topic, 0, OffsetPosition::Latest, deadline).await;
+        let end = end.expect("an end").offset;
+        let mut values = Vec::new();
+        while (values.len() as u64) < end {
+            let from = values.len() as u64;
+            let fetched = self.replicas.fetch(topic, 0, from, 1 << 20, PATIENCE).await;
+            values.extend(values_of(&fetched.expect("records").batches));
+        }
+        values
+    }
+
+    pub(super) fn partition(&self, id: PartitionId) -> Arc<Partition> {
+        self.replicas.local(id).expect("a local replica")
+    }
+
+    pub(super) async fn until(
+        &self,
+        id: PartitionId,
+        what: &str,
+        mut holds: impl FnMut(&ReplicaStatus) -> bool,
+    ) -> ReplicaStatus {
+        let state = self.until_state(id, what, |state| state.status().is_some_and(&mut holds));
+        *state.await.status().expect("just seen")
+    }
+
+    pub(super) async fn until_state(
+        &self,
+        id: PartitionId,
+        what: &str,
+        holds: impl FnMut(&LocalPartition) -> bool,
+    ) -> LocalPartition {
+        self.until_here(id).await;
+        let mut state = self.replicas.watch(id).expect("a local replica");
+        let waited = timeout(PATIENCE, state.wait_for(holds)).await;
+        let seen = waited.unwrap_or_else(|_| {
+            panic!("never on node {}: {what}; {:?}", self.node_id, self.replicas.status(id))
+        });
+        seen.expect("the partition lives").clone()
+    }
+
+    async fn until_here(&self, id: PartitionId) {
+        let mut images = self.replicas.images();
+        let known = images.wait_for(|image| image.partitions.contains_key(&id));
+        drop(timeout(PATIENCE, known).await.expect("the topic is known").expect("it lives"));
+    }
+
+    /// Everything in the local log, committed or not.
+    pub(super) fn log_bytes(&self, id: PartitionId) -> bytes::Bytes {
+        let partition = self.partition(id);
+        let log = partition.log().expect("open");
+        let bounds = log.bounds();
+        log.read(bounds.start, bounds.end, usize::MAX).expect("readable")
+    }
+}
+
+pub(super) fn batch(values: &[&str]) -> ValidBatch {
+    let records: Vec<NewRecord> = values
+        .iter()
+        .map(|value| NewRecord {
+            key: None,
+            value: Some(bytes::Bytes::copy_from_slice(value.as_bytes())),
+            headers: Vec::new(),
+            timestamp_ms: 1_000,
+        })
+        .collect();
+    let bytes = encode_batch(&records).expect("encoded");
+    ValidBatch::new(bytes, MAX_BATCH_BYTES).expect("valid")
+}
+
+pub(super) fn values_of(batches: &bytes::Bytes) -> Vec<String> {
+    decode_records(batches)
+        .map(|record| {
+            let value = record.expect("a good record").value.expect("a value");
+            String::from_utf8(value.to_vec()).expect("text")
+        })
+        .collect()
+}
+
+/// Three machines and a process on each.
+pub(super) struct Three {
+    pub(super) quorum: Quorum,
+    pub(super) machines: Vec<Machine>,
+    nodes: Vec<Option<Node>>,
+}
+
+impl Three {
+    pub(super) async fn start(limits: Limits) -> Self {
+        let quorum = Quorum::new();
+        let mut machines: Vec<Machine> = (1..=3).map(Machine::new).collect();
+        let mut nodes = Vec::new();
+        for machine in &mut machines {
+            machine.limits = limits;
+            nodes.push(Some(machine.start(&quorum).await));
+        }
+        Self { quorum, machines, nodes }
+    }
+
+    fn slot(node: NodeId) -> usize {
+        usize::try_from(node.0).expect("small") - 1
+    }
+
+    pub(super) fn node(&self, node: NodeId) -> &Node {
+        self.nodes[Self::slot(node)].as_ref().expect("running")
+    }
+
+    pub(super) fn take(&mut self, node: NodeId) -> Node {
+        self.nodes[Self::slot(node)].take().expect("running")
+    }
+
+    pub(super) async fn restart(&mut self, node: NodeId) {
+        let started = self.machines[Self::slot(node)].start(&self.quorum).await;
+        self.nodes[Self::slot(node)] = Some(started);
+    }
+
+    pub(super) async fn resume(&mut self, node: NodeId) {
+        let resumed = self.machines[Self::slot(node)].resume(&self.quorum).await;
+        self.nodes[Self::slot(node)] = Some(resumed);
+    }
+
+    pub(super) fn machine(&self, node: NodeId) -> &Machine {
+        &self.machines[Self::slot(node)]
+    }
+
+    pub(super) async fn end(mut self) {
+        for node in self.nodes.iter_mut().filter_map(Option::take) {
+            node.stop().await;
+        }
+    }
+}
