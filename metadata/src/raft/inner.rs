@@ -54,6 +54,8 @@ pub(super) struct Inner {
     pub(super) streams: Streams,
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
+    /// Calls of other voters under way: Raft outlives them.
+    pub(super) calls: TaskTracker,
     /// How this node came into the quorum; unset before, and for a node that
     /// was in it already.
     way: OnceLock<Way>,
@@ -91,6 +93,7 @@ impl Inner {
             streams: Streams::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            calls: TaskTracker::new(),
             way: OnceLock::new(),
             was_blank: log.is_blank() && machine.is_blank(),
             closed: Mutex::new(vec![log.stopped(), machine.stopped()]),

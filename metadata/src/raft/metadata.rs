@@ -262,6 +262,10 @@ impl Metadata {
         self.inner.stop.cancel();
         // A node that never joined has its files here.
         drop(self.inner.unjoined.lock().take());
+        self.inner.calls.close();
+        if tokio::time::timeout(CLOSE_TIMEOUT, self.inner.calls.wait()).await.is_err() {
+            tracing::warn!("a call of another voter did not end in time and is cut");
+        }
         if let Some(raft) = self.inner.raft.get()
             && let Err(error) = raft.shutdown().await
         {

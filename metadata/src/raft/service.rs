@@ -20,6 +20,7 @@ use ottla_proto::{ApiError, DirectoryId, NodeId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Serves [`RaftService`]. Made by [`Metadata::raft_service`](super::Metadata::raft_service).
@@ -48,10 +49,19 @@ impl RaftRpc {
         Ok(())
     }
 
-    fn raft(&self, cluster_id: &str, target: u64) -> Result<&MetadataRaft, Status> {
+    /// Raft, and what keeps it from being shut down while the call lasts.
+    fn raft(
+        &self,
+        cluster_id: &str,
+        target: u64,
+    ) -> Result<(&MetadataRaft, TaskTrackerToken), Status> {
         self.check(cluster_id, target)?;
+        let call = self.inner.calls.token();
+        if self.inner.stop.is_cancelled() {
+            return Err(Status::unavailable("this node is shutting down"));
+        }
         let joining = || Status::unavailable("this node has not joined the metadata quorum");
-        self.inner.raft.get().ok_or_else(joining)
+        Ok((self.inner.raft.get().ok_or_else(joining)?, call))
     }
 }
 
@@ -99,7 +109,7 @@ impl RaftService for RaftRpc {
         request: Request<wire::AppendEntriesRequest>,
     ) -> Result<Response<wire::AppendEntriesResponse>, Status> {
         let request = request.into_inner();
-        let raft = self.raft(&request.cluster_id, request.target_node_id)?;
+        let (raft, _call) = self.raft(&request.cluster_id, request.target_node_id)?;
         let append = raft.append_entries(unpacked(&request.payload)?);
         let response = append.await.map_err(|error| stopped(&error))?;
         Ok(Response::new(wire::AppendEntriesResponse { payload: packed(&response)? }))
@@ -110,7 +120,7 @@ impl RaftService for RaftRpc {
         request: Request<wire::VoteRequest>,
     ) -> Result<Response<wire::VoteResponse>, Status> {
         let request = request.into_inner();
-        let raft = self.raft(&request.cluster_id, request.target_node_id)?;
+        let (raft, _call) = self.raft(&request.cluster_id, request.target_node_id)?;
         let response = match unpacked(&request.payload)? {
             Ballot::Vote(vote) => raft.vote(vote).await,
             Ballot::PreVote(vote) => raft.pre_vote(vote).await,
@@ -126,7 +136,7 @@ impl RaftService for RaftRpc {
         let mut messages = request.into_inner();
         let first = messages.message().await?;
         let first = first.ok_or_else(|| Status::invalid_argument("no snapshot was sent"))?;
-        let raft = self.raft(&first.cluster_id, first.target_node_id)?;
+        let (raft, _call) = self.raft(&first.cluster_id, first.target_node_id)?;
         let SnapshotHeader { vote, meta, len } = unpacked(&first.header)?;
         let snapshot = receive_snapshot(&mut messages, len).await?;
         let install = raft.install_full_snapshot(vote, Snapshot { meta, snapshot });
@@ -139,7 +149,7 @@ impl RaftService for RaftRpc {
         request: Request<wire::TransferLeaderRequest>,
     ) -> Result<Response<wire::TransferLeaderResponse>, Status> {
         let request = request.into_inner();
-        let raft = self.raft(&request.cluster_id, request.target_node_id)?;
+        let (raft, _call) = self.raft(&request.cluster_id, request.target_node_id)?;
         let transfer = raft.handle_transfer_leader(unpacked(&request.payload)?);
         let outcome = transfer.await.map_err(|error| stopped(&error))?;
         outcome.map_err(|error| Status::failed_precondition(error.to_string()))?;
