@@ -155,8 +155,10 @@ const fn default_raft_heartbeat() -> u64 {
 const fn default_in_flight() -> u32 {
     64 * 1024 * 1024
 }
+/// Below the ten seconds that container engines grant. A hand-over takes
+/// milliseconds; only a cluster that stops all at once waits for so long.
 const fn default_shutdown() -> u64 {
-    30_000
+    8_000
 }
 
 /// Longest cluster id, in characters.

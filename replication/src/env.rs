@@ -10,7 +10,8 @@ use crate::serve::Sessions;
 use ottla_commitlog::data_dir::DataDir;
 use ottla_commitlog::vfs::Vfs;
 use ottla_metadata::image::Image;
-use ottla_proto::{BrokerEpoch, Leader, LeaderEpoch, NodeId, Offset, PartitionId};
+use ottla_proto::v1::ErrorReason;
+use ottla_proto::{ApiError, BrokerEpoch, Leader, LeaderEpoch, NodeId, Offset, PartitionId};
 use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -60,6 +61,27 @@ impl Env {
 
     pub(crate) fn image(&self) -> Arc<Image> {
         Arc::clone(&self.images.borrow())
+    }
+
+    /// The partition as people know it, such as `orders-0`.
+    pub(crate) fn name(&self, id: PartitionId) -> String {
+        match self.image().topics.get(&id.topic) {
+            Some(topic) => format!("{}-{}", topic.name, id.index),
+            None => id.to_string(),
+        }
+    }
+
+    /// For a caller who came to the wrong node: who to ask instead.
+    pub(crate) fn not_leader(&self, id: PartitionId) -> ApiError {
+        let (node, name) = (self.node_id, self.name(id));
+        let hint = self.leader_hint(id).filter(|leader| leader.node_id != node);
+        let message = match &hint {
+            Some(leader) => {
+                format!("node {node} does not lead {name}, node {} does", leader.node_id)
+            }
+            None => format!("node {node} does not lead {name}"),
+        };
+        ApiError::new(ErrorReason::NotLeader, message).with_leader(hint)
     }
 
     /// Where to send a caller who came to the wrong node.

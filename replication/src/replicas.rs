@@ -133,14 +133,14 @@ impl Replicas {
         let (target, mut status) = self.leading(topic, partition, deadline).await?;
         let mut state = target.state();
         loop {
-            check_range(&target, offset, &status)?;
+            check_range(&self.env.name(target.id), offset, &status)?;
             let due = Instant::now() >= deadline;
             if offset < status.high_watermark {
                 let up_to = status.high_watermark;
                 let read = move |log: &Log| log.read(offset, up_to, max_bytes);
                 return match self.read(&target, read).await? {
                     Some(batches) => Ok(fetched(batches, &status)),
-                    None => Err(self.not_leader(target.id)),
+                    None => Err(self.env.not_leader(target.id)),
                 };
             }
             if due {
@@ -153,7 +153,7 @@ impl Replicas {
             };
             if let Ok(changed) = timeout_at(deadline, state.wait_for(moved)).await {
                 let leading = changed.ok().and_then(|now| now.leading().copied());
-                status = leading.ok_or_else(|| self.not_leader(target.id))?;
+                status = leading.ok_or_else(|| self.env.not_leader(target.id))?;
             }
         }
     }
@@ -186,7 +186,7 @@ impl Replicas {
         match self.read(&target, look).await? {
             Some(Some((offset, found))) => Ok(listed(offset, Some(found), &status)),
             Some(None) => Ok(listed(up_to, None, &status)),
-            None => Err(self.not_leader(target.id)),
+            None => Err(self.env.not_leader(target.id)),
         }
     }
 
@@ -303,7 +303,9 @@ impl Replicas {
                             LocalPartition::Running { status, .. } if leads(status, epoch) => {
                                 return Ok((Arc::clone(&partition), *status));
                             }
-                            LocalPartition::Offline { reason } => return Err(offline(id, reason)),
+                            LocalPartition::Offline { reason } => {
+                                return Err(offline(&self.env.name(id), reason));
+                            }
                             LocalPartition::Running { .. } | LocalPartition::Opening => {}
                         }
                     }
@@ -344,7 +346,7 @@ impl Replicas {
             return Err(ApiError::new(R::UnknownPartition, message).with("partitions", count));
         };
         match partition.leader {
-            Some(leader) if leader != self.env.node_id => Err(self.not_leader(id)),
+            Some(leader) if leader != self.env.node_id => Err(self.env.not_leader(id)),
             Some(_) => Ok((id, Some(partition.leader_epoch))),
             None => Ok((id, None)),
         }
@@ -372,7 +374,7 @@ impl Replicas {
             return Err(ApiError::new(R::OffsetNotAvailable, message));
         };
         let leading = changed.ok().and_then(|now| now.leading().copied());
-        leading.filter(|now| now.watermark_is_current).ok_or_else(|| self.not_leader(target.id))
+        leading.filter(|now| now.watermark_is_current).ok_or_else(|| self.env.not_leader(target.id))
     }
 
     /// Reads the log off the async workers. `None`: leadership has changed since,
@@ -392,16 +394,9 @@ impl Replicas {
         }
         match result {
             Ok(Ok(value)) => Ok(Some(value)),
-            Ok(Err(error)) => Err(offline(target.id, &error.to_string())),
-            Err(error) => Err(offline(target.id, &error.to_string())),
+            Ok(Err(error)) => Err(offline(&self.env.name(target.id), &error.to_string())),
+            Err(error) => Err(offline(&self.env.name(target.id), &error.to_string())),
         }
-    }
-
-    fn not_leader(&self, id: PartitionId) -> ApiError {
-        let node = self.env.node_id;
-        let hint = self.env.leader_hint(id).filter(|leader| leader.node_id != node);
-        ApiError::new(R::NotLeader, format!("node {node} does not lead partition {id}"))
-            .with_leader(hint)
     }
 }
 
@@ -409,21 +404,21 @@ fn leads(status: &ReplicaStatus, epoch: LeaderEpoch) -> bool {
     status.role == RoleKind::Leader && status.leader_epoch >= epoch
 }
 
-fn check_range(target: &Partition, offset: Offset, status: &ReplicaStatus) -> Result<(), ApiError> {
+fn check_range(name: &str, offset: Offset, status: &ReplicaStatus) -> Result<(), ApiError> {
     if (status.log_start..=status.log_end).contains(&offset) {
         return Ok(());
     }
     let message = format!(
-        "offset {offset} of partition {} is outside of {} to {}",
-        target.id, status.log_start, status.high_watermark
+        "offset {offset} of {name} is outside of {} to {}",
+        status.log_start, status.high_watermark
     );
     Err(ApiError::new(R::OffsetOutOfRange, message)
         .with("log_start_offset", status.log_start)
         .with("high_watermark", status.high_watermark))
 }
 
-fn offline(id: PartitionId, reason: &str) -> ApiError {
-    ApiError::new(R::PartitionOffline, format!("partition {id} cannot be used here: {reason}"))
+fn offline(name: &str, reason: &str) -> ApiError {
+    ApiError::new(R::PartitionOffline, format!("{name} cannot be used here: {reason}"))
 }
 
 fn fetched(batches: Bytes, status: &ReplicaStatus) -> Fetched {

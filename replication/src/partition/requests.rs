@@ -67,36 +67,37 @@ impl Requests {
 }
 
 pub(super) fn error_of(env: &Env, id: PartitionId, refusal: ProduceRefusal) -> ApiError {
-    let node = env.node_id;
+    let (node, name) = (env.node_id, env.name(id));
     let (reason, message) = match refusal {
-        ProduceRefusal::NotLeader => {
-            (R::NotLeader, format!("node {node} does not lead partition {id}"))
+        ProduceRefusal::NotLeader => return env.not_leader(id),
+        ProduceRefusal::NotEnoughReplicas => {
+            let in_sync = in_sync(env, id);
+            (R::NotEnoughReplicas, format!("{name} has {in_sync}; nothing was written"))
         }
-        ProduceRefusal::NotEnoughReplicas => (
-            R::NotEnoughReplicas,
-            format!("partition {id} has fewer in-sync replicas than min.insync.replicas"),
-        ),
-        ProduceRefusal::NotEnoughReplicasAfterAppend => (
-            R::NotEnoughReplicasAfterAppend,
-            format!(
-                "the records are in the leader's log of partition {id}, which has fewer in-sync \
-                 replicas than min.insync.replicas"
-            ),
-        ),
-        ProduceRefusal::TimedOut => (
-            R::RequestTimedOut,
-            format!("the records were not replicated in time to partition {id}"),
-        ),
+        ProduceRefusal::NotEnoughReplicasAfterAppend => {
+            let in_sync = in_sync(env, id);
+            let message = format!("{name} has {in_sync}; the records are in the leader's log");
+            (R::NotEnoughReplicasAfterAppend, message)
+        }
+        ProduceRefusal::TimedOut => {
+            (R::RequestTimedOut, format!("{name}: the records were not replicated in time"))
+        }
         ProduceRefusal::LeadershipLost => (
             R::LeadershipLost,
-            format!("node {node} stopped leading partition {id} before the records were committed"),
+            format!("node {node} stopped leading {name} before the records were committed"),
         ),
         ProduceRefusal::Offline => {
-            (R::PartitionOffline, format!("the disk of node {node} failed under partition {id}"))
+            (R::PartitionOffline, format!("the disk of node {node} failed under {name}"))
         }
-        ProduceRefusal::DiskFull => {
-            (R::DiskFull, format!("no space on node {node} for partition {id}"))
-        }
+        ProduceRefusal::DiskFull => (R::DiskFull, format!("no space on node {node} for {name}")),
     };
     ApiError::new(reason, message).with_leader(env.leader_hint(id).filter(|l| l.node_id != node))
+}
+
+/// How many replicas there are and how many acks=all needs.
+fn in_sync(env: &Env, id: PartitionId) -> String {
+    let image = env.image();
+    let now = image.partitions.get(&id).map_or(0, |partition| partition.isr.len());
+    let least = image.effective_min_isr(id).unwrap_or_default();
+    format!("{now} in-sync replicas, acks=all needs {least} (min.insync.replicas)")
 }
