@@ -16,7 +16,12 @@ use bytes::Bytes;
 use ottla_commitlog::format::encode_batch;
 use ottla_proto::v1;
 use std::sync::Arc;
+use std::time::Duration;
 use v1::produce_request::Payload;
+
+/// Time that another attempt must have. With less its answer would be that time
+/// is over, which says less than the error at hand, and is less certain.
+const LEAST_RETRY: Duration = Duration::from_millis(100);
 
 /// What the workers of one producer share.
 pub(super) struct Context {
@@ -72,12 +77,9 @@ impl Worker<'_> {
                 if !options.retry_indefinite {
                     return Err(error);
                 }
-                if error.is_retriable() && !history.maybe_written {
-                    self.context.stats.maybe_duplicated(batch.records.len());
-                }
                 history.maybe_written = true;
             }
-            if !error.is_retriable() || deadline.is_over() {
+            if !error.is_retriable() || deadline.remaining() < LEAST_RETRY {
                 return Err(history.conclude(self, error, deadline));
             }
             let (topic, partition) = (self.topic, self.partition);
@@ -85,6 +87,13 @@ impl Worker<'_> {
             self.context.stats.retried();
             if let Err(error) = search.failed(&error).await {
                 return Err(history.conclude(self, error, deadline));
+            }
+            if deadline.remaining() < LEAST_RETRY {
+                return Err(history.conclude(self, error, deadline));
+            }
+            if history.maybe_written && !history.counted {
+                history.counted = true;
+                self.context.stats.maybe_duplicated(batch.records.len());
             }
             history.last = Some(error);
         }
@@ -121,6 +130,8 @@ impl Worker<'_> {
 struct History {
     /// One of them may have been applied.
     maybe_written: bool,
+    /// Its records are counted as possible duplicates.
+    counted: bool,
     last: Option<ClientError>,
 }
 
@@ -128,7 +139,8 @@ impl History {
     /// The error to report: never more certain than the attempts allow, and
     /// naming what stood in the way rather than that time is over.
     fn conclude(self, worker: &Worker<'_>, error: ClientError, deadline: Deadline) -> ClientError {
-        if deadline.is_over() && !error.is_unknown() {
+        let out_of_time = error.is_retriable() && deadline.remaining() < LEAST_RETRY;
+        if out_of_time && !error.is_unknown() {
             let indefinite = self.maybe_written || error.is_indefinite();
             return ClientError::DeadlineExceeded {
                 what: format!("delivery to {}-{}", worker.topic, worker.partition),
