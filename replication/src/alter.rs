@@ -87,7 +87,7 @@ async fn deliver(
 }
 
 /// What each answer lets the leader conclude (KIP-497, KIP-841).
-fn outcome_of(answer: Result<PartitionState, ApiError>) -> AlterOutcome {
+pub(crate) fn outcome_of(answer: Result<PartitionState, ApiError>) -> AlterOutcome {
     match answer {
         Ok(changed) => AlterOutcome::Changed {
             leader_epoch: changed.leader_epoch,

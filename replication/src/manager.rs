@@ -107,7 +107,7 @@ fn place(env: &Arc<Env>, image: &Image, id: PartitionId) {
     env.partitions.write().insert(id, started);
 }
 
-fn view(image: &Image, topic: &Topic, partition: &image::Partition) -> View {
+pub(crate) fn view(image: &Image, topic: &Topic, partition: &image::Partition) -> View {
     let member = |node: &NodeId| {
         let broker = image.brokers.get(node);
         Member {

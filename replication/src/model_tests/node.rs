@@ -1,0 +1,413 @@
+//! A machine of the model: its log, what is lost when it stops, and the process
+//! that drives a replica.
+
+use crate::core::{
+    Acks, Effect, EpochEnd, Event, Follow, FollowRefusal, LogState, Millis, Peer, Progress,
+    Replica, ReplicaConfig, RequestId, RoleKind, SessionRef, Stage, View,
+};
+use ottla_proto::{BrokerEpoch, IncarnationId, LeaderEpoch, NodeId, Offset, PartitionEpoch};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// A record: who wrote it under which epoch.
+pub(super) type Record = (LeaderEpoch, RequestId);
+
+/// What stays when the process goes.
+#[derive(Default)]
+pub(super) struct Disk {
+    pub(super) log: Vec<Record>,
+    pub(super) synced: usize,
+    /// Starts of epochs. Every change is durable, as in the real log.
+    epochs: Vec<(LeaderEpoch, usize)>,
+    watermark: Offset,
+}
+
+impl Disk {
+    fn state(&self) -> LogState {
+        LogState {
+            start: 0,
+            end: self.log.len() as u64,
+            synced: self.synced as u64,
+            last_epoch: self.epochs.last().map(|(epoch, _)| *epoch),
+        }
+    }
+
+    fn append(&mut self, record: Record) {
+        self.note(record.0);
+        self.log.push(record);
+    }
+
+    fn note(&mut self, epoch: LeaderEpoch) {
+        let last = self.epochs.last().map(|(epoch, _)| *epoch);
+        assert!(last <= Some(epoch), "an epoch went back in a log");
+        if last != Some(epoch) {
+            self.epochs.push((epoch, self.log.len()));
+        }
+    }
+
+    fn truncate(&mut self, to: usize) {
+        self.log.truncate(to);
+        self.synced = self.log.len();
+        self.epochs.retain(|(_, start)| *start < to);
+    }
+
+    pub(super) fn end_of(&self, epoch: LeaderEpoch) -> Option<EpochEnd> {
+        let at = self.epochs.iter().rposition(|(known, _)| *known <= epoch)?;
+        let end = self.epochs.get(at + 1).map_or(self.log.len(), |(_, start)| *start);
+        Some(EpochEnd { epoch: self.epochs[at].0, end: end as u64 })
+    }
+
+    /// Power loss: of what was not synced, `kept` records are there by chance.
+    fn lose(&mut self, kept: usize) {
+        let end = self.log.len().min(self.synced + kept);
+        self.log.truncate(end);
+        self.synced = end;
+        self.epochs.retain(|(_, start)| *start <= end);
+    }
+}
+
+enum Op {
+    Inspect(Stage),
+    StartEpoch(Stage, LeaderEpoch),
+    Truncate(Stage, Offset),
+    Write(Stage, RequestId, LeaderEpoch),
+    Copy(Stage, Vec<Record>),
+}
+
+impl Op {
+    fn stage(&self) -> Stage {
+        match self {
+            Self::Inspect(stage)
+            | Self::StartEpoch(stage, _)
+            | Self::Truncate(stage, _)
+            | Self::Write(stage, ..)
+            | Self::Copy(stage, _) => *stage,
+        }
+    }
+}
+
+/// What the processes say to each other and to the controller.
+#[derive(Clone, Debug)]
+pub(super) enum Said {
+    Follow(Follow),
+    Progress(Progress),
+    Unfollow(Peer),
+    Data {
+        of: SessionRef,
+        base: Offset,
+        records: Vec<Record>,
+        watermark: Offset,
+    },
+    Watermark {
+        of: SessionRef,
+        watermark: Offset,
+    },
+    Diverging {
+        of: SessionRef,
+        epoch: Option<LeaderEpoch>,
+        end: Offset,
+    },
+    Refused {
+        of: SessionRef,
+        refusal: FollowRefusal,
+    },
+    Propose {
+        broker_epoch: BrokerEpoch,
+        leader_epoch: LeaderEpoch,
+        partition_epoch: PartitionEpoch,
+        isr: Vec<(NodeId, BrokerEpoch)>,
+    },
+}
+
+/// A message on its way. The controller is node 0.
+#[derive(Clone, Debug)]
+pub(super) struct Message {
+    pub(super) from: NodeId,
+    pub(super) to: NodeId,
+    pub(super) said: Said,
+}
+
+pub(super) struct Process {
+    pub(super) replica: Replica,
+    pub(super) broker_epoch: BrokerEpoch,
+    pub(super) incarnation: IncarnationId,
+    /// Index of the newest image it has seen.
+    pub(super) image: usize,
+    ops: VecDeque<Op>,
+    syncing: Option<usize>,
+    sync_wanted: bool,
+    serving: BTreeMap<NodeId, (Peer, SessionRef, Offset)>,
+    /// Number of the connection to each leader.
+    streams: BTreeMap<NodeId, u64>,
+}
+
+pub(super) struct Node {
+    pub(super) id: NodeId,
+    pub(super) disk: Disk,
+    pub(super) process: Option<Process>,
+    written: BTreeMap<RequestId, Offset>,
+    wants_all: BTreeSet<RequestId>,
+    /// Requests answered as committed, and where they are.
+    pub(super) acknowledged: Vec<(RequestId, Offset)>,
+    pub(super) outbox: Vec<Message>,
+    /// Connections are numbered by the leader; here one counter serves all.
+    last_stream: u64,
+    pub(super) truncations: u64,
+}
+
+impl Node {
+    pub(super) fn new(id: u64) -> Self {
+        Self {
+            id: NodeId(id),
+            disk: Disk::default(),
+            process: None,
+            written: BTreeMap::new(),
+            wants_all: BTreeSet::new(),
+            acknowledged: Vec::new(),
+            outbox: Vec::new(),
+            last_stream: 0,
+            truncations: 0,
+        }
+    }
+
+    pub(super) fn start(
+        &mut self,
+        broker_epoch: BrokerEpoch,
+        incarnation: IncarnationId,
+        image: usize,
+        view: View,
+        now: Millis,
+    ) {
+        let config = ReplicaConfig { me: self.id, lag_max: 10_000, retry_backoff: 50 };
+        let (log, watermark) = (self.disk.state(), self.disk.watermark);
+        let (replica, effects) = Replica::open(config, log, watermark, view, now);
+        self.process = Some(Process {
+            replica,
+            broker_epoch,
+            incarnation,
+            image,
+            ops: VecDeque::new(),
+            syncing: None,
+            sync_wanted: false,
+            serving: BTreeMap::new(),
+            streams: BTreeMap::new(),
+        });
+        self.apply(effects, &[], now);
+    }
+
+    /// `kept`: records beyond the synced ones that survive.
+    pub(super) fn crash(&mut self, kept: usize) {
+        if let Some(process) = self.process.take() {
+            self.disk.watermark = process.replica.status().high_watermark;
+            self.disk.lose(kept);
+            self.written.clear();
+        }
+    }
+
+    pub(super) fn step(&mut self, event: Event, records: &[Record], now: Millis) {
+        if let Some(process) = &mut self.process {
+            let effects = process.replica.step(event, now);
+            self.apply(effects, records, now);
+        }
+    }
+
+    pub(super) fn produce(&mut self, id: RequestId, acks: Acks, deadline: Millis, now: Millis) {
+        if acks == Acks::All {
+            self.wants_all.insert(id);
+        }
+        self.step(Event::Produce { id, acks, deadline }, &[], now);
+    }
+
+    fn apply(&mut self, effects: Vec<Effect>, records: &[Record], now: Millis) {
+        for effect in effects {
+            self.carry_out(effect, records, now);
+        }
+    }
+
+    fn say(&mut self, to: NodeId, said: Said) {
+        self.outbox.push(Message { from: self.id, to, said });
+    }
+
+    fn carry_out(&mut self, effect: Effect, records: &[Record], now: Millis) {
+        let process = self.process.as_mut().expect("it runs");
+        match effect {
+            Effect::Inspect { stage } => process.ops.push_back(Op::Inspect(stage)),
+            Effect::StartEpoch { stage, epoch } => {
+                process.ops.push_back(Op::StartEpoch(stage, epoch));
+            }
+            Effect::Truncate { stage, to } => process.ops.push_back(Op::Truncate(stage, to)),
+            Effect::Reset { .. } => panic!("no log here ever starts above 0"),
+            Effect::Write { stage, id, epoch } => {
+                process.ops.push_back(Op::Write(stage, id, epoch))
+            }
+            Effect::Copy { stage } => process.ops.push_back(Op::Copy(stage, records.to_vec())),
+            Effect::Sync => process.sync_wanted = true,
+            Effect::Answer { id, result } => {
+                if self.wants_all.remove(&id) && result.is_ok() {
+                    let offset = self.written.get(&id).expect("only what was written is committed");
+                    self.acknowledged.push((id, *offset));
+                }
+            }
+            Effect::AlterPartition { leader_epoch, partition_epoch, isr } => {
+                let broker_epoch = process.broker_epoch;
+                let said = Said::Propose { broker_epoch, leader_epoch, partition_epoch, isr };
+                self.say(NodeId(0), said);
+            }
+            Effect::Serve { peer, of, from } => {
+                process.serving.insert(peer.node, (peer, of, from));
+            }
+            Effect::Diverge { peer, of, epoch, end } => {
+                self.say(peer.node, Said::Diverging { of, epoch, end });
+            }
+            Effect::Refuse { peer, of, refusal } => {
+                self.say(peer.node, Said::Refused { of, refusal });
+            }
+            Effect::Reconsider(follow) => self.hear_follow(follow, now),
+            Effect::Follow { leader, of, log } => {
+                let follow = Follow {
+                    peer: self.peer(leader),
+                    broker_epoch: self.process.as_ref().expect("it runs").broker_epoch,
+                    session: of.session,
+                    leader_epoch: of.leader_epoch,
+                    log,
+                };
+                self.say(leader, Said::Follow(follow));
+            }
+            Effect::Unfollow { leader } => {
+                let peer = self.peer(leader);
+                self.say(leader, Said::Unfollow(peer));
+            }
+            Effect::Acknowledge { leader, of, end, synced } => {
+                let (session, leader_epoch) = (of.session, of.leader_epoch);
+                let peer = self.peer(leader);
+                let progress = Progress { peer, session, leader_epoch, end, synced };
+                self.say(leader, Said::Progress(progress));
+            }
+        }
+    }
+
+    fn peer(&mut self, leader: NodeId) -> Peer {
+        let last = &mut self.last_stream;
+        let process = self.process.as_mut().expect("it runs");
+        let stream = *process.streams.entry(leader).or_insert_with(|| {
+            *last += 1;
+            *last
+        });
+        Peer { node: self.id, stream }
+    }
+
+    /// A new connection to whom it follows.
+    pub(super) fn reconnect(&mut self, now: Millis) {
+        let Some(leader) = self.process.as_ref().and_then(|p| p.replica.status().leader) else {
+            return;
+        };
+        self.process.as_mut().expect("it runs").streams.remove(&leader);
+        self.step(Event::LinkOpened { leader }, &[], now);
+    }
+
+    fn hear_follow(&mut self, follow: Follow, now: Millis) {
+        let local = follow.log.last_epoch.and_then(|epoch| self.disk.end_of(epoch));
+        self.step(Event::Follow { follow, local }, &[], now);
+    }
+
+    pub(super) fn hear(&mut self, said: Said, now: Millis) {
+        match said {
+            Said::Follow(follow) => self.hear_follow(follow, now),
+            Said::Progress(progress) => self.step(Event::Progress(progress), &[], now),
+            Said::Unfollow(peer) => {
+                if let Some(process) = &mut self.process {
+                    process.serving.retain(|_, (known, ..)| *known != peer);
+                }
+                self.step(Event::Unfollow { peer }, &[], now);
+            }
+            Said::Data { of, base, records, watermark } => {
+                let end = base + records.len() as u64;
+                self.step(Event::Data { of, base, end, watermark }, &records, now);
+            }
+            Said::Watermark { of, watermark } => {
+                self.step(Event::Watermark { of, watermark }, &[], now);
+            }
+            Said::Diverging { of, epoch, end } => {
+                let local = epoch.and_then(|epoch| self.disk.end_of(epoch));
+                self.step(Event::Diverging { of, epoch, end, local }, &[], now);
+            }
+            Said::Refused { of, refusal } => {
+                self.step(Event::FollowRefused { of, refusal }, &[], now);
+            }
+            Said::Propose { .. } => panic!("a proposal goes to the controller"),
+        }
+    }
+
+    /// Carries out the next operation on the log. Returns whether there was one.
+    pub(super) fn run_op(&mut self, now: Millis) -> bool {
+        let Some(process) = &mut self.process else { return false };
+        let stage = process.replica.stage();
+        while process.ops.front().is_some_and(|op| op.stage() != stage) {
+            process.ops.pop_front();
+        }
+        if matches!(process.ops.front(), Some(Op::Truncate(..))) && process.syncing.is_some() {
+            return false;
+        }
+        let Some(op) = process.ops.pop_front() else { return false };
+        let event = match op {
+            Op::Inspect(stage) => Event::Settled { stage, log: self.disk.state() },
+            Op::StartEpoch(stage, epoch) => {
+                self.disk.note(epoch);
+                Event::Settled { stage, log: self.disk.state() }
+            }
+            Op::Truncate(stage, to) => {
+                let to = usize::try_from(to).expect("small");
+                self.truncations += u64::from(to < self.disk.log.len());
+                self.disk.truncate(to);
+                Event::Settled { stage, log: self.disk.state() }
+            }
+            Op::Write(stage, id, epoch) => {
+                self.written.insert(id, self.disk.log.len() as u64);
+                self.disk.append((epoch, id));
+                Event::Wrote { stage, writes: vec![(id, self.disk.log.len() as u64)] }
+            }
+            Op::Copy(stage, records) => {
+                records.into_iter().for_each(|record| self.disk.append(record));
+                Event::Copied { stage, end: self.disk.log.len() as u64 }
+            }
+        };
+        self.step(event, &[], now);
+        true
+    }
+
+    /// Begins a sync, or ends the one under way.
+    pub(super) fn sync(&mut self, now: Millis) -> bool {
+        let Some(process) = &mut self.process else { return false };
+        match process.syncing.take() {
+            Some(up_to) => {
+                self.disk.synced = self.disk.synced.max(up_to);
+                self.step(Event::Synced { up_to: up_to as u64 }, &[], now);
+                true
+            }
+            None if std::mem::take(&mut process.sync_wanted) => {
+                process.syncing = Some(self.disk.log.len());
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Sends a follower up to `most` records, or the watermark.
+    pub(super) fn push(&mut self, to: NodeId, most: usize) {
+        let Some(process) = &mut self.process else { return };
+        let status = process.replica.status();
+        let Some((_, of, next)) = process.serving.get_mut(&to) else { return };
+        if status.role != RoleKind::Leader || status.leader_epoch != of.leader_epoch {
+            return;
+        }
+        let (of, base, watermark) = (*of, *next, status.high_watermark);
+        let from = usize::try_from(base).expect("small");
+        let end = usize::try_from(status.log_end).expect("small").min(from + most);
+        let said = if from < end {
+            *next = end as u64;
+            Said::Data { of, base, records: self.disk.log[from..end].to_vec(), watermark }
+        } else {
+            Said::Watermark { of, watermark }
+        };
+        self.say(to, said);
+    }
+}
