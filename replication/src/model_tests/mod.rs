@@ -10,8 +10,7 @@ use proptest::test_runner::{Config, TestRunner};
 use std::cell::Cell;
 use world::World;
 
-/// Histories tried at every run. Enough to find each of the rules of the core
-/// when it is taken out; a second or two.
+/// Histories tried at every run: a second or two.
 const HISTORIES: u32 = 300;
 
 /// Things that happen in one history, at most.
