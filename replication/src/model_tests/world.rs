@@ -210,7 +210,7 @@ impl World {
             let (node_id, broker_epoch) = (self.nodes[index].id, process.broker_epoch);
             self.nodes[index].crash(kept);
             // Half of the time only the next registration tells.
-            if kept % 2 == 0 {
+            if kept.is_multiple_of(2) {
                 let _ = self.submit(Command::BrokerGone { node_id, broker_epoch });
             }
         }
