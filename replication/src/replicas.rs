@@ -1,9 +1,11 @@
 //! The handle: what the node's services call.
 
+mod find;
+
 use crate::alter::{self, IsrProposals};
 use crate::api::{Fetched, ListedOffset, OffsetPosition, ProduceTicket};
 use crate::blocking::blocking;
-use crate::core::{Acks, ReplicaStatus, RoleKind};
+use crate::core::{Acks, ReplicaStatus};
 use crate::env::{Clock, Env};
 use crate::link::Links;
 use crate::options::{ReplicasError, ReplicasOptions};
@@ -16,9 +18,7 @@ use ottla_commitlog::{Log, LogError, MAX_APPEND_BYTES};
 use ottla_metadata::image::Image;
 use ottla_proto::internal::v1::replication_service_server::ReplicationServiceServer;
 use ottla_proto::v1::ErrorReason as R;
-use ottla_proto::{
-    ApiError, LeaderEpoch, MAX_GRPC_MESSAGE_BYTES, MetadataOffset, Offset, PartitionId,
-};
+use ottla_proto::{ApiError, MAX_GRPC_MESSAGE_BYTES, MetadataOffset, Offset, PartitionId};
 use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -274,109 +274,6 @@ impl Replicas {
         }
     }
 
-    /// The partition, if this node leads it; waits for a leader, and for this
-    /// node to take over if it is the one, until the deadline.
-    async fn leading(
-        &self,
-        topic: &str,
-        index: u32,
-        deadline: Instant,
-    ) -> Result<(Arc<Partition>, ReplicaStatus), ApiError> {
-        let mut images = self.env.images.subscribe();
-        loop {
-            if self.env.stop.is_cancelled() {
-                let message = format!("node {} is shutting down", self.env.node_id);
-                return Err(ApiError::new(R::ShuttingDown, message));
-            }
-            let image = Arc::clone(&images.borrow_and_update());
-            let mut state = None;
-            match self.look_up(&image, topic, index) {
-                // Before the first image, and while a newer one is being handed to
-                // the partitions, nobody can be turned away.
-                Err(_) if self.is_behind(&image) => {}
-                Err(refusal) => return Err(refusal),
-                Ok((_, None)) => {}
-                Ok((id, Some(epoch))) => {
-                    if let Some(partition) = self.env.partition(id) {
-                        let watched = state.insert(partition.state());
-                        match &*watched.borrow_and_update() {
-                            LocalPartition::Running { status, .. } if leads(status, epoch) => {
-                                return Ok((Arc::clone(&partition), *status));
-                            }
-                            LocalPartition::Offline { reason } => {
-                                return Err(offline(&self.env.name(id), reason));
-                            }
-                            LocalPartition::Running { .. } | LocalPartition::Opening => {}
-                        }
-                    }
-                }
-            }
-            let local_change = async {
-                match &mut state {
-                    Some(state) => drop(state.changed().await),
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = local_change => {}
-                _ = images.changed() => {}
-                () = self.env.stop.cancelled() => {}
-                () = tokio::time::sleep_until(deadline) => {
-                    let message = format!("partition {index} of {topic} has no leader");
-                    return Err(ApiError::new(R::LeaderNotAvailable, message));
-                }
-            }
-        }
-    }
-
-    /// The partition and, if this node is to lead it, in which epoch.
-    fn look_up(
-        &self,
-        image: &Image,
-        name: &str,
-        index: u32,
-    ) -> Result<(PartitionId, Option<LeaderEpoch>), ApiError> {
-        let topic = image
-            .topic_by_name(name)
-            .ok_or_else(|| ApiError::new(R::UnknownTopic, format!("there is no topic {name:?}")))?;
-        let id = PartitionId { topic: topic.id, index };
-        let Some(partition) = image.partitions.get(&id) else {
-            let count = topic.partitions;
-            let message = format!("topic {name} has partitions 0 to {}, not {index}", count - 1);
-            return Err(ApiError::new(R::UnknownPartition, message).with("partitions", count));
-        };
-        match partition.leader {
-            Some(leader) if leader != self.env.node_id => Err(self.env.not_leader(id)),
-            Some(_) => Ok((id, Some(partition.leader_epoch))),
-            None => Ok((id, None)),
-        }
-    }
-
-    fn is_behind(&self, image: &Image) -> bool {
-        image.offset == MetadataOffset(0)
-            || self.env.cluster.images().borrow().offset > image.offset
-    }
-
-    async fn current_watermark(
-        &self,
-        target: &Partition,
-        status: &ReplicaStatus,
-        deadline: Instant,
-    ) -> Result<ReplicaStatus, ApiError> {
-        let epoch = status.leader_epoch;
-        let mut state = target.state();
-        let settled = |now: &LocalPartition| {
-            now.leading().is_none_or(|now| now.leader_epoch != epoch || now.watermark_is_current)
-        };
-        let settled = timeout_at(deadline, state.wait_for(settled)).await;
-        let Ok(changed) = settled else {
-            let message = "the leader does not know yet how far its log is committed";
-            return Err(ApiError::new(R::OffsetNotAvailable, message));
-        };
-        let leading = changed.ok().and_then(|now| now.leading().copied());
-        leading.filter(|now| now.watermark_is_current).ok_or_else(|| self.env.not_leader(target.id))
-    }
-
     /// Reads the log off the async workers. `None`: leadership has changed since,
     /// and with it the log may have.
     async fn read<T: Send + 'static>(
@@ -398,10 +295,6 @@ impl Replicas {
             Err(error) => Err(offline(&self.env.name(target.id), &error.to_string())),
         }
     }
-}
-
-fn leads(status: &ReplicaStatus, epoch: LeaderEpoch) -> bool {
-    status.role == RoleKind::Leader && status.leader_epoch >= epoch
 }
 
 fn check_range(name: &str, offset: Offset, status: &ReplicaStatus) -> Result<(), ApiError> {

@@ -4,8 +4,9 @@
 //! the leader is told about the log is true. Whatever shakes the session (a new
 //! epoch, a new connection, a divergence, a refusal) ends it and begins another.
 
+use super::events::{Effect, Event};
 use super::replica::Local;
-use super::types::{Durability, Effect, EpochEnd, Event, FollowRefusal, Millis, SessionRef};
+use super::types::{Durability, EpochEnd, FollowRefusal, Millis, SessionRef};
 use ottla_proto::{LeaderEpoch, NodeId, Offset};
 
 #[derive(Debug)]

@@ -1,9 +1,10 @@
 //! The in-sync replicas: who is to join, who is to leave, what the controller
 //! says to it (KIP-497).
 
+use super::events::Effect;
 use super::leader::{FollowerState, Leader};
 use super::replica::Local;
-use super::types::{AlterOutcome, Effect, Millis};
+use super::types::{AlterOutcome, Millis};
 use ottla_proto::{BrokerEpoch, NodeId, PartitionEpoch};
 use std::collections::BTreeSet;
 

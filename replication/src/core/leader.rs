@@ -1,10 +1,11 @@
 //! Leading: who has how much, what is committed, who waits for it.
 
+use super::events::{Effect, Event};
 use super::isr::IsrState;
 use super::replica::Local;
 use super::types::{
-    Acks, Durability, Effect, EpochEnd, Event, Follow, FollowRefusal, Millis, Peer, ProduceRefusal,
-    Progress, RequestId, SessionRef,
+    Acks, Durability, EpochEnd, Follow, FollowRefusal, Millis, Peer, ProduceRefusal, Progress,
+    RequestId, SessionRef,
 };
 use super::waits::Waits;
 use ottla_proto::{BrokerEpoch, LeaderEpoch, NodeId, Offset, PartitionEpoch};

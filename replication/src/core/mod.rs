@@ -11,6 +11,7 @@
 //! (synced, unless the topic is `durability=memory`), and it is caught up for as
 //! long as nothing is appended, since nobody fetches from an idle partition.
 
+mod events;
 mod follower;
 mod isr;
 mod leader;
@@ -18,5 +19,6 @@ mod replica;
 mod types;
 mod waits;
 
+pub use events::{Effect, Event};
 pub use replica::{Replica, ReplicaConfig};
 pub use types::*;

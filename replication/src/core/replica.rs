@@ -1,10 +1,11 @@
 //! The replica: takes events, keeps what every role needs, changes roles.
 
+use super::events::{Effect, Event};
 use super::follower::Follower;
 use super::leader::Leader;
 use super::types::{
-    Effect, Event, Follow, FollowRefusal, LogState, Millis, ProduceRefusal, ReplicaStatus,
-    RequestId, RoleKind, SessionRef, Stage, View,
+    Follow, FollowRefusal, LogState, Millis, ProduceRefusal, ReplicaStatus, RequestId, RoleKind,
+    SessionRef, Stage, View,
 };
 use ottla_proto::{LeaderEpoch, NodeId, Offset};
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,7 @@
 //! Producers that wait, all of one leadership. They end with it.
 
-use super::types::{Acks, Effect, Millis, ProduceRefusal, RequestId};
+use super::events::Effect;
+use super::types::{Acks, Millis, ProduceRefusal, RequestId};
 use ottla_proto::Offset;
 use std::collections::{BTreeMap, BTreeSet};
 

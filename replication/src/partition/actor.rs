@@ -2,19 +2,19 @@
 //! replica, carries out what it says. Nothing but this task orders operations on
 //! the log, and it never waits for anything but its next event.
 
+mod effects;
+
 use super::ops::{self, Copy, Done, Op, OpQueue, Running, Write};
 use super::requests::Requests;
 use super::{Directive, LocalPartition, Message, Partition, ProduceRequest};
 use crate::blocking::{Blocking, blocking};
-use crate::core::{
-    Effect, Event, FollowRefusal, Replica, ReplicaConfig, ReplicaStatus, RoleKind, SessionRef, View,
-};
+use crate::core::{Event, FollowRefusal, Replica, ReplicaConfig, ReplicaStatus, RoleKind, View};
 use crate::env::Env;
 use crate::serve::Session;
 use bytes::Bytes;
+use effects::Payload;
 use ottla_commitlog::format::batch_headers;
 use ottla_commitlog::{Log, LogError};
-use ottla_metadata::controller::PartitionAlteration;
 use ottla_proto::Offset;
 use std::sync::Arc;
 use std::time::Duration;
@@ -211,83 +211,6 @@ impl Actor {
         Some(crate::core::EpochEnd { epoch: found.epoch, end: found.end_offset })
     }
 
-    fn apply(&mut self, effects: Vec<Effect>, mut payload: Option<Payload>) {
-        for effect in effects {
-            self.carry_out(effect, &mut payload);
-        }
-    }
-
-    fn carry_out(&mut self, effect: Effect, payload: &mut Option<Payload>) {
-        let id = self.partition.id;
-        match effect {
-            Effect::Inspect { stage } => self.ops.push(Op::Inspect(stage)),
-            Effect::StartEpoch { stage, epoch } => self.ops.push(Op::StartEpoch(stage, epoch)),
-            Effect::Truncate { stage, to } => {
-                // Often only the memory of an epoch without records goes.
-                if to < self.log.bounds().end {
-                    tracing::info!(partition = %id, to, "log truncated: it parts from the leader's");
-                }
-                self.ops.push(Op::Truncate(stage, to));
-            }
-            Effect::Reset { stage, start } => {
-                tracing::info!(partition = %id, start, "log reset to the leader's start");
-                self.ops.push(Op::Reset(stage, start));
-            }
-            Effect::Write { stage, epoch, .. } => {
-                if let Some(Payload::Write(write)) = payload.take() {
-                    self.ops.push(Op::Write(stage, epoch, vec![write]));
-                }
-            }
-            Effect::Copy { stage } => {
-                if let Some(Payload::Copy(copy)) = payload.take() {
-                    self.ops.push(Op::Copy(stage, vec![copy]));
-                }
-            }
-            Effect::Sync => self.sync_wanted = true,
-            Effect::Answer { id: request, result } => {
-                // Who hears that a record is committed must find it committed.
-                self.publish();
-                self.requests.answer(&self.env, id, request, result);
-            }
-            Effect::AlterPartition { leader_epoch, partition_epoch, isr } => {
-                tracing::info!(partition = %id, %leader_epoch, ?isr, "ISR proposed");
-                let (partition, new_isr) = (id, isr);
-                let change =
-                    PartitionAlteration { partition, leader_epoch, partition_epoch, new_isr };
-                self.env.proposals.add(change);
-            }
-            Effect::Serve { peer, of, from } => self.serve(peer.stream, of, from),
-            Effect::Diverge { peer, of, epoch, end } => {
-                if let Some(session) = self.env.sessions.get(peer.stream) {
-                    session.diverge(id, of, epoch, end);
-                }
-            }
-            Effect::Refuse { peer, of, refusal } => {
-                if let Some(session) = self.env.sessions.get(peer.stream) {
-                    session.refuse(id, of, refusal);
-                }
-            }
-            Effect::Reconsider(follow) => self.on_message(Message::Follow(follow)),
-            Effect::Follow { leader, of, log } => {
-                self.env.links.follow(&self.env, leader, &self.partition, of, log);
-            }
-            Effect::Unfollow { leader } => self.env.links.unfollow(leader, id),
-            Effect::Acknowledge { leader, of, end, synced } => {
-                self.env.links.acknowledge(leader, id, of, end, synced);
-            }
-        }
-    }
-
-    fn serve(&mut self, stream: u64, of: SessionRef, from: Offset) {
-        let Some(session) = self.env.sessions.get(stream) else { return };
-        // What the follower may be sent must be visible before it is asked for.
-        self.publish();
-        session.serve(&self.partition, of, from);
-        if !self.served.iter().any(|known| known.stream() == stream) {
-            self.served.push(session);
-        }
-    }
-
     fn start_ops(&mut self) {
         while self.running.is_none() && self.blocked_until.is_none() {
             match self.ops.next(self.replica.stage(), self.syncing.is_some()) {
@@ -400,12 +323,6 @@ impl Actor {
             Err(error) => self.partition.fail(&error.to_string()),
         }
     }
-}
-
-/// What came with the event at hand.
-enum Payload {
-    Write(Write),
-    Copy(Copy),
 }
 
 fn end_of(batches: &Bytes) -> Option<Offset> {

@@ -21,6 +21,7 @@ use ottla_proto::{
     TopicId,
 };
 use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -96,21 +97,10 @@ impl Quorum {
         nodes
     }
 
-    pub(super) async fn until(&self, what: &str, holds: impl FnMut(&Arc<Image>) -> bool) {
+    async fn until(&self, what: &str, holds: impl FnMut(&Arc<Image>) -> bool) {
         let mut images = self.images.subscribe();
         let waited = timeout(PATIENCE, images.wait_for(holds)).await;
         drop(waited.unwrap_or_else(|_| panic!("never: {what}")).expect("the quorum lives"));
-    }
-
-    pub(super) async fn until_isr(&self, id: PartitionId, isr: &[NodeId]) {
-        let mut wanted = isr.to_vec();
-        wanted.sort();
-        let same = |image: &Arc<Image>| {
-            let mut isr = image.partitions[&id].isr.clone();
-            isr.sort();
-            isr == wanted
-        };
-        self.until(&format!("ISR {isr:?} of {id}"), same).await;
     }
 }
 
@@ -419,6 +409,18 @@ impl Three {
 
     pub(super) fn machine(&self, node: NodeId) -> &Machine {
         &self.machines[Self::slot(node)]
+    }
+
+    /// Waits until the controller has this ISR and the leader knows it.
+    pub(super) async fn until_isr(&self, id: PartitionId, isr: &[NodeId]) {
+        let wanted: BTreeSet<NodeId> = isr.iter().copied().collect();
+        let what = format!("ISR {isr:?} of {id}");
+        let decided = |image: &Arc<Image>| {
+            image.partitions[&id].isr.iter().copied().collect::<BTreeSet<_>>() == wanted
+        };
+        self.quorum.until(&what, decided).await;
+        let known = |state: &LocalPartition| matches!(state, LocalPartition::Running { isr, .. } if **isr == wanted);
+        self.node(self.quorum.leader(id)).until_state(id, &what, known).await;
     }
 
     pub(super) async fn end(mut self) {

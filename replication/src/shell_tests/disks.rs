@@ -32,7 +32,7 @@ async fn acknowledged_records_survive_a_power_loss_of_all() {
         for node in nodes {
             three.restart(node).await;
         }
-        three.quorum.until_isr(id, &nodes).await;
+        three.until_isr(id, &nodes).await;
         let leader = three.node(three.quorum.leader(id));
         leader.produce("t", "seven").await.expect("acknowledged");
         let read = leader.read_all("t").await;

@@ -78,7 +78,7 @@ async fn a_diverged_tail_is_truncated() {
     assert_ne!(new, old);
     three.node(new).produce("t", "new").await.expect("acknowledged by two");
     three.restart(old).await;
-    three.quorum.until_isr(id, &[old, followers[0], followers[1]]).await;
+    three.until_isr(id, &[old, followers[0], followers[1]]).await;
     three.node(new).produce("t", "newer").await.expect("acknowledged by three");
     for node in [1, 2, 3].map(ottla_proto::NodeId) {
         let node = three.node(node);
@@ -100,9 +100,9 @@ async fn a_stuck_follower_leaves_the_isr_and_returns() {
     three.node(leader).produce("t", "one").await.expect("acknowledged by three");
     three.take(followers[1]).stop().await;
     three.node(leader).produce("t", "two").await.expect("acknowledged by two, in the end");
-    three.quorum.until_isr(id, &[leader, followers[0]]).await;
+    three.until_isr(id, &[leader, followers[0]]).await;
     three.resume(followers[1]).await;
-    three.quorum.until_isr(id, &[leader, followers[0], followers[1]]).await;
+    three.until_isr(id, &[leader, followers[0], followers[1]]).await;
     let status = three.node(followers[1]).until(id, "caught up", |s| s.log_end == 2).await;
     assert_eq!(status.leader, Some(leader));
     three.end().await;
@@ -130,7 +130,7 @@ async fn below_min_isr_and_back() {
     let status = alone.until(id, "appended and synced", |status| status.synced == 2).await;
     assert_eq!(status.high_watermark, 1, "invisible until the ISR recovers");
     three.restart(followers[0]).await;
-    three.quorum.until_isr(id, &[leader, followers[0]]).await;
+    three.until_isr(id, &[leader, followers[0]]).await;
     three.node(leader).produce("t", "three").await.expect("acknowledged by two");
     assert_eq!(three.node(leader).read_all("t").await, ["one", "two", "three"]);
     three.end().await;
