@@ -90,12 +90,13 @@ async fn connect_for_ever(env: &Env, link: &Link) {
 
 /// Connects and replicates until the connection ends; says why it did.
 async fn connect(env: &Env, link: &Link, broker: &Broker) -> String {
-    let channel = match channel(&broker.host, broker.port) {
-        Ok(endpoint) => match endpoint.connect().await {
-            Ok(channel) => channel,
-            Err(error) => return error_chain(&error),
-        },
-        Err(error) => return error_chain(&error),
+    let connected = match endpoint(&broker.host, broker.port) {
+        Ok(endpoint) => endpoint.connect().await.map_err(|error| error_chain(&error)),
+        Err(reason) => Err(reason),
+    };
+    let channel = match connected {
+        Ok(channel) => channel,
+        Err(reason) => return reason,
     };
     let mut client = ReplicationServiceClient::new(channel)
         .max_decoding_message_size(MAX_GRPC_MESSAGE_BYTES)
@@ -207,10 +208,11 @@ fn message_of(
     Some((wire::partition_id(key.as_ref())?, message))
 }
 
-fn channel(host: &str, port: u16) -> Result<Endpoint, tonic::transport::Error> {
+fn endpoint(host: &str, port: u16) -> Result<Endpoint, String> {
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    Ok(Channel::from_shared(format!("http://{host}:{port}"))
-        .map_err(|_| Endpoint::new("").expect_err("an empty address is refused"))?
+    let endpoint = Channel::from_shared(format!("http://{host}:{port}"));
+    Ok(endpoint
+        .map_err(|error| format!("{host}:{port} is no address: {error}"))?
         .tcp_nodelay(true)
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(PING_INTERVAL)
@@ -224,4 +226,19 @@ fn channel(host: &str, port: u16) -> Result<Endpoint, tonic::transport::Error> {
 fn error_chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A host comes from another node's configuration: a bad one is an error that
+    /// can be read, not the end of this node.
+    #[test]
+    fn a_bad_host_is_an_error() {
+        assert!(endpoint("node-2.example", 7401).is_ok());
+        assert!(endpoint("::1", 7401).is_ok());
+        let error = endpoint("no host at all", 7401).expect_err("spaces");
+        assert!(error.contains("no host at all"), "{error}");
+    }
 }
