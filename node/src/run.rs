@@ -36,6 +36,10 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// How long such a check may stay unanswered.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long writes under way may take to be answered when the node stops: many
+/// times a sync, and short beside what a supervisor grants.
+const FINISH_WRITES_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How long open calls may take to end once the node has let everything go.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -153,7 +157,7 @@ impl Node {
 
         reporting.abort();
         set_serving(&health, false).await;
-        hand_over(&self.metadata, self.config.shutdown_timeout()).await;
+        hand_over(&self.replicas, &self.metadata, self.config.shutdown_timeout()).await;
         clients.cancel();
         let epoch = self.metadata.broker().borrow().epoch;
         self.replicas.shutdown().await.context("not every log could be synced")?;
@@ -311,8 +315,13 @@ async fn set_serving(health: &HealthReporter, serving: bool) {
     health.set_service_status("ottla.v1.LogService", status).await;
 }
 
-/// Moves this node's leaderships elsewhere while it still serves.
-async fn hand_over(metadata: &Metadata, within: Duration) {
+/// Moves this node's leaderships elsewhere while it still serves. Writes are
+/// finished first: one that is cut off by the hand-over would leave its writer in
+/// doubt.
+async fn hand_over(replicas: &Replicas, metadata: &Metadata, within: Duration) {
+    if !replicas.drain_writes(FINISH_WRITES_TIMEOUT.min(within)).await {
+        warn!("some writes were not answered before the hand-over");
+    }
     if let Err(error) = metadata.controlled_shutdown(within).await {
         warn!("leaderships were not handed over: {error}");
     }

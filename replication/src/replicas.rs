@@ -1,6 +1,7 @@
 //! The handle: what the node's services call.
 
 mod find;
+mod hand_over;
 
 use crate::alter::{self, IsrProposals};
 use crate::api::{Fetched, ListedOffset, OffsetPosition, ProduceTicket};
@@ -43,6 +44,8 @@ pub struct Replicas {
     manager: TaskTracker,
     produce_memory: Arc<Semaphore>,
     produce_bytes: usize,
+    /// Whether writes are turned away, because this node is about to stop.
+    leaving: Arc<watch::Sender<bool>>,
 }
 
 impl Replicas {
@@ -80,7 +83,8 @@ impl Replicas {
         env.tasks.spawn(alter::run(Arc::clone(&env)));
         env.tasks.spawn(watermarks::run(Arc::clone(&env)));
         let produce_memory = Arc::new(Semaphore::new(produce_bytes));
-        Ok(Self { env, manager, produce_memory, produce_bytes })
+        let leaving = Arc::new(watch::Sender::new(false));
+        Ok(Self { env, manager, produce_memory, produce_bytes, leaving })
     }
 
     /// The service that other nodes follow through; to be mounted by the node.
@@ -106,7 +110,13 @@ impl Replicas {
         acks: Acks,
         deadline: Instant,
     ) -> Result<ProduceTicket, ApiError> {
-        let permit = self.reserve(batch.len(), deadline).await?;
+        let permit = tokio::select! {
+            biased;
+            () = self.is_leaving() => {
+                return Err(self.turned_away(topic, partition, deadline).await);
+            }
+            permit = self.reserve(batch.len(), deadline) => permit?,
+        };
         let (target, _) = self.leading(topic, partition, deadline).await?;
         self.check_size(topic, &batch)?;
         let (reply, answer) = oneshot::channel();

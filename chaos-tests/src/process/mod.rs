@@ -52,15 +52,28 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Formats and starts `count` nodes and waits until they are healthy.
+    /// Formats and starts `count` nodes as anybody would and waits until they are
+    /// healthy.
     pub async fn start(count: u64) -> anyhow::Result<Self> {
+        Self::start_with(count, "").await
+    }
+
+    /// The same with nodes that are fenced only when their process is gone: for
+    /// tests whose verdict a busy machine must not change. Anywhere else a node
+    /// that gets no processor for a second is fenced, and rightly so.
+    pub async fn start_patient(count: u64) -> anyhow::Result<Self> {
+        let silence = format!("session_timeout_ms = {}\n", PATIENCE.as_millis());
+        Self::start_with(count, &silence).await
+    }
+
+    async fn start_with(count: u64, options: &str) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("ottla-process-").tempdir()?;
         let ports = ports::free(2 * count as usize)?;
         let voters: Vec<_> = (1..=count).map(|id| (id, ports[id as usize - 1])).collect();
         let mut nodes = Vec::new();
         for id in 1..=count {
             let http = ports[(count + id) as usize - 1];
-            let mut node = Node::create(dir.path(), id, &voters, http)?;
+            let mut node = Node::create(dir.path(), id, &voters, http, options)?;
             node.format()?;
             node.start()?;
             nodes.push(node);

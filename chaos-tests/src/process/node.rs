@@ -25,6 +25,7 @@ impl Node {
         id: u64,
         voters: &[(u64, u16)],
         http_port: u16,
+        options: &str,
     ) -> anyhow::Result<Self> {
         let dir = root.join(format!("node-{id}"));
         std::fs::create_dir_all(&dir)?;
@@ -32,7 +33,7 @@ impl Node {
         let data = dir.join("data");
         let mut config = format!(
             "node_id = {id}\ncluster_id = \"process-test\"\ndata_dir = {data:?}\n\
-             listen = \"127.0.0.1:{port}\"\nhttp_listen = \"127.0.0.1:{http_port}\"\n\n[voters]\n"
+             listen = \"127.0.0.1:{port}\"\nhttp_listen = \"127.0.0.1:{http_port}\"\n{options}\n[voters]\n"
         );
         for (voter, port) in voters {
             writeln!(config, "{voter} = \"127.0.0.1:{port}\"")?;

@@ -13,7 +13,7 @@ use tonic_reflection::pb::v1alpha::server_reflection_response::MessageResponse;
 /// exactly them.
 #[tokio::test]
 async fn a_generated_client_creates_produces_and_fetches() -> anyhow::Result<()> {
-    let cluster = Cluster::start(1).await?;
+    let cluster = Cluster::start_patient(1).await?;
 
     let listed = services(&cluster).await?;
     for service in ["LogService", "MetadataService", "TopicService", "ClusterService"] {

@@ -11,7 +11,7 @@ use tonic::Status;
 
 #[tokio::test]
 async fn bad_input_gets_a_typed_error_and_changes_nothing() -> anyhow::Result<()> {
-    let cluster = Cluster::start(1).await?;
+    let cluster = Cluster::start_patient(1).await?;
     cluster.create_topic("good", 2, &[("max.message.bytes", "65536")]).await?;
     let before = (topics(&cluster).await?, end(&cluster).await?);
 

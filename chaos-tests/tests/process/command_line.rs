@@ -53,7 +53,7 @@ fn file() -> Vec<u8> {
 /// before and after the leader is killed between the two.
 #[tokio::test]
 async fn a_file_survives_its_leader_byte_for_byte() -> anyhow::Result<()> {
-    let mut cluster = Cluster::start(3).await?;
+    let mut cluster = Cluster::start_patient(3).await?;
     let create = ["topic", "create", "file", "--partitions", "1", "--replication-factor", "3"];
     succeeded(ottla(&cluster, &create, b"")?)?;
     let file = file();
@@ -78,7 +78,7 @@ async fn a_file_survives_its_leader_byte_for_byte() -> anyhow::Result<()> {
 /// Failures exit non-zero, name the reason on stderr, and leave stdout alone.
 #[tokio::test]
 async fn failures_are_named_and_exit_non_zero() -> anyhow::Result<()> {
-    let cluster = Cluster::start(1).await?;
+    let cluster = Cluster::start_patient(1).await?;
     let cases: [(&[&str], &str); 5] = [
         (&["consume", "nowhere", "--until", "end"], "UNKNOWN_TOPIC"),
         (&["topic", "create", "a/b"], "INVALID_TOPIC_NAME"),

@@ -2,11 +2,13 @@
 //! whoever is killed or frozen meanwhile.
 
 use crate::workload::{Load, PARTITIONS, TOPIC, WINDOW};
+use ottla_chaos::checker::{Outcome, Write};
 use ottla_chaos::process::Cluster;
 use rand::RngExt;
 
 const KILLS: u32 = 10;
 const PAUSES: u32 = 3;
+const RESTARTS: u32 = 4;
 
 /// Four partitions, four producers with acks=all and unique values; the leader
 /// of some partition is killed ten times at random moments and restarted. Then
@@ -26,7 +28,29 @@ async fn leader_killed_ten_times() -> anyhow::Result<()> {
         cluster.node(leader).start()?;
         cluster.wait_healthy().await?;
     }
-    load.finish(cluster).await
+    load.finish(cluster).await?;
+    Ok(())
+}
+
+/// A planned restart: the leader finishes what it was given, hands over and goes.
+/// No producer gets an error, definite or not, and nothing is written twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leader_restarted_as_planned() -> anyhow::Result<()> {
+    let mut cluster = Cluster::start_patient(3).await?;
+    let load = Load::start(&cluster).await?;
+    for round in 0..RESTARTS {
+        let (partition, leader) = some_leader(&cluster, &load).await?;
+        println!("restart {round}: node {leader}, leader of partition {partition}");
+        let status = cluster.node(leader).stop()?;
+        anyhow::ensure!(status.success(), "node {leader} did not stop cleanly: {status}");
+        load.acknowledged(4 * WINDOW as u64).await?;
+        cluster.node(leader).start()?;
+        cluster.wait_healthy().await?;
+    }
+    let writes = load.finish(cluster).await?;
+    let acknowledged = |write: &&Write| matches!(write.outcome, Outcome::Acknowledged(_));
+    assert_eq!(writes.iter().filter(acknowledged).count(), writes.len(), "errors at a client");
+    Ok(())
 }
 
 /// A frozen leader is replaced; when it wakes it still believes that it leads,
@@ -44,7 +68,8 @@ async fn leader_frozen_and_woken() -> anyhow::Result<()> {
         cluster.node(leader).resume()?;
         cluster.wait_healthy().await?;
     }
-    load.finish(cluster).await
+    load.finish(cluster).await?;
+    Ok(())
 }
 
 /// A random partition and its leader, after a random number of writes.

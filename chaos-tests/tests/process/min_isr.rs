@@ -10,7 +10,7 @@ use tonic::Status;
 /// back everything works again without anybody's help.
 #[tokio::test]
 async fn min_isr_refuses_by_name_and_recovers_by_itself() -> anyhow::Result<()> {
-    let mut cluster = Cluster::start(3).await?;
+    let mut cluster = Cluster::start_patient(3).await?;
     cluster.create_topic("strict", 1, &[("min.insync.replicas", "3")]).await?;
     let leader = cluster.leader("strict", 0).await?;
     produce(&cluster, leader, v1::Acks::All, "first").await?;

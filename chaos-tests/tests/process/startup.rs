@@ -22,7 +22,7 @@ fn refused(output: &Output, expected: &[&str]) {
 
 #[tokio::test]
 async fn a_node_refuses_what_is_not_its_own() -> anyhow::Result<()> {
-    let mut cluster = Cluster::start(1).await?;
+    let mut cluster = Cluster::start_patient(1).await?;
     let config = cluster.nodes()[0].config_file();
 
     // Its port is in use: by itself, as a user's second start.
@@ -52,7 +52,7 @@ async fn a_node_refuses_what_is_not_its_own() -> anyhow::Result<()> {
 /// it is refused, and the others go on.
 #[tokio::test]
 async fn a_blank_disk_of_a_known_voter_is_refused() -> anyhow::Result<()> {
-    let mut cluster = Cluster::start(3).await?;
+    let mut cluster = Cluster::start_patient(3).await?;
     let node = cluster.node(2);
     node.kill()?;
     std::fs::remove_dir_all(node.data_dir())?;

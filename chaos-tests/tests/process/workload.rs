@@ -68,8 +68,9 @@ impl Load {
     }
 
     /// Ends the load, stops the healthy cluster, reads everything back, for a
-    /// consumer and from the files of every replica, and judges.
-    pub(crate) async fn finish(mut self, mut cluster: Cluster) -> anyhow::Result<()> {
+    /// consumer and from the files of every replica, and judges. Returns what the
+    /// producers were told.
+    pub(crate) async fn finish(mut self, mut cluster: Cluster) -> anyhow::Result<Vec<Write>> {
         self.shared.stop.store(true, Ordering::Relaxed);
         let mut writes = Vec::new();
         while let Some(done) = self.producers.join_next().await {
@@ -91,7 +92,7 @@ impl Load {
             }
         }
         judge(&writes, &readings);
-        Ok(())
+        Ok(writes)
     }
 }
 

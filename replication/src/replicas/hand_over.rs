@@ -1,0 +1,65 @@
+//! The last moments of a node that is about to give its leaderships away: it lets
+//! no write in any more, answers those that are in, and tells whoever comes who
+//! leads instead. So a planned stop leaves no writer in doubt.
+
+use super::Replicas;
+use ottla_metadata::image::Image;
+use ottla_proto::v1::ErrorReason as R;
+use ottla_proto::{ApiError, PartitionId};
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+
+/// How long a write that came too late waits to be told who leads instead. A
+/// hand-over takes milliseconds; a partition nobody else can lead has none.
+const TURN_AWAY_WAIT: Duration = Duration::from_secs(1);
+
+impl Replicas {
+    /// Lets no further write in, for good, and waits until those that are in are
+    /// answered. False if some were not in time: their writers will be in doubt.
+    pub async fn drain_writes(&self, within: Duration) -> bool {
+        self.leaving.send_replace(true);
+        let all = u32::try_from(self.produce_bytes).unwrap_or(u32::MAX);
+        match timeout(within, self.produce_memory.acquire_many(all)).await {
+            Ok(Ok(permits)) => {
+                // A write that looked before `leaving` was set finds no room.
+                permits.forget();
+                true
+            }
+            Ok(Err(_)) | Err(_) => false,
+        }
+    }
+
+    /// Resolves once [`drain_writes`](Self::drain_writes) was called.
+    pub(super) async fn is_leaving(&self) {
+        if self.leaving.subscribe().wait_for(|leaving| *leaving).await.is_err() {
+            // The sender lives as long as this handle.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// What a write is told that came too late: certainly not written, and who
+    /// leads instead as soon as that is known.
+    pub(super) async fn turned_away(&self, topic: &str, index: u32, deadline: Instant) -> ApiError {
+        let me = Some(self.env.node_id);
+        let elsewhere = |image: &Image| -> Option<PartitionId> {
+            let topic = image.topic_by_name(topic)?.id;
+            let partition = image.partition(topic, index)?;
+            (partition.leader.is_some() && partition.leader != me)
+                .then_some(PartitionId { topic, index })
+        };
+        let mut images = self.env.images.subscribe();
+        let moved = images.wait_for(|image| elsewhere(image).is_some());
+        let until = deadline.min(Instant::now() + TURN_AWAY_WAIT);
+        let id = match tokio::time::timeout_at(until, moved).await {
+            Ok(Ok(image)) => elsewhere(&image),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        match id {
+            Some(id) => self.env.not_leader(id),
+            None => {
+                let message = format!("node {} is shutting down", self.env.node_id);
+                ApiError::new(R::ShuttingDown, message)
+            }
+        }
+    }
+}
