@@ -169,8 +169,10 @@ async fn settle(value: String, delivery: Delivery, shared: &Shared) -> Write {
             shared.acknowledged.fetch_add(1, Ordering::Relaxed);
             Outcome::Acknowledged(delivered.offset.expect("acks=all tells the offset"))
         }
-        Err(error) if error.is_indefinite() => Outcome::Unknown,
-        Err(_) => Outcome::Failed,
+        Err(error) => {
+            println!("{value} to partition {partition}: {error}");
+            if error.is_indefinite() { Outcome::Unknown } else { Outcome::Failed }
+        }
     };
     Write { partition, value, outcome }
 }

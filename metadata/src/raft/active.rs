@@ -45,9 +45,10 @@ const MAX_DECISIONS: usize = 8;
 /// session timeout.
 const SESSION_TICK: Duration = Duration::from_millis(100);
 
-/// Interval at which leaderships are given back to preferred replicas: soon
-/// after a restart, without moving them to and fro while a node flaps.
-const BALANCE_TICK: Duration = Duration::from_secs(3);
+/// Interval at which leaderships are given back to preferred replicas: Kafka's
+/// figure (leader.imbalance.check.interval.seconds). Each move leaves the writes
+/// in flight in doubt, so it must stay rare.
+const BALANCE_TICK: Duration = Duration::from_secs(300);
 
 /// Pause suggested to a caller that found the queue full.
 const OVERLOAD_PAUSE: Duration = Duration::from_millis(100);
