@@ -1,0 +1,58 @@
+//! What is accepted, what is refused, and that the refusal names it.
+
+use super::*;
+use std::io::Write;
+
+const GOOD: &str = r#"
+    node_id = 1
+    cluster_id = "test"
+    data_dir = "d"
+    [voters]
+    1 = "127.0.0.1:7401"
+"#;
+
+fn load(text: &str, flags: &[(&str, &str)]) -> Result<NodeConfig, String> {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(text.as_bytes()).expect("written");
+    let flags: Vec<_> = flags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    NodeConfig::load(Some(file.path()), &flags).map_err(|e| e.to_string())
+}
+
+#[test]
+fn defaults_and_flags_over_the_file() {
+    let config = load(GOOD, &[("listen", "127.0.0.1:9999"), ("voters", "1=a:1,2=b:2")])
+        .expect("a good configuration");
+    assert_eq!(config.advertised().to_string(), "127.0.0.1:9999");
+    assert_eq!(config.voters.len(), 2);
+    assert_eq!(config.session_timeout_ms, 1_000);
+}
+
+/// Each option can be set by flag and environment, and nothing else can.
+#[test]
+fn every_field_is_an_option() {
+    let error = load(&format!("no_such_key = 1\n{GOOD}"), &[]).expect_err("unknown key");
+    let (_, listed) = error.split_once("expected one of ").expect("a list of the fields");
+    let mut fields: Vec<_> = listed.trim().split(", ").map(|f| f.trim_matches('`')).collect();
+    let mut options: Vec<_> = OPTIONS.iter().map(|(name, _)| *name).collect();
+    fields.sort_unstable();
+    options.sort_unstable();
+    assert_eq!(fields, options);
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let cases = [
+        ("node_id", "0", "node_id"),
+        ("node_id", "many", "node_id"),
+        ("cluster_id", "a b", "cluster_id"),
+        ("listen", "0.0.0.0:7401", "advertise"),
+        ("advertise", "0.0.0.0:7401", "advertise"),
+        ("node_id", "9", "voters"),
+        ("voters", "1=nowhere", "nowhere"),
+        ("session_timeout_ms", "100", "session_timeout_ms"),
+    ];
+    for (option, value, expected) in cases {
+        let error = load(GOOD, &[(option, value)]).expect_err(expected);
+        assert!(error.contains(expected), "{error}");
+    }
+}
