@@ -159,10 +159,43 @@ fn node_json(Probe { node, answer }: &Probe) -> Value {
         "reachable": answer.is_ok(),
         "error": answer.as_ref().err().map(ToString::to_string),
         "version": answer.as_ref().ok().map(|info| &info.version),
+        "data_directories": answer.as_ref().ok().map(|info| {
+            info.data_directories.iter().map(directory_json).collect::<Vec<_>>()
+        }),
         "broker_epoch": node.broker_epoch,
         "leaders": node.leaders,
         "replicas": node.replicas,
     })
+}
+
+fn directory_json(directory: &v1::DataDirectory) -> Value {
+    json!({
+        "path": directory.path,
+        "partitions": directory.partitions,
+        "state": directory_state(directory),
+        "reason": directory.reason,
+    })
+}
+
+fn directory_state(directory: &v1::DataDirectory) -> &'static str {
+    match directory.state() {
+        v1::DataDirectoryState::Online => "online",
+        v1::DataDirectoryState::Suspect => "suspect",
+        v1::DataDirectoryState::Offline => "offline",
+        v1::DataDirectoryState::Unspecified => "unknown",
+    }
+}
+
+/// Directories that are not simply online, a line each.
+fn bad_directories(probe: &Probe) -> Vec<String> {
+    let directories = probe.answer.iter().flat_map(|info| &info.data_directories);
+    let bad = directories.filter(|directory| !directory.reason.is_empty());
+    let line = |directory: &v1::DataDirectory| {
+        let (node, path) = (probe.node.node_id, &directory.path);
+        let (state, reason) = (directory_state(directory), &directory.reason);
+        format!("  node {node}: data directory {path} is {state}: {reason}")
+    };
+    bad.map(line).collect()
 }
 
 fn address(node: &v1::ClusterNode) -> String {
@@ -236,6 +269,7 @@ impl Status {
                 lines.push(format!("  {} {what}: {}", refs.len(), names(refs)));
             }
         }
+        lines.extend(self.nodes.iter().flat_map(bad_directories));
         lines.join("\n")
     }
 

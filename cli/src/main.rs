@@ -9,6 +9,7 @@ mod connection;
 mod consume;
 mod dev;
 mod failure;
+mod log;
 mod node;
 mod output;
 mod produce;
@@ -36,6 +37,7 @@ enum Command {
     Produce(produce::Args),
     Consume(consume::Args),
     Cluster(cluster::Args),
+    Log(log::Args),
 }
 
 impl Command {
@@ -47,6 +49,7 @@ impl Command {
             Self::Produce(args) => args.format(),
             Self::Consume(args) => args.format(),
             Self::Cluster(args) => args.format(),
+            Self::Log(args) => args.format(),
         }
     }
 }
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
             Command::Produce(args) => produce::run(args).await,
             Command::Consume(args) => consume::run(args).await,
             Command::Cluster(args) => cluster::run(args).await,
+            Command::Log(args) => Ok(log::run(args)),
         }
     });
     // A thread that reads standard input may still hang in there.

@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 ///
 /// Options come from the file, from environment variables OTTLA_<OPTION> over
 /// it, and from flags over both. A data directory is formatted once, with
-/// `ottla node format`, before its node is first started.
+/// `ottla node format`, before its node is first started; run again, that adds
+/// further blank directories of the option `extra_data_dirs`.
 #[derive(clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -43,7 +44,7 @@ enum Command {
     Format(FormatArgs),
 }
 
-/// Prepare a blank data directory for one node of one cluster.
+/// Prepare the blank ones of its data directories for one node of one cluster.
 #[derive(clap::Args)]
 struct FormatArgs {
     #[command(flatten)]
@@ -159,16 +160,20 @@ fn format_directory(args: &FormatArgs) -> anyhow::Result<ExitCode> {
     let config = args.options.load()?;
     let formatted = ottla_node::format(&config)?;
     let dir = config.data_dir.display().to_string();
+    let paths: Vec<String> = formatted.iter().map(|path| path.display().to_string()).collect();
     match args.format {
         Format::Json => output::json(&json!({
-            "formatted": formatted,
+            "formatted": !paths.is_empty(),
+            "formatted_dirs": paths,
             "data_dir": dir,
             "cluster_id": config.cluster_id,
             "node_id": config.node_id,
         }))?,
-        Format::Text if formatted => output::line(&format!(
-            "formatted {dir} for node {} of cluster {}",
-            config.node_id, config.cluster_id
+        Format::Text if !paths.is_empty() => output::line(&format!(
+            "formatted {} for node {} of cluster {}",
+            paths.join(", "),
+            config.node_id,
+            config.cluster_id
         ))?,
         Format::Text => diagnose(&format!("{dir} is formatted already; nothing was changed")),
     }

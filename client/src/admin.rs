@@ -27,6 +27,45 @@ pub struct NewTopic {
     pub validate_only: bool,
 }
 
+/// A topic's options are to be changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicChange {
+    /// Options to set, such as `retention.ms`.
+    pub set: HashMap<String, String>,
+    /// Options to put back to their defaults.
+    pub unset: Vec<String>,
+    /// Check everything, change nothing.
+    pub validate_only: bool,
+}
+
+/// A topic with everything that is to be said of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TopicDescription {
+    /// Its partitions.
+    pub topic: v1::TopicMetadata,
+    /// Every option with the value in force, by name.
+    pub options: Vec<v1::TopicOption>,
+}
+
+/// Who may lead after an election by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Election {
+    /// The first replica of the assignment, if it is in the ISR.
+    Preferred,
+    /// If nobody leads: any replica that is there. Acknowledged records that it
+    /// lacks are lost.
+    Unclean,
+}
+
+/// A partition after an election by hand.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Elected {
+    /// As it is now.
+    pub partition: v1::PartitionMetadata,
+    /// False: who should lead did already.
+    pub changed: bool,
+}
+
 /// A node of the cluster and whether it answers this client.
 #[derive(Clone, Debug)]
 pub struct Probe {
@@ -82,6 +121,73 @@ impl Admin {
         self.ask("deleting the topic", Repeat::Unsafe, request, call).await.map(drop)
     }
 
+    /// Sets some options of a topic and puts others back to their defaults.
+    /// Returns the topic as it is then.
+    ///
+    /// # Errors
+    /// Such as UNKNOWN_TOPIC or INVALID_CONFIG; nothing is changed then.
+    pub async fn alter_topic(
+        &self,
+        name: &str,
+        change: TopicChange,
+    ) -> Result<v1::TopicMetadata, ClientError> {
+        let request = v1::AlterTopicConfigRequest {
+            name: name.to_owned(),
+            set: change.set,
+            unset: change.unset,
+            validate_only: change.validate_only,
+        };
+        let call = |connection: Connection, request| async move {
+            connection.topics().alter_topic_config(request).await
+        };
+        // The same change twice is the same as once.
+        let answer = self.ask("altering the topic", Repeat::Safe, request, call).await?;
+        answer.topic.ok_or_else(|| ClientError::UnexpectedAnswer("no topic in it".to_owned()))
+    }
+
+    /// Has a partition led by its preferred replica, or, if it has no leader, by
+    /// whatever replica is there.
+    ///
+    /// # Errors
+    /// Such as UNKNOWN_PARTITION, or LEADER_NOT_AVAILABLE if who should lead
+    /// cannot now.
+    pub async fn elect_leader(
+        &self,
+        topic: &str,
+        partition: u32,
+        election: Election,
+    ) -> Result<Elected, ClientError> {
+        let election = match election {
+            Election::Preferred => v1::ElectionType::Preferred,
+            Election::Unclean => v1::ElectionType::Unclean,
+        };
+        let (topic, election) = (topic.to_owned(), election.into());
+        let request = v1::ElectLeaderRequest { topic, partition, election };
+        let call = |connection: Connection, request| async move {
+            connection.topics().elect_leader(request).await
+        };
+        // The same leader twice is the same as once.
+        let answer = self.ask("electing the leader", Repeat::Safe, request, call).await?;
+        let partition = answer
+            .partition
+            .ok_or_else(|| ClientError::UnexpectedAnswer("no partition in it".to_owned()))?;
+        Ok(Elected { partition, changed: answer.changed })
+    }
+
+    /// Deletes a partition's records below an offset; `None`: all that are
+    /// committed. Returns where every in-sync replica then starts at least.
+    ///
+    /// # Errors
+    /// Such as UNKNOWN_TOPIC, or OFFSET_OUT_OF_RANGE above the high watermark.
+    pub async fn delete_records(
+        &self,
+        topic: &str,
+        partition: u32,
+        before: Option<u64>,
+    ) -> Result<u64, ClientError> {
+        self.client.delete_records(topic, partition, before).await
+    }
+
     /// Every topic, by name.
     ///
     /// # Errors
@@ -96,17 +202,20 @@ impl Admin {
         Ok(topics)
     }
 
-    /// One topic with its partitions.
+    /// One topic with its partitions and options.
     ///
     /// # Errors
     /// UNKNOWN_TOPIC.
-    pub async fn describe_topic(&self, name: &str) -> Result<v1::TopicMetadata, ClientError> {
+    pub async fn describe_topic(&self, name: &str) -> Result<TopicDescription, ClientError> {
         let request = v1::DescribeTopicRequest { name: name.to_owned() };
         let call = |connection: Connection, request| async move {
             connection.topics().describe_topic(request).await
         };
         let answer = self.ask("describing the topic", Repeat::Safe, request, call).await?;
-        answer.topic.ok_or_else(|| ClientError::UnexpectedAnswer("no topic in it".to_owned()))
+        let topic = answer
+            .topic
+            .ok_or_else(|| ClientError::UnexpectedAnswer("no topic in it".to_owned()))?;
+        Ok(TopicDescription { topic, options: answer.options })
     }
 
     /// Nodes, and some topics with their leaders; all topics, if none is named.

@@ -19,12 +19,12 @@ mod producer;
 mod testing;
 mod watch;
 
-pub use admin::{Admin, NewTopic, Probe};
+pub use admin::{Admin, Elected, Election, NewTopic, Probe, TopicChange, TopicDescription};
 pub use client::{Client, ClientOptions};
 pub use consumer::{PartitionReader, ReadBatch, ReaderOptions, StartPosition};
 pub use endpoint::HostPort;
 pub use error::ClientError;
-pub use ottla_commitlog::format::{Record, RecordHeader};
+pub use ottla_commitlog::format::{Compression, Record, RecordHeader};
 pub use ottla_proto::v1;
 pub use producer::{
     Acks, Delivered, Delivery, Producer, ProducerOptions, ProducerRecord, ProducerStats,

@@ -3,7 +3,7 @@
 
 use crate::{Client, ClientOptions, HostPort};
 use bytes::Bytes;
-use ottla_commitlog::format::{NewRecord, decode_records, encode_batch};
+use ottla_commitlog::format::{BatchOptions, NewRecord, decode_records, encode_batch};
 use ottla_proto::{ApiError, Leader, LeaderEpoch, NodeId, v1};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -29,7 +29,7 @@ pub(crate) fn batch_at(base_offset: u64, values: &[&str]) -> Bytes {
             ..NewRecord::default()
         })
         .collect();
-    let mut batch = encode_batch(&records).expect("records");
+    let mut batch = encode_batch(&records, &BatchOptions::default()).expect("records");
     batch[..8].copy_from_slice(&base_offset.to_be_bytes());
     batch.freeze()
 }
@@ -312,6 +312,13 @@ impl LogService for Node {
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+    }
+
+    async fn delete_records(
+        &self,
+        _request: Request<v1::DeleteRecordsRequest>,
+    ) -> Result<Response<v1::DeleteRecordsResponse>, Status> {
+        Err(Status::unimplemented("not part of these tests"))
     }
 
     async fn list_offsets(

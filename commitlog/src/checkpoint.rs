@@ -4,9 +4,10 @@
 //!
 //! Not its job: what the contents mean.
 
-use crate::vfs::Vfs;
+use crate::vfs::{Vfs, VfsFile};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Ends every checkpoint: says that the four bytes before it are a CRC.
@@ -49,6 +50,19 @@ pub enum CheckpointError {
 pub fn write_atomically(vfs: &dyn Vfs, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let crc = crc32c::crc32c(bytes).to_be_bytes();
     replace(vfs, path, &[bytes, &crc, MAGIC])
+}
+
+/// As [`write_atomically`], but neither atomic nor durable: after a crash there
+/// may be nothing, or garbage that [`read`] recognises. For what can be made
+/// again. Returns the file, to be synced by who wants that.
+///
+/// # Errors
+/// Whatever the system reports.
+pub fn write_in_place(vfs: &dyn Vfs, path: &Path, bytes: &[u8]) -> io::Result<Arc<dyn VfsFile>> {
+    let crc = crc32c::crc32c(bytes).to_be_bytes();
+    let file = vfs.create(path)?;
+    file.write_all_at(0, &[bytes, &crc, MAGIC])?;
+    Ok(file)
 }
 
 /// Reads what [`write_atomically`] wrote. `None` where there is no such file.

@@ -4,59 +4,21 @@
 //! Not its job: anything that belongs to the cluster or to a topic; those are
 //! metadata records.
 
+mod address;
+mod options;
 #[cfg(test)]
 mod tests;
 
+pub use address::HostPort;
+
+use options::{OPTIONS, typed};
 use ottla_proto::NodeId;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 use thiserror::Error;
-
-/// Host and port as other programs are told to reach them.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct HostPort {
-    /// Name or address.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-}
-
-impl FromStr for HostPort {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is not HOST:PORT");
-        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let port = port.parse().map_err(|_| wrong())?;
-        if host.is_empty() {
-            return Err(wrong());
-        }
-        Ok(Self { host: host.to_owned(), port })
-    }
-}
-
-impl TryFrom<String> for HostPort {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl fmt::Display for HostPort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
 
 /// How log lines are written to standard error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -77,15 +39,20 @@ pub struct NodeConfig {
     pub node_id: u64,
     /// Name of the cluster: 1 to 64 of `[A-Za-z0-9_-]`, the same on every node.
     pub cluster_id: String,
-    /// Where this node keeps everything. Formatted once, used by one process.
+    /// Where this node keeps everything: the metadata, and partitions. Formatted once,
+    /// used by one process.
     pub data_dir: PathBuf,
+    /// Further directories for partitions, each on a disk of its own. One that is
+    /// missing or fails takes only what lies there offline.
+    #[serde(default)]
+    pub extra_data_dirs: Vec<PathBuf>,
     /// Address the gRPC port binds to.
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
     /// Address that clients and other nodes are told. Default: `listen`, which
     /// then must not be a wildcard.
     pub advertise: Option<HostPort>,
-    /// Address of the HTTP port (`/livez`, `/readyz`).
+    /// Address of the HTTP port (`/livez`, `/readyz`, `/metrics`).
     #[serde(default = "default_http_listen")]
     pub http_listen: SocketAddr,
     /// Failure domain of this node; replicas are spread over racks.
@@ -123,9 +90,31 @@ pub struct NodeConfig {
     /// Bytes of produce requests this node holds at once; more are throttled.
     #[serde(default = "default_in_flight")]
     pub max_in_flight_produce_bytes: u32,
+    /// How often the logs are looked at for records that are too old or too many.
+    #[serde(default = "default_retention_check")]
+    pub log_retention_check_ms: u64,
+    /// How often the logs are looked at for records to compact.
+    #[serde(default = "default_cleaner_backoff")]
+    pub log_cleaner_backoff_ms: u64,
+    /// Bytes a second that compaction reads and writes at most.
+    #[serde(default = "default_cleaner_speed")]
+    pub log_cleaner_bytes_per_second: u64,
+    /// Memory for the keys of the compaction that runs; held only meanwhile.
+    #[serde(default = "default_cleaner_memory")]
+    pub log_cleaner_key_map_bytes: u32,
+    /// How often the logs are looked at for `flush.ms` and `flush.messages`.
+    #[serde(default = "default_flush_check")]
+    pub log_flush_check_ms: u64,
+    /// Memory for what was appended last: reads of it need no disk. 0: none.
+    #[serde(default = "default_hot_tail")]
+    pub hot_tail_bytes: u32,
     /// How long a stopping node tries to hand its leaderships over.
     #[serde(default = "default_shutdown")]
     pub shutdown_timeout_ms: u64,
+}
+
+fn default_hot_tail() -> u32 {
+    ottla_commitlog::DEFAULT_HOT_TAIL_BYTES as u32
 }
 
 fn default_listen() -> SocketAddr {
@@ -154,6 +143,21 @@ const fn default_election_max() -> u64 {
 }
 const fn default_raft_heartbeat() -> u64 {
     50
+}
+const fn default_retention_check() -> u64 {
+    300_000
+}
+const fn default_cleaner_backoff() -> u64 {
+    15_000
+}
+const fn default_cleaner_speed() -> u64 {
+    64 * 1024 * 1024
+}
+fn default_cleaner_memory() -> u32 {
+    ottla_commitlog::DEFAULT_KEY_MAP_BYTES as u32
+}
+const fn default_flush_check() -> u64 {
+    1_000
 }
 const fn default_in_flight() -> u32 {
     64 * 1024 * 1024
@@ -199,37 +203,6 @@ pub enum ConfigError {
         message: String,
     },
 }
-
-/// How an option is written in an environment variable or a flag.
-enum Kind {
-    Text,
-    Number,
-    Flag,
-    /// `1=host:port,2=host:port`
-    Voters,
-}
-
-const OPTIONS: [(&str, Kind); 19] = [
-    ("node_id", Kind::Number),
-    ("cluster_id", Kind::Text),
-    ("data_dir", Kind::Text),
-    ("listen", Kind::Text),
-    ("advertise", Kind::Text),
-    ("http_listen", Kind::Text),
-    ("rack", Kind::Text),
-    ("voters", Kind::Voters),
-    ("log_format", Kind::Text),
-    ("log_level", Kind::Text),
-    ("dev", Kind::Flag),
-    ("replica_lag_max_ms", Kind::Number),
-    ("heartbeat_interval_ms", Kind::Number),
-    ("session_timeout_ms", Kind::Number),
-    ("election_timeout_min_ms", Kind::Number),
-    ("election_timeout_max_ms", Kind::Number),
-    ("raft_heartbeat_ms", Kind::Number),
-    ("max_in_flight_produce_bytes", Kind::Number),
-    ("shutdown_timeout_ms", Kind::Number),
-];
 
 impl NodeConfig {
     /// Reads the configuration: `file`, under the process's `OTTLA_*`
@@ -320,6 +293,17 @@ impl NodeConfig {
         if self.election_timeout_max_ms <= self.election_timeout_min_ms {
             return invalid("election_timeout_max_ms", "must be above election_timeout_min_ms");
         }
+        for (option, value) in [
+            ("log_retention_check_ms", self.log_retention_check_ms),
+            ("log_flush_check_ms", self.log_flush_check_ms),
+            ("log_cleaner_backoff_ms", self.log_cleaner_backoff_ms),
+            ("log_cleaner_bytes_per_second", self.log_cleaner_bytes_per_second),
+            ("log_cleaner_key_map_bytes", self.log_cleaner_key_map_bytes.into()),
+        ] {
+            if value == 0 {
+                return invalid(option, "must be 1 or more");
+            }
+        }
         let least = ottla_proto::MAX_BATCH_BYTES;
         if (self.max_in_flight_produce_bytes as usize) < least {
             return Err(ConfigError::Invalid {
@@ -328,6 +312,12 @@ impl NodeConfig {
             });
         }
         Ok(())
+    }
+
+    /// All data directories, the one with the metadata first.
+    #[must_use]
+    pub fn data_dirs(&self) -> Vec<PathBuf> {
+        std::iter::once(&self.data_dir).chain(&self.extra_data_dirs).cloned().collect()
     }
 
     /// What clients and other nodes are told.
@@ -367,26 +357,5 @@ fn read_file(path: &Path) -> Result<toml::Table, ConfigError> {
     text.parse().map_err(|error: toml::de::Error| ConfigError::Parse {
         origin: path.display().to_string(),
         message: error.to_string(),
-    })
-}
-
-fn typed(option: &'static str, kind: &Kind, text: &str) -> Result<toml::Value, ConfigError> {
-    let invalid = |expected: &str| ConfigError::Invalid {
-        option,
-        message: format!("`{text}` is not {expected}"),
-    };
-    Ok(match kind {
-        Kind::Text => toml::Value::String(text.to_owned()),
-        Kind::Number => toml::Value::Integer(text.parse().map_err(|_| invalid("a number"))?),
-        Kind::Flag => toml::Value::Boolean(text.parse().map_err(|_| invalid("true or false"))?),
-        Kind::Voters => {
-            let mut table = toml::Table::new();
-            for pair in text.split(',') {
-                let (id, address) =
-                    pair.split_once('=').ok_or_else(|| invalid("ID=HOST:PORT[,…]"))?;
-                table.insert(id.trim().to_owned(), address.trim().to_owned().into());
-            }
-            toml::Value::Table(table)
-        }
     })
 }

@@ -7,6 +7,8 @@
 pub mod config;
 mod deadline;
 mod http;
+pub mod inspect;
+mod metrics;
 mod payload;
 mod run;
 mod services;
@@ -14,7 +16,7 @@ mod storage;
 mod telemetry;
 
 pub use run::run;
-pub use storage::{FormatError, format};
+pub use storage::format;
 
 /// The version that nodes report.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -2,7 +2,9 @@
 //! Ottla without knowing the batch format.
 
 use bytes::{Bytes, BytesMut};
-use ottla_commitlog::format::{self, FormatError, NewRecord, RecordHeader, ValidBatch};
+use ottla_commitlog::format::{
+    self, BatchOptions, FormatError, NewRecord, RecordHeader, ValidBatch,
+};
 use ottla_proto::v1::{self, ErrorReason, produce_request::Payload};
 use ottla_proto::{ApiError, MAX_BATCH_BYTES};
 
@@ -19,7 +21,12 @@ pub(crate) fn batch(payload: Option<Payload>, now_ms: i64) -> Result<ValidBatch,
             ));
         }
     };
-    ValidBatch::new(bytes, MAX_BATCH_BYTES).map_err(refused)
+    let batch = ValidBatch::new(bytes, MAX_BATCH_BYTES).map_err(refused)?;
+    if batch.header().is_transactional() {
+        let what = "transactions are not supported yet";
+        return Err(ApiError::new(ErrorReason::InvalidRequest, what));
+    }
+    Ok(batch)
 }
 
 fn encode(set: v1::RecordSet, now_ms: i64) -> Result<BytesMut, ApiError> {
@@ -42,7 +49,7 @@ fn encode(set: v1::RecordSet, now_ms: i64) -> Result<BytesMut, ApiError> {
             timestamp_ms,
         });
     }
-    format::encode_batch(&records).map_err(refused)
+    format::encode_batch(&records, &BatchOptions::default()).map_err(refused)
 }
 
 fn header(header: v1::Header) -> RecordHeader {
@@ -71,7 +78,9 @@ pub(crate) fn records(
     };
     for found in format::batch_headers(batches) {
         let (batch, range) = found.map_err(broken)?;
-        for record in format::decode_records(&batches.slice(range)) {
+        // The marker of a transaction's end is no record that anybody wrote.
+        let slice = if batch.is_control() { Bytes::new() } else { batches.slice(range) };
+        for record in format::decode_records(&slice) {
             let record = record.map_err(broken)?;
             if record.offset < from {
                 continue;
@@ -98,14 +107,17 @@ pub(crate) fn records(
     Ok((records, next))
 }
 
-/// How many records the batches hold from `from` on, and the offset after them.
+/// How many records the batches hold, and the offset after them. Whole batches
+/// are sent, so all their records count: what compaction removed does not, and
+/// the client counts in the same way.
 pub(crate) fn extent(batches: &Bytes, from: u64) -> Result<(u64, u64), ApiError> {
-    let mut next = from;
+    let (mut records, mut next) = (0, from);
     for found in format::batch_headers(batches) {
         let (batch, _) = found.map_err(|error| {
             ApiError::new(ErrorReason::Internal, format!("a stored batch cannot be read: {error}"))
         })?;
+        records += u64::from(batch.record_count);
         next = next.max(batch.next_offset());
     }
-    Ok((next - from, next))
+    Ok((records, next))
 }

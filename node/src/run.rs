@@ -3,11 +3,13 @@
 //! Not its job: what happens inside any of these; it only fixes their order.
 
 use crate::config::NodeConfig;
+use crate::metrics::Metrics;
 use crate::services::{Cluster, Context, Log, MetadataWatch, Topics};
 use crate::{http, storage, telemetry};
 use anyhow::Context as _;
-use ottla_commitlog::data_dir::DataDir;
-use ottla_commitlog::vfs::{RealVfs, Vfs};
+use ottla_commitlog::Shared;
+use ottla_commitlog::data_dir::{DataDirs, DirectoryState, DirectoryStatus};
+use ottla_commitlog::vfs::RealVfs;
 use ottla_metadata::{LogLimits, Metadata, MetadataOptions, Timings};
 use ottla_proto::v1::cluster_service_server::ClusterServiceServer;
 use ottla_proto::v1::log_service_server::LogServiceServer;
@@ -77,7 +79,8 @@ fn on_signals(stop: CancellationToken) -> anyhow::Result<CancellationToken> {
 
 struct Node {
     config: NodeConfig,
-    data_dir: Arc<DataDir>,
+    data_dirs: Arc<DataDirs>,
+    shared: Arc<Shared>,
     metadata: Metadata,
     replicas: Replicas,
     grpc: TcpListener,
@@ -89,26 +92,28 @@ impl Node {
         // Ports first: a second process on the same ports must not touch data.
         let grpc = bind(config.listen, "gRPC", "listen").await?;
         let http = bind(config.http_listen, "HTTP", "http_listen").await?;
-        let data_dir = Arc::new(storage::open(&config)?);
-        let previous_broker_epoch = data_dir.take_clean_shutdown()?;
+        let data_dirs = Arc::new(storage::open(&config)?);
+        let previous_broker_epoch = data_dirs.clean_shutdown();
+        let directory_id = data_dirs.first().identity().directory_id;
         info!(
             node = config.node_id,
             cluster = config.cluster_id,
-            directory = %data_dir.identity().directory_id,
+            directory = %directory_id,
             clean = previous_broker_epoch.is_some(),
             version = crate::VERSION,
             "node starts"
         );
-        let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
+        let hot_tail = config.hot_tail_bytes as usize;
+        let shared = Shared::with_hot_tail(Arc::new(RealVfs), hot_tail);
         let advertised = config.advertised();
         let metadata = Metadata::open(MetadataOptions {
             cluster_id: config.cluster_id.clone(),
             node_id: NodeId(config.node_id),
-            directory_id: data_dir.identity().directory_id,
+            directory_id,
             incarnation_id: IncarnationId::random(),
             previous_broker_epoch,
-            dir: data_dir.metadata_dir(),
-            vfs: vfs.clone(),
+            dir: data_dirs.first().metadata_dir(),
+            shared: shared.clone(),
             voters: voters(&config)?,
             advertised: (advertised.host, advertised.port),
             rack: config.rack.clone(),
@@ -120,17 +125,22 @@ impl Node {
         let replicas = Replicas::start(ReplicasOptions {
             node_id: NodeId(config.node_id),
             cluster_id: config.cluster_id.clone(),
-            data_dir: data_dir.clone(),
-            vfs,
+            data_dirs: data_dirs.clone(),
+            shared: shared.clone(),
             cluster: Arc::new(metadata.clone()),
             clean_start: previous_broker_epoch.is_some(),
             limits: Limits {
                 produce_bytes: config.max_in_flight_produce_bytes as usize,
                 replica_lag_max: Duration::from_millis(config.replica_lag_max_ms),
+                retention_check: Duration::from_millis(config.log_retention_check_ms),
+                cleaner_backoff: Duration::from_millis(config.log_cleaner_backoff_ms),
+                flush_check: Duration::from_millis(config.log_flush_check_ms),
+                cleaner_bytes_per_second: config.log_cleaner_bytes_per_second,
+                cleaner_key_map_bytes: config.log_cleaner_key_map_bytes as usize,
                 ..Limits::default()
             },
-        })?;
-        Ok(Self { config, data_dir, metadata, replicas, grpc, http })
+        });
+        Ok(Self { config, data_dirs, shared, metadata, replicas, grpc, http })
     }
 
     async fn serve(self, stop: &CancellationToken) -> anyhow::Result<()> {
@@ -141,8 +151,9 @@ impl Node {
         let routes = self.routes(&clients, health_service)?;
         let local = self.grpc.local_addr()?;
         let serving = tokio::spawn(serve_grpc(self.grpc, routes, servers.clone()));
-        let ready = readiness(&self.metadata, stop);
-        let probes = tokio::spawn(http::serve(self.http, ready, servers.clone()));
+        let ready = readiness(&self.metadata, &self.replicas, &self.data_dirs, stop);
+        let metrics = Metrics::new(self.shared.clone());
+        let probes = tokio::spawn(http::serve(self.http, ready, metrics, servers.clone()));
 
         tokio::select! {
             joined = self.metadata.join() => joined?,
@@ -163,7 +174,7 @@ impl Node {
         self.replicas.shutdown().await.context("not every log could be synced")?;
         self.metadata.shutdown().await;
         if let Some(epoch) = epoch {
-            self.data_dir.mark_clean_shutdown(epoch)?;
+            self.data_dirs.mark_clean_shutdown(epoch)?;
         }
         servers.cancel();
         if tokio::time::timeout(DRAIN_TIMEOUT, serving).await.is_err() {
@@ -195,7 +206,11 @@ impl Node {
             stop: clients.clone(),
         };
         let log = Log { context: context.clone(), replicas: self.replicas.clone() };
-        let cluster = Cluster { context: context.clone(), voters: voters(&self.config)? };
+        let cluster = Cluster {
+            context: context.clone(),
+            voters: voters(&self.config)?,
+            data_dirs: Arc::clone(&self.data_dirs),
+        };
         let mut routes = RoutesBuilder::default();
         routes
             .add_service(
@@ -278,19 +293,42 @@ fn nodelay(
     })
 }
 
-fn readiness(metadata: &Metadata, stop: &CancellationToken) -> http::Readiness {
-    let (broker, stop) = (metadata.broker(), stop.clone());
+fn readiness(
+    metadata: &Metadata,
+    replicas: &Replicas,
+    data_dirs: &Arc<DataDirs>,
+    stop: &CancellationToken,
+) -> http::Readiness {
+    let (broker, opening) = (metadata.broker(), replicas.opening());
+    let (data_dirs, stop) = (Arc::clone(data_dirs), stop.clone());
     Arc::new(move || {
         if stop.is_cancelled() {
-            return Err("shutting down");
+            return Err("shutting down".to_owned());
         }
         let status = broker.borrow();
         match (status.epoch, status.fenced) {
-            (None, _) => Err("not registered with a controller"),
-            (Some(_), true) => Err("fenced: not caught up with the metadata"),
-            (Some(_), false) => Ok(()),
+            (None, _) => return Err("not registered with a controller".to_owned()),
+            (Some(_), true) => return Err("fenced: not caught up with the metadata".to_owned()),
+            (Some(_), false) => {}
         }
+        let progress = *opening.borrow();
+        if !progress.is_done() {
+            return Err(format!("opening logs: {} of {} done", progress.done, progress.logs));
+        }
+        Ok(data_dirs.statuses().iter().filter_map(trouble).collect())
     })
+}
+
+/// A data directory that is not as it should be, for whoever looks after the node.
+fn trouble(directory: &DirectoryStatus) -> Option<String> {
+    let path = directory.path.display();
+    match &directory.state {
+        DirectoryState::Online => None,
+        DirectoryState::Suspect { reason } => Some(format!("data directory {path}: {reason}")),
+        DirectoryState::Offline { reason } => {
+            Some(format!("data directory {path} is offline: {reason}"))
+        }
+    }
 }
 
 /// Keeps `grpc.health.v1` in step with the broker's standing.

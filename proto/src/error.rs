@@ -131,6 +131,7 @@ impl ApiError {
             | R::InvalidReplicationFactor
             | R::InvalidConfig
             | R::InvalidAcks
+            | R::InvalidRecord
             | R::RecordTooLarge
             | R::CorruptBatch => Code::InvalidArgument,
             R::TopicAlreadyExists => Code::AlreadyExists,
@@ -144,6 +145,10 @@ impl ApiError {
             | R::DuplicateBrokerRegistration
             | R::IneligibleReplica
             | R::BlankDiskOfKnownVoter
+            | R::OutOfOrderSequence
+            | R::InvalidProducerEpoch
+            | R::TransactionCoordinatorFenced
+            | R::InvalidTransactionState
             | R::NewLeaderElected => Code::FailedPrecondition,
             R::NotLeader
             | R::NotController

@@ -93,6 +93,7 @@ pub(crate) fn outcome_of(answer: Result<PartitionState, ApiError>) -> AlterOutco
             leader_epoch: changed.leader_epoch,
             partition_epoch: changed.partition_epoch,
             isr: changed.isr.into_iter().collect(),
+            min_isr: changed.min_isr,
         },
         Err(error) => match error.reason {
             R::IneligibleReplica => AlterOutcome::NotApplied,

@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use ottla_metadata::Metadata;
 use ottla_metadata::controller::{PartitionAlteration, PartitionOutcome};
 use ottla_metadata::image::Image;
-use ottla_proto::{ApiError, BrokerEpoch};
+use ottla_proto::{ApiError, BrokerEpoch, PartitionId};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -26,6 +26,10 @@ pub trait Cluster: Send + Sync + 'static {
         &self,
         changes: Vec<PartitionAlteration>,
     ) -> BoxFuture<'_, Result<Vec<PartitionOutcome>, ApiError>>;
+
+    /// Tells the active controller that the disk under these replicas of this node
+    /// failed, under this broker's registration. Must end within a few seconds.
+    fn report_offline(&self, partitions: Vec<PartitionId>) -> BoxFuture<'_, Result<(), ApiError>>;
 }
 
 impl Cluster for Metadata {
@@ -51,5 +55,9 @@ impl Cluster for Metadata {
         changes: Vec<PartitionAlteration>,
     ) -> BoxFuture<'_, Result<Vec<PartitionOutcome>, ApiError>> {
         Metadata::alter_partition(self, changes).boxed()
+    }
+
+    fn report_offline(&self, partitions: Vec<PartitionId>) -> BoxFuture<'_, Result<(), ApiError>> {
+        Metadata::report_offline(self, partitions).boxed()
     }
 }

@@ -4,11 +4,13 @@ use crate::Cluster;
 use crate::alter::IsrProposals;
 use crate::core::Millis;
 use crate::link::Links;
+use crate::offline::OfflineReports;
+use crate::opening::Opening;
 use crate::options::Limits;
 use crate::partition::Partition;
 use crate::serve::Sessions;
-use ottla_commitlog::data_dir::DataDir;
-use ottla_commitlog::vfs::Vfs;
+use ottla_commitlog::Shared;
+use ottla_commitlog::data_dir::DataDirs;
 use ottla_metadata::image::Image;
 use ottla_proto::v1::ErrorReason;
 use ottla_proto::{ApiError, BrokerEpoch, Leader, LeaderEpoch, NodeId, Offset, PartitionId};
@@ -16,20 +18,16 @@ use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Logs opened at the same time. Each walks files and may scan a segment; more
-/// would only make the disk seek.
-const OPEN_PARALLELISM: usize = 8;
-
 pub(crate) struct Env {
     pub(crate) node_id: NodeId,
     pub(crate) cluster_id: String,
-    pub(crate) data_dir: Arc<DataDir>,
-    pub(crate) vfs: Arc<dyn Vfs>,
+    pub(crate) data_dirs: Arc<DataDirs>,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) cluster: Arc<dyn Cluster>,
     pub(crate) clean_start: bool,
     pub(crate) limits: Limits,
@@ -42,21 +40,22 @@ pub(crate) struct Env {
     pub(crate) partitions: RwLock<HashMap<PartitionId, Arc<Partition>>>,
     /// Watermarks of the last run.
     pub(crate) old_watermarks: HashMap<PartitionId, Offset>,
-    pub(crate) opening: Semaphore,
+    pub(crate) opening: Opening,
     pub(crate) sessions: Sessions,
     pub(crate) links: Links,
     pub(crate) proposals: IsrProposals,
+    pub(crate) offline: OfflineReports,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
 
 impl Env {
-    pub(crate) fn opening_slots() -> Semaphore {
-        Semaphore::new(OPEN_PARALLELISM)
-    }
-
     pub(crate) fn partition(&self, id: PartitionId) -> Option<Arc<Partition>> {
         self.partitions.read().get(&id).map(Arc::clone)
+    }
+
+    pub(crate) fn all_partitions(&self) -> Vec<Arc<Partition>> {
+        self.partitions.read().values().map(Arc::clone).collect()
     }
 
     pub(crate) fn image(&self) -> Arc<Image> {

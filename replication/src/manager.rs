@@ -1,14 +1,16 @@
 //! From metadata images to local partitions: who is to be here, and what each
 //! has to know.
 
+use crate::blocking::blocking;
 use crate::core::{Durability, Member, View};
 use crate::env::Env;
-use crate::partition::Partition;
-use ottla_commitlog::LogConfig;
+use crate::log_config::log_config;
+use crate::partition::{Partition, Start};
+use ottla_commitlog::data_dir::{Place, Wanted};
 use ottla_metadata::image::{self, Delta, Image, Topic};
 use ottla_metadata::records;
 use ottla_proto::{NodeId, PartitionId, TopicId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Follows the metadata until the node stops.
@@ -35,7 +37,7 @@ async fn follow_images(env: &Arc<Env>, on_disk: Vec<PartitionId>) {
     let mut next = first;
     loop {
         if next.offset >= handled.offset {
-            apply(env, &handled, &next);
+            apply(env, &handled, &next).await;
             env.images.send_replace(Arc::clone(&next));
             handled = next;
         }
@@ -49,8 +51,8 @@ async fn follow_images(env: &Arc<Env>, on_disk: Vec<PartitionId>) {
 async fn remove_strays(env: &Env, image: &Image, on_disk: Vec<PartitionId>) {
     for id in on_disk.into_iter().filter(|id| !is_here(env, image, *id)) {
         tracing::info!(partition = %id, "removing a log that is not this node's any more");
-        let data_dir = Arc::clone(&env.data_dir);
-        match crate::blocking::blocking(move || data_dir.delete_partition(id)).await {
+        let data_dirs = Arc::clone(&env.data_dirs);
+        match blocking(move || data_dirs.delete_partition(id)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(partition = %id, %error, "stray log stays"),
             Err(error) => tracing::error!(partition = %id, %error, "stray log stays"),
@@ -62,11 +64,15 @@ fn is_here(env: &Env, image: &Image, id: PartitionId) -> bool {
     image.partitions.get(&id).is_some_and(|partition| partition.replicas.contains(&env.node_id))
 }
 
-/// Brings the local partitions from one image to the next. Nothing here waits:
-/// partitions take their view when they get to it.
-fn apply(env: &Arc<Env>, before: &Image, after: &Image) {
+/// Brings the local partitions from one image to the next. Nothing here waits but
+/// for new ones to be given a place: partitions take their view when they get to it.
+async fn apply(env: &Arc<Env>, before: &Image, after: &Image) {
     let delta = Delta::between(before, after);
     let mut touched: BTreeSet<PartitionId> = delta.partitions.iter().map(|c| c.key).collect();
+    for change in &delta.offline_replicas {
+        let lists = [&change.before, &change.after];
+        touched.extend(lists.into_iter().flatten().flat_map(|list| list.iter().copied()));
+    }
     let brokers: BTreeSet<NodeId> = delta.brokers.iter().map(|change| change.key).collect();
     let topics: BTreeSet<TopicId> = delta.topics.iter().map(|change| change.key).collect();
     if !brokers.is_empty() || !topics.is_empty() {
@@ -80,12 +86,49 @@ fn apply(env: &Arc<Env>, before: &Image, after: &Image) {
             }
         }
     }
+    // The first image names what may have been here before.
+    let at_start = !env.opening.progress().borrow().known;
+    let new: Vec<PartitionId> = touched
+        .iter()
+        .copied()
+        .filter(|id| is_here(env, after, *id) && env.partition(*id).is_none())
+        .collect();
+    if at_start {
+        env.opening.expect(new.len());
+    }
+    let mut places = locate(env, after, new, at_start).await;
     for id in touched {
-        place(env, after, id);
+        let place = places.remove(&id).map(|place| Start { place, at_start });
+        settle(env, after, id, place);
     }
 }
 
-fn place(env: &Arc<Env>, image: &Image, id: PartitionId) {
+/// Where the logs of partitions that are new to this process lie.
+async fn locate(
+    env: &Env,
+    image: &Image,
+    new: Vec<PartitionId>,
+    may_be_old: bool,
+) -> BTreeMap<PartitionId, Result<Place, String>> {
+    if new.is_empty() {
+        return BTreeMap::new();
+    }
+    let wanted: Vec<Wanted> = new
+        .iter()
+        .map(|&partition| {
+            let isr = image.partitions.get(&partition).map(|partition| &partition.isr[..]);
+            Wanted { partition, may_be_old, sole_copy: isr == Some(&[env.node_id]) }
+        })
+        .collect();
+    let data_dirs = Arc::clone(&env.data_dirs);
+    let places = match blocking(move || data_dirs.locate(&wanted)).await {
+        Ok(places) => places,
+        Err(lost) => new.iter().map(|_| Err(lost.to_string())).collect(),
+    };
+    new.into_iter().zip(places).collect()
+}
+
+fn settle(env: &Arc<Env>, image: &Image, id: PartitionId, start: Option<Start>) {
     let wanted = image
         .topics
         .get(&id.topic)
@@ -97,23 +140,30 @@ fn place(env: &Arc<Env>, image: &Image, id: PartitionId) {
         }
         return;
     };
-    let view = view(image, topic, partition);
+    let view = view(image, topic, id, partition);
+    let config = log_config(&topic.config);
     if let Some(known) = env.partition(id) {
+        known.configure(config);
         known.set_view(view);
         return;
     }
-    let config = LogConfig { segment_bytes: topic.config.segment_bytes, ..LogConfig::default() };
-    let started = Partition::start(env, id, view, config);
+    let start = start.expect("a place was asked for each that was not here");
+    let started = Partition::start(env, id, view, config, start);
     env.partitions.write().insert(id, started);
 }
 
-pub(crate) fn view(image: &Image, topic: &Topic, partition: &image::Partition) -> View {
+pub(crate) fn view(
+    image: &Image,
+    topic: &Topic,
+    id: PartitionId,
+    partition: &image::Partition,
+) -> View {
     let member = |node: &NodeId| {
         let broker = image.brokers.get(node);
         Member {
             node: *node,
             broker_epoch: broker.map(|broker| broker.epoch),
-            eligible: broker.is_some_and(|broker| broker.is_active()),
+            eligible: image.can_serve(*node, id),
         }
     };
     View {
@@ -122,6 +172,7 @@ pub(crate) fn view(image: &Image, topic: &Topic, partition: &image::Partition) -
         partition_epoch: partition.partition_epoch,
         replicas: partition.replicas.iter().map(member).collect(),
         isr: partition.isr.iter().copied().collect(),
+        recovering: partition.recovering,
         min_isr: topic.config.effective_min_isr(partition.replicas.len()),
         durability: match topic.config.durability {
             records::Durability::Disk => Durability::Disk,

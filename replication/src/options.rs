@@ -1,8 +1,8 @@
 //! What the node says at the start.
 
 use crate::Cluster;
-use ottla_commitlog::data_dir::DataDir;
-use ottla_commitlog::vfs::Vfs;
+use ottla_commitlog::data_dir::DataDirs;
+use ottla_commitlog::{DEFAULT_KEY_MAP_BYTES, Shared};
 use ottla_proto::NodeId;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +14,9 @@ pub struct ReplicasOptions {
     /// The cluster it belongs to.
     pub cluster_id: String,
     /// Where the partitions lie.
-    pub data_dir: Arc<DataDir>,
-    /// The disk.
-    pub vfs: Arc<dyn Vfs>,
+    pub data_dirs: Arc<DataDirs>,
+    /// What the node's logs share: the disk first.
+    pub shared: Arc<Shared>,
     /// The metadata: images in, proposed ISRs out.
     pub cluster: Arc<dyn Cluster>,
     /// The last run left a clean-shutdown marker: its logs need no recovery.
@@ -38,6 +38,24 @@ pub struct Limits {
     /// Bytes of records that one leader may have on the way to this node. 8 MiB:
     /// several disk writes deep, and no more than one connection's window.
     pub replica_credit_bytes: usize,
+    /// How often logs are looked at for syncs that nobody asked for (`flush.ms`,
+    /// `flush.messages`). A second: Kafka's default never looks.
+    pub flush_check: Duration,
+    /// How often retention deletes what is old. Five minutes, as Kafka's
+    /// `log.retention.check.interval.ms`.
+    pub retention_check: Duration,
+    /// How often logs are looked at for compaction. 15 seconds, as Kafka's
+    /// `log.cleaner.backoff.ms`.
+    pub cleaner_backoff: Duration,
+    /// Bytes a second that compaction reads and writes at most. 64 MiB: a quarter
+    /// of a slow disk, so that appends stay quick.
+    pub cleaner_bytes_per_second: u64,
+    /// Memory for the keys of the compaction that runs; held only meanwhile. More
+    /// keys than fit take several goes.
+    pub cleaner_key_map_bytes: usize,
+    /// How often producers that have been silent for a day are forgotten. Ten
+    /// minutes, as Kafka's `producer.id.expiration.check.interval.ms`.
+    pub producer_check: Duration,
 }
 
 impl Default for Limits {
@@ -46,6 +64,12 @@ impl Default for Limits {
             produce_bytes: 64 * 1024 * 1024,
             replica_lag_max: Duration::from_secs(10),
             replica_credit_bytes: 8 * 1024 * 1024,
+            flush_check: Duration::from_secs(1),
+            retention_check: Duration::from_mins(5),
+            cleaner_backoff: Duration::from_secs(15),
+            cleaner_bytes_per_second: 64 * 1024 * 1024,
+            cleaner_key_map_bytes: DEFAULT_KEY_MAP_BYTES,
+            producer_check: Duration::from_mins(10),
         }
     }
 }
@@ -53,9 +77,6 @@ impl Default for Limits {
 /// Replication could not start on this node.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplicasError {
-    /// The data directory could not be read.
-    #[error("cannot list the partitions of the data directory: {0}")]
-    DataDir(#[from] ottla_commitlog::data_dir::DataDirError),
     /// Not everything is on stable storage.
     #[error("{partitions} logs could not be synced")]
     NotSynced {

@@ -9,10 +9,12 @@ use crate::blocking::blocking;
 use crate::core::{Acks, ReplicaStatus};
 use crate::env::{Clock, Env};
 use crate::link::Links;
+use crate::offline::{self as offline_replicas, OfflineReports};
+use crate::opening::{self, Opening, OpeningProgress};
 use crate::options::{ReplicasError, ReplicasOptions};
-use crate::partition::{LocalPartition, Message, Partition, ProduceRequest};
+use crate::partition::{DeleteRequest, LocalPartition, Message, Partition, ProduceRequest};
 use crate::serve::{ReplicationRpc, Sessions};
-use crate::{manager, watermarks};
+use crate::{maintenance, manager, watermarks};
 use bytes::Bytes;
 use ottla_commitlog::format::ValidBatch;
 use ottla_commitlog::{Log, LogError, MAX_APPEND_BYTES};
@@ -51,18 +53,20 @@ pub struct Replicas {
 impl Replicas {
     /// Starts to follow the metadata. Returns at once; partitions appear when the
     /// metadata is known to be current. Must be called within a tokio runtime.
-    ///
-    /// # Errors
-    /// The data directory cannot be listed.
-    pub fn start(options: ReplicasOptions) -> Result<Self, ReplicasError> {
-        let on_disk = options.data_dir.partition_dirs()?;
+    #[must_use]
+    pub fn start(options: ReplicasOptions) -> Self {
+        let on_disk = options.data_dirs.partitions();
         let produce_bytes = options.limits.produce_bytes.clamp(1, MAX_APPEND_BYTES);
         let env = Arc::new(Env {
             node_id: options.node_id,
             cluster_id: options.cluster_id,
-            old_watermarks: watermarks::load(&*options.vfs, options.data_dir.path()),
-            data_dir: options.data_dir,
-            vfs: options.vfs,
+            old_watermarks: watermarks::load(
+                options.shared.vfs(),
+                options.data_dirs.first().path(),
+            ),
+            opening: Opening::new(options.data_dirs.count()),
+            data_dirs: options.data_dirs,
+            shared: options.shared,
             cluster: options.cluster,
             clean_start: options.clean_start,
             limits: options.limits,
@@ -70,10 +74,10 @@ impl Replicas {
             broker_epoch: OnceLock::new(),
             images: watch::Sender::new(Arc::new(Image::default())),
             partitions: RwLock::new(HashMap::new()),
-            opening: Env::opening_slots(),
             sessions: Sessions::default(),
             links: Links::default(),
             proposals: IsrProposals::default(),
+            offline: OfflineReports::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
@@ -81,10 +85,13 @@ impl Replicas {
         manager.spawn(manager::run(Arc::clone(&env), on_disk));
         manager.close();
         env.tasks.spawn(alter::run(Arc::clone(&env)));
+        env.tasks.spawn(offline_replicas::run(Arc::clone(&env)));
+        env.tasks.spawn(opening::run(Arc::clone(&env)));
         env.tasks.spawn(watermarks::run(Arc::clone(&env)));
+        env.tasks.spawn(maintenance::run(Arc::clone(&env)));
         let produce_memory = Arc::new(Semaphore::new(produce_bytes));
         let leaving = Arc::new(watch::Sender::new(false));
-        Ok(Self { env, manager, produce_memory, produce_bytes, leaving })
+        Self { env, manager, produce_memory, produce_bytes, leaving }
     }
 
     /// The service that other nodes follow through; to be mounted by the node.
@@ -100,7 +107,7 @@ impl Replicas {
     ///
     /// # Errors
     /// Nothing was written: `UNKNOWN_TOPIC`, `UNKNOWN_PARTITION`,
-    /// `RECORD_TOO_LARGE`, `NOT_LEADER` (with who is), `PARTITION_OFFLINE`,
+    /// `RECORD_TOO_LARGE`, `INVALID_RECORD` (no key in a compacted topic), `NOT_LEADER` (with who is), `PARTITION_OFFLINE`,
     /// `SHUTTING_DOWN`; at the deadline `LEADER_NOT_AVAILABLE` and `OVERLOADED`.
     pub async fn produce(
         &self,
@@ -118,7 +125,7 @@ impl Replicas {
             permit = self.reserve(batch.len(), deadline) => permit?,
         };
         let (target, _) = self.leading(topic, partition, deadline).await?;
-        self.check_size(topic, &batch)?;
+        self.check_batch(topic, &batch)?;
         let (reply, answer) = oneshot::channel();
         let request = ProduceRequest { batch, acks, deadline, reply, permit };
         target.send(Message::Produce(request)).await;
@@ -168,6 +175,33 @@ impl Replicas {
         }
     }
 
+    /// Deletes the records of a partition below an offset; `None`: all that are
+    /// committed. Answered when they are gone, durably, from the leader and from
+    /// every in-sync replica: with the offset at which they all start at least.
+    ///
+    /// # Errors
+    /// As [`produce`](Self::produce) for finding the partition;
+    /// `OFFSET_OUT_OF_RANGE` above the high watermark; `REQUEST_TIMED_OUT` and
+    /// `LEADERSHIP_LOST`: they may be gone, or go yet.
+    pub async fn delete_records(
+        &self,
+        topic: &str,
+        partition: u32,
+        before: Option<Offset>,
+        deadline: Instant,
+    ) -> Result<Offset, ApiError> {
+        let (target, status) = self.leading(topic, partition, deadline).await?;
+        if !status.watermark_is_current {
+            self.current_watermark(&target, &status, deadline).await?;
+        }
+        let (reply, answer) = oneshot::channel();
+        target.send(Message::DeleteRecords(DeleteRequest { before, deadline, reply })).await;
+        answer.await.unwrap_or_else(|_| {
+            let message = "the partition was stopped on this node before it answered";
+            Err(ApiError::new(R::LeadershipLost, message))
+        })
+    }
+
     /// Looks up an offset.
     ///
     /// # Errors
@@ -212,6 +246,12 @@ impl Replicas {
         self.env.partition(id).map(|partition| partition.state())
     }
 
+    /// How far the logs that were here at the start are opened.
+    #[must_use]
+    pub fn opening(&self) -> watch::Receiver<OpeningProgress> {
+        self.env.opening.progress()
+    }
+
     /// The newest metadata that every local partition has been told of.
     #[must_use]
     pub fn images(&self) -> watch::Receiver<Arc<Image>> {
@@ -233,8 +273,7 @@ impl Replicas {
         self.manager.wait().await;
         let opened = self.env.image().offset > MetadataOffset(0);
         watermarks::store(&self.env, String::new()).await;
-        let partitions: Vec<Arc<Partition>> =
-            self.env.partitions.read().values().map(Arc::clone).collect();
+        let partitions = self.env.all_partitions();
         for partition in &partitions {
             partition.stop();
         }
@@ -249,19 +288,23 @@ impl Replicas {
         }
     }
 
-    fn check_size(&self, topic: &str, batch: &ValidBatch) -> Result<(), ApiError> {
+    /// What the topic's options ask of a batch.
+    fn check_batch(&self, topic: &str, batch: &ValidBatch) -> Result<(), ApiError> {
         let image = self.env.image();
-        let limit = image.topic_by_name(topic).map(|topic| topic.config.max_message_bytes);
-        match limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)) {
-            Some(limit) if batch.len() > limit => {
-                let size = batch.len();
-                let message = format!("the batch has {size} bytes, {topic} takes {limit}");
-                Err(ApiError::new(R::RecordTooLarge, message)
-                    .with("size", size)
-                    .with("max_message_bytes", limit))
-            }
-            _ => Ok(()),
+        let Some(found) = image.topic_by_name(topic) else { return Ok(()) };
+        let limit = usize::try_from(found.config.max_message_bytes).unwrap_or(usize::MAX);
+        if batch.len() > limit {
+            let size = batch.len();
+            let message = format!("the batch has {size} bytes, {topic} takes {limit}");
+            return Err(ApiError::new(R::RecordTooLarge, message)
+                .with("size", size)
+                .with("max_message_bytes", limit));
         }
+        if found.config.cleanup_policy.compacts() && !batch.every_record_has_a_key() {
+            let message = format!("{topic} is compacted: every record needs a key");
+            return Err(ApiError::new(R::InvalidRecord, message));
+        }
+        Ok(())
     }
 
     async fn reserve(
@@ -301,6 +344,12 @@ impl Replicas {
         }
         match result {
             Ok(Ok(value)) => Ok(Some(value)),
+            // Retention was quicker.
+            Ok(Err(LogError::OutOfRange { requested, start, .. })) => {
+                let high_watermark = target.leading().map_or(start, |now| now.high_watermark);
+                let name = self.env.name(target.id);
+                Err(out_of_range(&name, requested, start, high_watermark))
+            }
             Ok(Err(error)) => Err(offline(&self.env.name(target.id), &error.to_string())),
             Err(error) => Err(offline(&self.env.name(target.id), &error.to_string())),
         }
@@ -311,13 +360,14 @@ fn check_range(name: &str, offset: Offset, status: &ReplicaStatus) -> Result<(),
     if (status.log_start..=status.log_end).contains(&offset) {
         return Ok(());
     }
-    let message = format!(
-        "offset {offset} of {name} is outside of {} to {}",
-        status.log_start, status.high_watermark
-    );
-    Err(ApiError::new(R::OffsetOutOfRange, message)
-        .with("log_start_offset", status.log_start)
-        .with("high_watermark", status.high_watermark))
+    Err(out_of_range(name, offset, status.log_start, status.high_watermark))
+}
+
+fn out_of_range(name: &str, offset: Offset, start: Offset, high_watermark: Offset) -> ApiError {
+    let message = format!("offset {offset} of {name} is outside of {start} to {high_watermark}");
+    ApiError::new(R::OffsetOutOfRange, message)
+        .with("log_start_offset", start)
+        .with("high_watermark", high_watermark)
 }
 
 fn offline(name: &str, reason: &str) -> ApiError {

@@ -52,10 +52,10 @@ pub(crate) async fn store(env: &Arc<Env>, written: String) -> String {
     if text == written {
         return written;
     }
-    let (vfs, path) = (Arc::clone(&env.vfs), env.data_dir.path().join(FILE));
+    let (shared, path) = (Arc::clone(&env.shared), env.data_dirs.first().path().join(FILE));
     let bytes = text.clone();
     let work = crate::blocking::blocking(move || {
-        checkpoint::write_atomically(&*vfs, &path, bytes.as_bytes())
+        checkpoint::write_atomically(shared.vfs(), &path, bytes.as_bytes())
     });
     match work.await {
         Ok(Ok(())) => text,

@@ -55,8 +55,7 @@ pub(crate) fn follow_from(
 pub(crate) fn progress(
     id: PartitionId,
     of: SessionRef,
-    end: Offset,
-    synced: Offset,
+    (end, synced, start): (Offset, Offset, Offset),
 ) -> v1::Progress {
     v1::Progress {
         partition: key(id),
@@ -64,6 +63,7 @@ pub(crate) fn progress(
         leader_epoch: of.leader_epoch.0,
         log_end_offset: end,
         synced_offset: synced,
+        log_start_offset: start,
     }
 }
 
@@ -74,6 +74,7 @@ pub(crate) fn progress_from(message: &v1::Progress, peer: Peer) -> Progress {
         leader_epoch: LeaderEpoch(message.leader_epoch),
         end: message.log_end_offset,
         synced: message.synced_offset,
+        start: message.log_start_offset,
     }
 }
 

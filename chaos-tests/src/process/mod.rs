@@ -62,8 +62,13 @@ impl Cluster {
     /// tests whose verdict a busy machine must not change. Anywhere else a node
     /// that gets no processor for a second is fenced, and rightly so.
     pub async fn start_patient(count: u64) -> anyhow::Result<Self> {
+        Self::start_patient_with(count, "").await
+    }
+
+    /// The same, with further lines for the configuration of every node.
+    pub async fn start_patient_with(count: u64, options: &str) -> anyhow::Result<Self> {
         let silence = format!("session_timeout_ms = {}\n", PATIENCE.as_millis());
-        Self::start_with(count, &silence).await
+        Self::start_with(count, &(silence + options)).await
     }
 
     async fn start_with(count: u64, options: &str) -> anyhow::Result<Self> {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use ottla_chaos::process::Cluster;
-use ottla_commitlog::format::{NewRecord, encode_batch};
+use ottla_commitlog::format::{BatchOptions, NewRecord, encode_batch};
 use ottla_proto::v1::ErrorReason as R;
 use ottla_proto::v1::produce_request::Payload;
 use ottla_proto::v1::topic_service_client::TopicServiceClient;
@@ -75,13 +75,13 @@ fn bad_topics() -> Vec<(&'static str, v1::CreateTopicRequest, R)> {
 }
 
 fn bad_writes() -> Vec<(&'static str, v1::ProduceRequest, R)> {
-    let batch = encode_batch(&[NewRecord {
+    let record = NewRecord {
         key: None,
         value: Some(Bytes::from_static(b"value")),
         headers: Vec::new(),
         timestamp_ms: 0,
-    }])
-    .expect("a small batch");
+    };
+    let batch = encode_batch(&[record], &BatchOptions::default()).expect("a small batch");
     let mut corrupt = batch.to_vec();
     *corrupt.last_mut().expect("not empty") ^= 1;
     let truncated = batch[..batch.len() - 1].to_vec();

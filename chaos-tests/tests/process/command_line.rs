@@ -1,40 +1,12 @@
 //! The `ottla` command as a person uses it.
 
-use anyhow::Context as _;
-use ottla_chaos::process::{Cluster, binary};
+use crate::plain::{ottla, succeeded};
+use ottla_chaos::process::Cluster;
 use std::io::Write as _;
-use std::process::{Command, Output, Stdio};
 
 /// Bytes of the file that goes in and comes out: many batches, small enough for
 /// a debug build.
 const FILE_BYTES: usize = 8 * 1024 * 1024;
-
-fn ottla(cluster: &Cluster, args: &[&str], stdin: &[u8]) -> anyhow::Result<Output> {
-    let mut child = Command::new(binary()?)
-        .args(args)
-        .env("OTTLA_BOOTSTRAP", cluster.bootstrap().join(","))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let mut input = child.stdin.take().context("a pipe")?;
-    let stdin = stdin.to_owned();
-    // A command that fails early closes its input; its own error is shown.
-    let writer = std::thread::spawn(move || drop(input.write_all(&stdin)));
-    let output = child.wait_with_output()?;
-    writer.join().expect("the writer does not panic");
-    Ok(output)
-}
-
-fn succeeded(output: Output) -> anyhow::Result<Vec<u8>> {
-    anyhow::ensure!(
-        output.status.success(),
-        "{}: {}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(output.stdout)
-}
 
 /// Lines of every kind: long, empty, CRLF, NUL, not UTF-8.
 fn file() -> Vec<u8> {

@@ -6,8 +6,15 @@
 
 mod access;
 mod bad_input;
+mod codecs;
 mod command_line;
+mod compaction;
+mod elections;
 mod leader_kills;
+mod log_files;
 mod min_isr;
+mod old_records;
+mod one_node;
+mod plain;
 mod startup;
 mod workload;

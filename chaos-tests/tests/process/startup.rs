@@ -70,3 +70,60 @@ async fn a_blank_disk_of_a_known_voter_is_refused() -> anyhow::Result<()> {
     })
     .await
 }
+
+/// A further data directory: added by formatting again, used, and missed without
+/// keeping the node from serving what lies elsewhere.
+#[tokio::test]
+async fn a_further_data_directory_may_be_missing() -> anyhow::Result<()> {
+    let mut cluster = Cluster::start_patient(1).await?;
+    let extra = cluster.dir().join("extra");
+    let node = cluster.node(1);
+    node.stop()?;
+    let config = std::fs::read_to_string(node.config_file())?;
+    std::fs::write(node.config_file(), format!("extra_data_dirs = [{extra:?}]\n{config}"))?;
+    node.format()?;
+    node.start()?;
+    cluster.wait_healthy().await?;
+    let topic = cluster.create_topic("spread", 4, &[]).await?;
+    let index_of = |dir: &Path| -> anyhow::Result<Vec<String>> {
+        let names = std::fs::read_dir(dir.join("partitions"))?;
+        let names = names.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        names.collect()
+    };
+    let main = cluster.nodes()[0].data_dir();
+    wait_until("both directories hold two partitions", async || {
+        let held = (index_of(&main)?.len(), index_of(&extra)?.len());
+        anyhow::ensure!(held == (2, 2), "{held:?}");
+        Ok(())
+    })
+    .await?;
+
+    let node = cluster.node(1);
+    node.stop()?;
+    std::fs::rename(&extra, extra.with_extension("aside"))?;
+    node.start()?;
+    wait_until("the node serves one half and says that it cannot serve the other", async || {
+        let partitions = cluster.describe("spread").await?.partitions;
+        let led = partitions.iter().filter(|partition| partition.leader_id.is_some()).count();
+        anyhow::ensure!(led == 2, "{partitions:?}");
+        Ok(())
+    })
+    .await?;
+    let log = cluster.nodes()[0].log()?;
+    assert!(log.contains("data directory is offline"), "{log}");
+    assert!(!extra.exists(), "nothing is begun anew");
+    let bootstrap = cluster.nodes()[0].address();
+    let health = ["cluster", "health", "--bootstrap", &bootstrap];
+    let health = Command::new(binary()?).args(health).output()?;
+    let shown = String::from_utf8_lossy(&health.stdout);
+    let expected = format!("node 1: data directory {} is offline", extra.display());
+    assert!(shown.contains(&expected), "{shown}");
+
+    let node = cluster.node(1);
+    node.stop()?;
+    std::fs::rename(extra.with_extension("aside"), &extra)?;
+    node.start()?;
+    cluster.wait_healthy().await?;
+    assert_eq!(topic.partitions.len(), 4);
+    Ok(())
+}

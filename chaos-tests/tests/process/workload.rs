@@ -67,15 +67,21 @@ impl Load {
         .await
     }
 
-    /// Ends the load, stops the healthy cluster, reads everything back, for a
-    /// consumer and from the files of every replica, and judges. Returns what the
-    /// producers were told.
-    pub(crate) async fn finish(mut self, mut cluster: Cluster) -> anyhow::Result<Vec<Write>> {
+    /// Ends the load. Returns what the producers were told.
+    pub(crate) async fn end(&mut self) -> anyhow::Result<Vec<Write>> {
         self.shared.stop.store(true, Ordering::Relaxed);
         let mut writes = Vec::new();
         while let Some(done) = self.producers.join_next().await {
             writes.extend(done??);
         }
+        Ok(writes)
+    }
+
+    /// Ends the load, stops the healthy cluster, reads everything back, for a
+    /// consumer and from the files of every replica, and judges. Returns what the
+    /// producers were told.
+    pub(crate) async fn finish(mut self, mut cluster: Cluster) -> anyhow::Result<Vec<Write>> {
+        let writes = self.end().await?;
         cluster.wait_healthy().await?;
         let mut readings = Vec::new();
         let client = Client::connect(&self.bootstrap, ClientOptions::default()).await?;

@@ -3,6 +3,8 @@
 mod position;
 mod render;
 
+pub(crate) use render::optional as json_bytes;
+
 use crate::connection::Connection;
 use crate::output::Format;
 use crate::produce::INTERRUPTED;

@@ -29,7 +29,8 @@ pub(super) fn json(out: &mut impl Write, partition: u32, record: &Record) -> io:
     out.write_all(b"\n")
 }
 
-fn optional(value: Option<&Bytes>) -> Value {
+/// Null, a string, or an object that says `base64`.
+pub(crate) fn optional(value: Option<&Bytes>) -> Value {
     value.map_or(Value::Null, bytes)
 }
 

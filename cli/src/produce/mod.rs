@@ -8,7 +8,9 @@ use crate::failure::diagnose;
 use crate::output::{self, Format};
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use ottla_client::{Acks, Delivery, Producer, ProducerOptions, ProducerRecord, TopicProducer};
+use ottla_client::{
+    Acks, Compression, Delivery, Producer, ProducerOptions, ProducerRecord, TopicProducer,
+};
 use report::Report;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -46,6 +48,10 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t)]
     acks: AcksArg,
 
+    /// How batches are compressed on the way and on disk.
+    #[arg(long, value_enum, default_value_t)]
+    compression: CompressionArg,
+
     /// Write to this partition, whatever the keys.
     #[arg(long, value_name = "P")]
     partition: Option<u32>,
@@ -74,6 +80,28 @@ impl From<AcksArg> for Acks {
     }
 }
 
+#[derive(Clone, Copy, Default, clap::ValueEnum)]
+enum CompressionArg {
+    #[default]
+    None,
+    Gzip,
+    Snappy,
+    Lz4,
+    Zstd,
+}
+
+impl From<CompressionArg> for Compression {
+    fn from(compression: CompressionArg) -> Self {
+        match compression {
+            CompressionArg::None => Self::None,
+            CompressionArg::Gzip => Self::Gzip,
+            CompressionArg::Snappy => Self::Snappy,
+            CompressionArg::Lz4 => Self::Lz4,
+            CompressionArg::Zstd => Self::Zstd,
+        }
+    }
+}
+
 impl Args {
     pub(crate) fn format(&self) -> Format {
         self.connection.format
@@ -87,6 +115,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let client = args.connection.client().await?;
     let options = ProducerOptions {
         acks: args.acks.into(),
+        compression: args.compression.into(),
         delivery_timeout: args.connection.timeout,
         retry_indefinite: true,
         ..ProducerOptions::default()

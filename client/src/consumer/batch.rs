@@ -2,7 +2,7 @@
 
 use crate::ClientError;
 use bytes::Bytes;
-use ottla_commitlog::format::{Record, decode_records};
+use ottla_commitlog::format::{FormatError, Record, batch_headers, decode_records};
 
 /// Committed records of one partition, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,21 +53,28 @@ impl Answer {
         let mut credit = Credit { records: 0, bytes: self.batches.len() as u64 };
         let mut records = Vec::new();
         let mut expected = None;
-        for record in decode_records(&self.batches) {
-            let record =
-                record.map_err(|error| ClientError::UnexpectedAnswer(error.to_string()))?;
-            credit.records += 1;
-            if expected.is_some_and(|expected| record.offset < expected)
-                || record.offset >= self.next_offset
-            {
-                return Err(ClientError::UnexpectedAnswer(format!(
-                    "record {} out of order, before {}",
-                    record.offset, self.next_offset
-                )));
+        let unreadable = |error: FormatError| ClientError::UnexpectedAnswer(error.to_string());
+        for found in batch_headers(&self.batches) {
+            let (header, range) = found.map_err(unreadable)?;
+            credit.records += u64::from(header.record_count);
+            if header.is_control() {
+                // Markers of transactions: no record that anybody wrote.
+                continue;
             }
-            expected = Some(record.offset + 1);
-            if record.offset >= position && until.is_none_or(|until| record.offset < until) {
-                records.push(record);
+            for record in decode_records(&self.batches.slice(range)) {
+                let record = record.map_err(unreadable)?;
+                if expected.is_some_and(|expected| record.offset < expected)
+                    || record.offset >= self.next_offset
+                {
+                    return Err(ClientError::UnexpectedAnswer(format!(
+                        "record {} out of order, before {}",
+                        record.offset, self.next_offset
+                    )));
+                }
+                expected = Some(record.offset + 1);
+                if record.offset >= position && until.is_none_or(|until| record.offset < until) {
+                    records.push(record);
+                }
             }
         }
         let batch = ReadBatch {
@@ -85,6 +92,11 @@ impl Answer {
 mod tests {
     use super::*;
     use crate::testing::batch_at;
+    use bytes::BytesMut;
+    use ottla_commitlog::format::{
+        EndTxnMarker, Placeholder, TimestampType, TxnOutcome, encode_marker, encode_placeholder,
+    };
+    use ottla_proto::LeaderEpoch;
 
     fn answer(batches: Vec<Bytes>, next_offset: u64) -> Answer {
         let batches = Bytes::from(batches.concat());
@@ -101,6 +113,32 @@ mod tests {
         let (batch, credit) = answer(batches, 15).read(0, 11, Some(14)).expect("good");
         assert_eq!(offsets(&batch), [11, 12, 13]);
         assert_eq!(credit.records, 5, "credit is for what was sent, not for what is kept");
+    }
+
+    /// Compaction leaves placeholders, and the end of a transaction a marker:
+    /// reading goes on behind them, and they take credit as the node counts it.
+    #[test]
+    fn placeholders_and_markers_are_passed_over() {
+        let marker = EndTxnMarker { kind: TxnOutcome::Commit, coordinator_epoch: 1 };
+        let mut marker = BytesMut::from(&encode_marker(&marker, 7, 0, 0)[..]);
+        marker[..8].copy_from_slice(&20_u64.to_be_bytes());
+        let gone = encode_placeholder(&Placeholder {
+            base_offset: 10,
+            last_offset: 19,
+            leader_epoch: LeaderEpoch(0),
+            max_timestamp_ms: 0,
+            timestamp_type: TimestampType::CreateTime,
+            producer: None,
+            transactional: false,
+            control: false,
+        });
+        let batches = vec![gone.freeze(), marker.freeze()];
+        let (batch, credit) = answer(batches.clone(), 21).read(0, 12, None).expect("good");
+        assert_eq!((offsets(&batch), batch.next_offset), (vec![], 21));
+        assert_eq!(credit.records, 1);
+        let batches = [batches, vec![batch_at(21, &["a"])]].concat();
+        let (batch, credit) = answer(batches, 22).read(0, 12, None).expect("good");
+        assert_eq!((offsets(&batch), credit.records), (vec![21], 2));
     }
 
     #[test]

@@ -93,6 +93,31 @@ impl Client {
     }
 }
 
+impl Client {
+    /// See [`Admin::delete_records`](crate::Admin::delete_records).
+    pub(crate) async fn delete_records(
+        &self,
+        topic: &str,
+        partition: u32,
+        before: Option<u64>,
+    ) -> Result<u64, ClientError> {
+        let what = format!("deleting records of {topic}-{partition}");
+        // With an offset, twice is the same as once: what is written between two
+        // attempts stays.
+        let position = before.map_or(StartPosition::End, StartPosition::Offset);
+        let before_offset = Some(self.offset_of(topic, partition, position).await?);
+        let call = |connection: Connection, timeout: Duration| {
+            let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+            let topic = topic.to_owned();
+            let request = v1::DeleteRecordsRequest { topic, partition, before_offset, timeout_ms };
+            let request = with_timeout(request, timeout);
+            async move { connection.log().delete_records(request).await }
+        };
+        let answer = self.ask_leader(&what, topic, partition, self.deadline(), call).await?;
+        Ok(answer.into_inner().low_watermark)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

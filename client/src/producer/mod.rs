@@ -20,7 +20,7 @@ pub use topic::TopicProducer;
 use crate::{Client, ClientError};
 use futures::future::join_all;
 use link::Links;
-use ottla_commitlog::format::NewRecord;
+use ottla_commitlog::format::{Compression, NewRecord};
 use parking_lot::Mutex;
 use queue::PartitionQueue;
 use std::collections::HashMap;
@@ -46,6 +46,9 @@ const DEFAULT_BUFFER_BYTES: usize = 32 * 1024 * 1024;
 pub struct ProducerOptions {
     /// When a record counts as written.
     pub acks: Acks,
+    /// How batches are compressed. What would not become smaller is sent as it
+    /// is.
+    pub compression: Compression,
     /// How long a batch waits for more records before it is sent.
     pub linger: Duration,
     /// Most bytes of a batch. The topic's `max.message.bytes` bounds it too.
@@ -65,6 +68,7 @@ impl Default for ProducerOptions {
     fn default() -> Self {
         Self {
             acks: Acks::All,
+            compression: Compression::None,
             linger: Duration::from_millis(5),
             batch_bytes: DEFAULT_BATCH_BYTES,
             buffer_bytes: DEFAULT_BUFFER_BYTES,

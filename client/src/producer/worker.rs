@@ -13,7 +13,7 @@ use crate::client::{ANSWER_GRACE, obstacle};
 use crate::leader::{FoundLeader, LeaderSearch};
 use crate::{Client, ClientError};
 use bytes::Bytes;
-use ottla_commitlog::format::encode_batch;
+use ottla_commitlog::format::{BatchOptions, encode_batch};
 use ottla_proto::v1;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,10 +56,11 @@ struct Worker<'a> {
 
 impl Worker<'_> {
     async fn deliver(&self, batch: &Batch) -> BatchOutcome {
-        let encoded = encode_batch(&batch.records)
+        let options = &self.context.options;
+        let encoding = BatchOptions { compression: options.compression, ..BatchOptions::default() };
+        let encoded = encode_batch(&batch.records, &encoding)
             .map_err(|error| ClientError::InvalidArgument(error.to_string()))?
             .freeze();
-        let options = &self.context.options;
         let deadline = Deadline::at(batch.opened, options.delivery_timeout);
         let mut search =
             LeaderSearch::new(&self.context.client, self.topic, self.partition, deadline);

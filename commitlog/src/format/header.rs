@@ -1,11 +1,22 @@
 //! The fixed 61 bytes in front of a batch's records.
 
-use super::{CRC_START, FormatError, LENGTH_END, Unsupported};
+use super::{CRC_START, Compression, FormatError, LENGTH_END, ProducerSequence, TimestampType};
+use bytes::{BufMut, BytesMut};
 use ottla_proto::LeaderEpoch;
 use std::ops::Range;
 
 /// Bytes in front of a batch's records.
 pub const HEADER_LEN: usize = 61;
+
+/// Version of the layout.
+const MAGIC: i8 = 2;
+
+const COMPRESSION: u16 = 0b111;
+pub(super) const APPEND_TIME: u16 = 1 << 3;
+pub(super) const TRANSACTIONAL: u16 = 1 << 4;
+pub(super) const CONTROL: u16 = 1 << 5;
+pub(super) const DELETE_HORIZON: u16 = 1 << 6;
+const KNOWN: u16 = COMPRESSION | APPEND_TIME | TRANSACTIONAL | CONTROL | DELETE_HORIZON;
 
 /// The header of a batch. Parsed fields are within the ranges given here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +33,8 @@ pub struct BatchHeader {
     pub attributes: u16,
     /// Offset of the last record less that of the first; at most 2^31 - 1.
     pub last_offset_delta: u32,
-    /// Timestamp of the first record, ms.
+    /// What timestamp deltas count from, ms: the timestamp of the first record,
+    /// or the delete horizon.
     pub base_timestamp: i64,
     /// Largest timestamp of any record, ms.
     pub max_timestamp: i64,
@@ -32,7 +44,7 @@ pub struct BatchHeader {
     pub producer_epoch: i16,
     /// Sequence of the first record, or -1.
     pub base_sequence: i32,
-    /// Number of records; at most 2^31 - 1.
+    /// Number of records; at most 2^31 - 1. 0 in a placeholder.
     pub record_count: u32,
 }
 
@@ -56,7 +68,7 @@ impl BatchHeader {
             .first_chunk::<HEADER_LEN>()
             .ok_or(FormatError::Truncated { needed: HEADER_LEN, have: bytes.len() })?;
         let magic = bytes[16].cast_signed();
-        if magic != 2 {
+        if magic != MAGIC {
             return Err(FormatError::Magic(magic));
         }
         let int32 = |field, at| {
@@ -112,22 +124,121 @@ impl BatchHeader {
         LENGTH_END + self.batch_length as usize
     }
 
-    /// What the batch asks for that this release does not support.
-    pub(super) fn unsupported(&self) -> Option<Unsupported> {
-        let attributes = self.attributes;
-        let bits = [
-            (0b111, Unsupported::Compression),
-            (1 << 3, Unsupported::LogAppendTime),
-            (1 << 4, Unsupported::Transaction),
-            (1 << 5, Unsupported::Control),
-            (1 << 6, Unsupported::DeleteHorizon),
-            (!0b111_1111, Unsupported::UnknownAttribute),
-        ];
-        let producer = self.producer_id != -1 || self.producer_epoch != -1;
-        bits.into_iter()
-            .find(|(mask, _)| attributes & mask != 0)
-            .map(|(_, what)| what)
-            .or((producer || self.base_sequence != -1).then_some(Unsupported::ProducerId))
+    /// How the records are compressed.
+    ///
+    /// # Errors
+    /// `Field` for a code that means nothing.
+    pub fn compression(&self) -> Result<Compression, FormatError> {
+        Compression::from_code(self.attributes & COMPRESSION)
+    }
+
+    /// Whose clock the records carry.
+    #[must_use]
+    pub fn timestamp_type(&self) -> TimestampType {
+        match self.attributes & APPEND_TIME {
+            0 => TimestampType::CreateTime,
+            _ => TimestampType::LogAppendTime,
+        }
+    }
+
+    /// Whether the records belong to a transaction.
+    #[must_use]
+    pub fn is_transactional(&self) -> bool {
+        self.attributes & TRANSACTIONAL != 0
+    }
+
+    /// Whether this is a marker and not data.
+    #[must_use]
+    pub fn is_control(&self) -> bool {
+        self.attributes & CONTROL != 0
+    }
+
+    /// When compaction may drop the tombstones or the marker in here, in
+    /// milliseconds since the Unix epoch (KIP-534); it takes the place of the
+    /// base timestamp.
+    #[must_use]
+    pub fn delete_horizon_ms(&self) -> Option<i64> {
+        (self.attributes & DELETE_HORIZON != 0).then_some(self.base_timestamp)
+    }
+
+    /// The producer, if it is an idempotent one.
+    #[must_use]
+    pub fn producer(&self) -> Option<ProducerSequence> {
+        (self.producer_id >= 0).then_some(ProducerSequence {
+            id: self.producer_id,
+            epoch: self.producer_epoch,
+            base_sequence: self.base_sequence,
+        })
+    }
+
+    /// Whether the batch stands for records that compaction removed: it holds
+    /// none, covers their offsets, and may carry their producer's state.
+    #[must_use]
+    pub fn is_placeholder(&self) -> bool {
+        self.record_count == 0
+    }
+
+    /// Whether the fields make sense together, in a batch that some leader
+    /// stored. What is refused here no release ever wrote.
+    fn check_consistency(&self) -> Result<(), FormatError> {
+        let refuse = |field, value| Err(FormatError::Field { field, value });
+        let codec = self.compression()?;
+        if self.attributes & !KNOWN != 0 {
+            return refuse("attributes", self.attributes.into());
+        }
+        // Compaction leaves gaps between records, never more records than offsets.
+        if u64::from(self.record_count) > u64::from(self.last_offset_delta) + 1 {
+            return refuse("record count", self.record_count.into());
+        }
+        let empty = self.total_len() == HEADER_LEN;
+        if empty != self.is_placeholder() || (empty && codec != Compression::None) {
+            return refuse("batch length", self.batch_length.into());
+        }
+        if self.producer_id < -1 {
+            return refuse("producer id", self.producer_id);
+        }
+        // Without a producer id its epoch and sequence mean nothing: clients
+        // are known to leave a 0 there.
+        match self.producer() {
+            Some(producer) if producer.epoch < 0 => refuse("producer epoch", producer.epoch.into()),
+            Some(producer) if producer.base_sequence < 0 && !self.is_control() => {
+                refuse("base sequence", producer.base_sequence.into())
+            }
+            None if self.is_transactional() || self.is_control() => {
+                refuse("producer id", self.producer_id)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Appends the header as it stands, length and CRC included.
+    pub(super) fn put(&self, out: &mut BytesMut) {
+        let start = out.len();
+        out.put_u64(self.base_offset);
+        out.put_u32(self.batch_length);
+        out.put_u32(self.leader_epoch.0);
+        out.put_i8(MAGIC);
+        out.put_u32(self.crc);
+        out.put_u16(self.attributes);
+        out.put_u32(self.last_offset_delta);
+        out.put_i64(self.base_timestamp);
+        out.put_i64(self.max_timestamp);
+        out.put_i64(self.producer_id);
+        out.put_i16(self.producer_epoch);
+        out.put_i32(self.base_sequence);
+        out.put_u32(self.record_count);
+        assert_eq!(out.len() - start, HEADER_LEN);
+    }
+
+    /// Makes `now_ms` the timestamp of all records in `batch`, by attribute and
+    /// largest timestamp alone; the CRC is made anew.
+    pub(super) fn set_append_time(&mut self, batch: &mut [u8], now_ms: i64) {
+        self.attributes |= APPEND_TIME;
+        self.max_timestamp = now_ms;
+        batch[CRC_START..CRC_START + 2].copy_from_slice(&self.attributes.to_be_bytes());
+        batch[35..43].copy_from_slice(&now_ms.to_be_bytes());
+        self.crc = crc32c::crc32c(&batch[CRC_START..]);
+        batch[17..21].copy_from_slice(&self.crc.to_be_bytes());
     }
 
     /// Writes base offset and leader epoch over those in `batch`; the CRC
@@ -142,12 +253,13 @@ impl BatchHeader {
     }
 }
 
-/// Checks that `bytes` start with one whole batch whose CRC is right, and
-/// returns its header. Does not look into the records: enough for bytes that
-/// another node validated before.
+/// Checks that `bytes` start with one whole batch whose CRC is right and whose
+/// header makes sense, and returns that header. Does not look into the records,
+/// nor decompress them: enough for bytes that another node validated before.
 ///
 /// # Errors
-/// As [`BatchHeader::parse`]; truncated; a wrong CRC.
+/// As [`BatchHeader::parse`]; truncated; a wrong CRC; attributes, counts or a
+/// producer that no leader stores.
 pub fn check_batch(bytes: &[u8]) -> Result<BatchHeader, FormatError> {
     let header = BatchHeader::parse(bytes)?;
     let batch = bytes
@@ -157,6 +269,7 @@ pub fn check_batch(bytes: &[u8]) -> Result<BatchHeader, FormatError> {
     if computed != header.crc {
         return Err(FormatError::Crc { stated: header.crc, computed });
     }
+    header.check_consistency()?;
     Ok(header)
 }
 

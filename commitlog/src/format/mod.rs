@@ -17,22 +17,28 @@
 //! All integers are big-endian. The CRC covers neither the base offset nor the
 //! leader epoch, so a leader stamps both without touching the records.
 
+mod codec;
 mod encode;
+mod error;
 mod header;
+mod marker;
 mod records;
+mod rewrite;
 mod valid;
 mod varint;
 
 #[cfg(test)]
 mod tests;
 
-pub use encode::{encode_batch, encoded_len_bound, encoded_record_len};
+pub use encode::{BatchOptions, encode_batch, encoded_len_bound, encoded_record_len};
+pub use error::{FormatError, Reserved};
 pub use header::{BatchHeader, HEADER_LEN, batch_headers, check_batch};
+pub use marker::{EndTxnMarker, TxnOutcome, decode_marker, encode_marker};
 pub use records::decode_records;
+pub use rewrite::{Placeholder, encode_kept, encode_placeholder};
 pub use valid::ValidBatch;
 
 use bytes::Bytes;
-use thiserror::Error;
 
 /// Offset of the first byte covered by the CRC: the attributes.
 const CRC_START: usize = 21;
@@ -50,6 +56,10 @@ pub const MAX_RECORDS_PER_BATCH: u32 = 2 * 1024 * 1024;
 /// bytes of memory for at least two in the batch, so a batch of nothing but
 /// empty headers must not be able to ask for 32 times its size.
 pub const MAX_HEADERS_PER_RECORD: usize = 64 * 1024;
+
+/// Largest number of headers in a batch that a client sends: what bounds the
+/// memory for all of its records at once, however well they are compressed.
+pub const MAX_HEADERS_PER_BATCH: usize = 2 * 1024 * 1024;
 
 /// A named value beside a record's payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,105 +98,63 @@ pub struct Record {
     pub headers: Vec<RecordHeader>,
 }
 
-/// A property of Kafka's batches that this release does not support. Bytes
-/// that use one are well-formed but refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unsupported {
-    /// Compressed records (attribute bits 0 to 2).
-    Compression,
-    /// Timestamps set by the broker (attribute bit 3).
-    LogAppendTime,
-    /// A transaction's records (attribute bit 4).
-    Transaction,
-    /// A control batch (attribute bit 5).
-    Control,
-    /// A delete horizon in the base timestamp (attribute bit 6).
-    DeleteHorizon,
-    /// Attribute bits 7 to 15, which have no meaning yet.
-    UnknownAttribute,
-    /// A producer id, epoch or sequence: idempotent produce.
-    ProducerId,
+/// How a batch's records are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Compression {
+    /// Not at all.
+    #[default]
+    None,
+    /// RFC 1952.
+    Gzip,
+    /// Snappy blocks in the framing of snappy-java.
+    Snappy,
+    /// The LZ4 frame format.
+    Lz4,
+    /// Zstandard frames.
+    Zstd,
 }
 
-/// Why bytes are not a good batch.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum FormatError {
-    /// Fewer bytes than the layout asks for.
-    #[error("truncated: needs {needed} bytes, has {have}")]
-    Truncated {
-        /// Bytes asked for, counted from the start of the batch or record.
-        needed: usize,
-        /// Bytes at hand.
-        have: usize,
-    },
-    /// More bytes than one batch.
-    #[error("{extra} bytes follow the batch")]
-    Trailing {
-        /// Bytes after the end of the batch.
-        extra: usize,
-    },
-    /// A batch larger than its limit.
-    #[error("batch of {size} bytes exceeds the limit of {limit}")]
-    TooLarge {
-        /// Bytes of the batch.
-        size: usize,
-        /// Most bytes allowed.
-        limit: usize,
-    },
-    /// Not version 2 of the layout.
-    #[error("magic is {0}, expected 2")]
-    Magic(i8),
-    /// The bytes are not those that were checksummed.
-    #[error("CRC-32C is {computed:08x}, the batch states {stated:08x}")]
-    Crc {
-        /// In the header.
-        stated: u32,
-        /// Of the bytes.
-        computed: u32,
-    },
-    /// A field that counts or positions something is negative or absurd.
-    #[error("{field} is {value}")]
-    Field {
-        /// Name as in the layout.
-        field: &'static str,
-        /// What the bytes say.
-        value: i64,
-    },
-    /// A batch without records.
-    #[error("a batch must hold at least one record")]
-    NoRecords,
-    /// More records than a batch may hold.
-    #[error("{count} records exceed the limit of {MAX_RECORDS_PER_BATCH}")]
-    TooManyRecords {
-        /// Records asked for.
-        count: usize,
-    },
-    /// A variable-length integer runs too long or past the end.
-    #[error("malformed variable-length integer")]
-    Varint,
-    /// A record's parts do not add up to its stated length.
-    #[error("record {index} does not fill its stated length")]
-    RecordLength {
-        /// Index in the batch.
-        index: u32,
-    },
-    /// Records must be numbered 0, 1, 2, … within their batch.
-    #[error("record {index} has offset delta {delta}")]
-    OffsetDelta {
-        /// Index in the batch.
-        index: u32,
-        /// What the bytes say.
-        delta: i32,
-    },
-    /// The header's largest timestamp is not that of the records.
-    #[error("max timestamp is {stated}, that of the records is {actual}")]
-    MaxTimestamp {
-        /// In the header.
-        stated: i64,
-        /// Of the records.
-        actual: i64,
-    },
-    /// Well-formed, but not supported by this release.
-    #[error("not supported yet: {0:?}")]
-    Unsupported(Unsupported),
+impl Compression {
+    fn code(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Gzip => 1,
+            Self::Snappy => 2,
+            Self::Lz4 => 3,
+            Self::Zstd => 4,
+        }
+    }
+
+    fn from_code(code: u16) -> Result<Self, FormatError> {
+        Ok(match code {
+            0 => Self::None,
+            1 => Self::Gzip,
+            2 => Self::Snappy,
+            3 => Self::Lz4,
+            4 => Self::Zstd,
+            _ => return Err(FormatError::Field { field: "compression", value: code.into() }),
+        })
+    }
+}
+
+/// Whose clock a batch's timestamps come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum TimestampType {
+    /// The producer's.
+    #[default]
+    CreateTime,
+    /// The leader's, at the append: the batch's largest timestamp is that of all
+    /// its records.
+    LogAppendTime,
+}
+
+/// An idempotent producer and where a batch stands in its sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducerSequence {
+    /// The producer; not negative.
+    pub id: i64,
+    /// Its epoch.
+    pub epoch: i16,
+    /// Sequence of the batch's first record; -1 in a marker.
+    pub base_sequence: i32,
 }

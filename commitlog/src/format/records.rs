@@ -1,8 +1,9 @@
 //! Batch to records: a bounded parser of bytes that nobody has vouched for.
 
-use super::varint::Cursor;
+use super::varint::{Cursor, Input};
 use super::{
-    BatchHeader, FormatError, HEADER_LEN, MAX_HEADERS_PER_RECORD, Record, RecordHeader, check_batch,
+    BatchHeader, FormatError, HEADER_LEN, MAX_HEADERS_PER_RECORD, Record, RecordHeader,
+    TimestampType, check_batch, codec,
 };
 use bytes::Bytes;
 use std::ops::Range;
@@ -11,22 +12,22 @@ use std::ops::Range;
 pub(super) struct RawRecord {
     pub(super) timestamp_delta: i64,
     pub(super) offset_delta: i32,
-    key: Option<Range<usize>>,
+    pub(super) key: Option<Range<usize>>,
     value: Option<Range<usize>>,
     /// The headers' bytes, already walked once.
     headers: Range<usize>,
-    header_count: usize,
+    pub(super) header_count: usize,
 }
 
 /// Parses the record at the cursor. `index` is only for errors.
-pub(super) fn parse_record(cursor: &mut Cursor<'_>, index: u32) -> Result<RawRecord, FormatError> {
+pub(super) fn parse_record(cursor: &mut impl Input, index: u32) -> Result<RawRecord, FormatError> {
     let length = cursor.varint()?;
     let length = usize::try_from(length)
         .map_err(|_| FormatError::Field { field: "record length", value: length.into() })?;
-    if length > cursor.remaining() {
+    if length > cursor.may_remain() {
         return Err(FormatError::Truncated {
             needed: cursor.position().saturating_add(length),
-            have: cursor.position() + cursor.remaining(),
+            have: cursor.position() + cursor.may_remain(),
         });
     }
     let end = cursor.position() + length;
@@ -53,14 +54,14 @@ pub(super) fn parse_record(cursor: &mut Cursor<'_>, index: u32) -> Result<RawRec
     Ok(RawRecord { timestamp_delta, offset_delta, key, value, headers, header_count })
 }
 
-fn header(cursor: &mut Cursor<'_>) -> Result<(Range<usize>, Option<Range<usize>>), FormatError> {
+fn header(cursor: &mut impl Input) -> Result<(Range<usize>, Option<Range<usize>>), FormatError> {
     let name = nullable(cursor, "header name length")?
         .ok_or(FormatError::Field { field: "header name length", value: -1 })?;
     Ok((name, nullable(cursor, "header value length")?))
 }
 
 fn nullable(
-    cursor: &mut Cursor<'_>,
+    cursor: &mut impl Input,
     field: &'static str,
 ) -> Result<Option<Range<usize>>, FormatError> {
     match cursor.varint()? {
@@ -75,7 +76,10 @@ fn nullable(
 
 /// Reads the records of one or several whole batches, in order. Verifies each
 /// batch's CRC; ends after the first error. Keys, values and headers are slices
-/// of `batches`, not copies.
+/// of `batches`, not copies, unless they had to be decompressed.
+///
+/// Placeholders yield nothing. Nothing else is left out: control records come
+/// too, and only [`batch_headers`](super::batch_headers) tells them apart.
 pub fn decode_records(batches: &Bytes) -> impl Iterator<Item = Result<Record, FormatError>> {
     Records { batches: batches.clone(), position: 0, batch: None }
 }
@@ -93,6 +97,8 @@ struct OpenBatch {
     records: Bytes,
     position: usize,
     next_index: u32,
+    /// Smallest offset delta that the next record may have.
+    next_delta: u32,
 }
 
 impl Iterator for Records {
@@ -132,13 +138,11 @@ impl Records {
 
     fn open_batch(&mut self) -> Result<(), FormatError> {
         let header = check_batch(&self.batches[self.position..])?;
-        if let Some(what) = header.unsupported() {
-            return Err(FormatError::Unsupported(what));
-        }
         let end = self.position + header.total_len();
         let records = self.batches.slice(self.position + HEADER_LEN..end);
+        let records = codec::decompress(header.compression()?, records)?;
         self.position = end;
-        self.batch = Some(OpenBatch { header, records, position: 0, next_index: 0 });
+        self.batch = Some(OpenBatch { header, records, position: 0, next_index: 0, next_delta: 0 });
         Ok(())
     }
 }
@@ -153,7 +157,7 @@ impl OpenBatch {
         };
         let delta = u32::try_from(raw.offset_delta).ok();
         let delta = delta
-            .filter(|&delta| delta <= self.header.last_offset_delta)
+            .filter(|delta| (self.next_delta..=self.header.last_offset_delta).contains(delta))
             .ok_or(FormatError::OffsetDelta { index: self.next_index, delta: raw.offset_delta })?;
         let mut headers = Vec::with_capacity(raw.header_count);
         let mut header_cursor = Cursor::new(&bytes[..raw.headers.end]);
@@ -164,13 +168,19 @@ impl OpenBatch {
         }
         let record = Record {
             offset: self.header.base_offset + u64::from(delta),
-            timestamp_ms: self.header.base_timestamp.saturating_add(raw.timestamp_delta),
+            timestamp_ms: match self.header.timestamp_type() {
+                TimestampType::CreateTime => {
+                    self.header.base_timestamp.saturating_add(raw.timestamp_delta)
+                }
+                TimestampType::LogAppendTime => self.header.max_timestamp,
+            },
             key: raw.key.map(part),
             value: raw.value.map(part),
             headers,
         };
         self.position += cursor.position();
         self.next_index += 1;
+        self.next_delta = delta + 1;
         Ok(record)
     }
 }

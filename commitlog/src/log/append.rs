@@ -1,22 +1,42 @@
 //! Appending, as a leader and as a follower.
 
-use super::segment::Segment;
-use super::{Appended, Log, MAX_OFFSET, MAX_SEGMENT_BYTES, Slot, State, Writer};
+use super::compact;
+use super::producer_state::{Admission, Placement};
+use super::snapshots::step_of;
+use super::{Appended, Log, MAX_OFFSET, Slot, Unsynced, Writer};
 use crate::LogError;
-use crate::format::{BatchHeader, FormatError, ValidBatch, check_batch};
-use bytes::Bytes;
+use crate::format::{BatchHeader, FormatError, TimestampType, ValidBatch, check_batch};
+use crate::producers::Step;
+use crate::shared::Run;
+use bytes::{Bytes, BytesMut};
 use ottla_proto::{LeaderEpoch, MAX_BATCH_BYTES, Offset};
-use std::sync::Arc;
 
 /// Most bytes in one append. They go into one segment, whose positions are
 /// 31-bit, and a failed append must be small enough to cut away at once.
 pub const MAX_APPEND_BYTES: usize = 256 * 1024 * 1024;
 
+/// Batches below this are put together before they are written: copying them is
+/// cheaper than a buffer of each in the write and in memory.
+const GATHER_BELOW_BYTES: usize = 64 * 1024;
+
+/// Memory that received bytes are taken to keep from being freed, as a multiple
+/// of their length: they are a part of a message that was read into a buffer
+/// which may be larger.
+const RECEIVED_COST_FACTOR: usize = 2;
+
+impl Unsynced {
+    fn add(&mut self, bytes: usize, now_ms: Option<i64>) {
+        self.appends += 1;
+        self.bytes += bytes as u64;
+        self.since_ms = self.since_ms.or(now_ms);
+    }
+}
+
 impl Log {
     /// Appends `batches` in order: numbers their records from the log end
     /// offset, stamps `epoch`, and writes all of them or none. Readable at once,
     /// durable after [`Log::sync`]. A new epoch is recorded first, as by
-    /// [`Log::start_epoch`].
+    /// [`Log::start_epoch`]. `now_ms` is milliseconds since the Unix epoch.
     ///
     /// # Errors
     /// `Invalid` for none or too much at once, `EpochWentBack`, `DiskFull`
@@ -25,39 +45,83 @@ impl Log {
         &self,
         mut batches: Vec<ValidBatch>,
         epoch: LeaderEpoch,
+        now_ms: i64,
     ) -> Result<Appended, LogError> {
         check_epoch(epoch)?;
-        let mut writer = self.writer.lock();
-        let end = self.state.read().end;
-        let mut next = end;
-        for batch in &mut batches {
-            check_offset(next)?;
-            batch.stamp(next, epoch);
-            next = batch.header().next_offset();
+        if now_ms < 0 {
+            return Err(FormatError::Field { field: "append time", value: now_ms }.into());
         }
-        let buffers: Vec<&[u8]> = batches.iter().map(ValidBatch::as_bytes).collect();
+        let append_time = self.config().timestamp_type == TimestampType::LogAppendTime;
+        let mut writer = self.writer.lock();
+        let (placed, steps, end) = {
+            let state = self.state.read();
+            state.check_online()?;
+            if let Some(last) = state.epochs.last().filter(|last| epoch < *last) {
+                return Err(LogError::EpochWentBack { last, got: epoch });
+            }
+            let mut admission = Admission::new(&state);
+            let mut placed = Vec::with_capacity(batches.len());
+            let mut next = state.end;
+            for batch in &mut batches {
+                check_offset(next)?;
+                if append_time {
+                    batch.set_append_time(now_ms);
+                }
+                batch.stamp(next, epoch);
+                let place = admission.admit(batch.header(), batch.as_bytes())?;
+                if matches!(place, Placement::At(_)) {
+                    next = batch.header().next_offset();
+                }
+                placed.push(place);
+            }
+            (placed, admission.steps, state.end)
+        };
+        let mut places = placed.iter();
+        batches.retain(|_| matches!(places.next(), Some(Placement::At(_))));
+        if batches.is_empty() && !placed.is_empty() {
+            return Ok(Appended { first_offset: end, end_offset: end, placed });
+        }
         let headers: Vec<BatchHeader> = batches.iter().map(|batch| *batch.header()).collect();
-        self.append_run(&mut writer, &buffers, &headers)
+        self.append_run(&mut writer, gather(batches), &headers, &steps, Some(now_ms))?;
+        let end_offset = headers[headers.len() - 1].next_offset();
+        Ok(Appended { first_offset: end, end_offset, placed })
     }
 
     /// Appends whole batches that a leader numbered and stamped, as they are.
-    /// The first must start at the log end offset. Their CRCs are verified,
+    /// The first must start at the log end offset, or be a placeholder that
+    /// reaches beyond it, of which only that part is appended. Their CRCs are verified,
     /// their records were by the leader. New epochs are recorded first.
     ///
     /// # Errors
     /// As [`Log::append_as_leader`], and `NotContiguous`.
     pub fn append_as_follower(&self, batches: Bytes) -> Result<Appended, LogError> {
-        let mut headers = Vec::new();
+        let (mut headers, mut steps) = (Vec::new(), Vec::new());
         let mut position = 0;
         while position < batches.len() {
             let header = check_batch(&batches[position..])?;
             check_epoch(header.leader_epoch)?;
             check_offset(header.base_offset)?;
-            position += header.total_len();
+            let range = position..position + header.total_len();
+            position = range.end;
+            steps.extend(step_of(&header, || batches.slice(range))?);
             headers.push(header);
         }
+        let mut run = match (headers.first(), headers.last()) {
+            (Some(first), Some(last)) => {
+                let (base, next) = (first.base_offset, last.next_offset());
+                received(batches, base, next)
+            }
+            _ => return Err(FormatError::NoRecords.into()),
+        };
         let mut writer = self.writer.lock();
-        self.append_run(&mut writer, &[&batches], &headers)
+        let end = self.state.read().end;
+        if let Some(rest) = compact::rest_of_placeholder(&run.bytes, &mut headers, end) {
+            run = received(rest, end, run.next);
+        }
+        self.append_run(&mut writer, vec![run], &headers, &steps, None)?;
+        let placed: Vec<_> = headers.iter().map(|h| Placement::At(h.base_offset)).collect();
+        let (first, last) = (headers[0].base_offset, headers[headers.len() - 1].next_offset());
+        Ok(Appended { first_offset: first, end_offset: last, placed })
     }
 
     /// Records that `epoch` starts at the log end offset, durably: what a new
@@ -75,17 +139,19 @@ impl Log {
     }
 
     /// Writes stamped batches that follow the log end. `headers` describe what
-    /// is in `buffers`.
+    /// is in `runs`, `steps` those of producers among them.
     fn append_run(
         &self,
         writer: &mut Writer,
-        buffers: &[&[u8]],
+        runs: Vec<Run>,
         headers: &[BatchHeader],
-    ) -> Result<Appended, LogError> {
+        steps: &[Step],
+        now_ms: Option<i64>,
+    ) -> Result<(), LogError> {
         let (Some(first), Some(last)) = (headers.first(), headers.last()) else {
             return Err(FormatError::NoRecords.into());
         };
-        let size = buffers.iter().map(|buffer| buffer.len()).sum::<usize>();
+        let size = runs.iter().map(|run| run.bytes.len()).sum::<usize>();
         check_sizes(size, headers)?;
         let (expected, last_epoch) = {
             let state = self.state.read();
@@ -95,24 +161,41 @@ impl Log {
         check_order(expected, last_epoch, headers)?;
         let epochs = headers.iter().map(|header| (header.leader_epoch, header.base_offset));
         self.record_epochs(writer, epochs)?;
+        let config = self.config();
         let slot = self
-            .roll_if_full(size, last.last_offset())
+            .roll_if_full(&config, size, headers)
+            .and_then(|slot| self.make_room_for(&slot, steps).map(|()| slot))
             .inspect_err(|_| self.forget_epochs_beyond_end(writer))?;
-        if let Err(error) = slot.segment.file.write_all_at(slot.size, buffers) {
+        let written = match &runs[..] {
+            [run] => slot.segment.file.write_all_at(slot.size, &[&run.bytes]),
+            runs => {
+                let buffers: Vec<&[u8]> = runs.iter().map(|run| &run.bytes[..]).collect();
+                slot.segment.file.write_all_at(slot.size, &buffers)
+            }
+        };
+        if let Err(error) = written {
             self.forget_epochs_beyond_end(writer);
             return Err(self.undo_write(&slot, error));
         }
-        self.note_in_index(&slot, headers);
-        let mut state = self.state.write();
-        assert_eq!(state.end, first.base_offset, "only the writer moves the end");
-        let active = state.slots.last_mut().expect("a log has at least one segment");
-        active.size += size as u64;
-        state.end = last.next_offset();
-        Ok(Appended {
-            first_offset: first.base_offset,
-            end_offset: last.next_offset(),
-            base_offsets: headers.iter().map(|header| header.base_offset).collect(),
-        })
+        note_in_index(&slot, headers, config.index_interval_bytes);
+        // In memory first: whoever sees the new end finds it there.
+        self.tail.push(runs);
+        let noted = self.note_producers(&slot.segment, steps, |state| {
+            assert_eq!(state.end, first.base_offset, "only the writer moves the end");
+            let active = state.slots.last_mut().expect("a log has at least one segment");
+            active.size += size as u64;
+            state.end = last.next_offset();
+            state.unsynced.add(size, now_ms);
+        });
+        self.count(first.base_offset, last.next_offset(), size);
+        noted
+    }
+
+    fn count(&self, first: Offset, next: Offset, size: usize) {
+        let figures = self.shared.figures();
+        figures.appends.add(1);
+        figures.appended_records.add(next - first);
+        figures.appended_bytes.add(size as u64);
     }
 
     /// Durably notes epochs that are new, before records of theirs are written.
@@ -171,62 +254,56 @@ impl Log {
         let mut state = self.state.write();
         if state.offline.is_none() {
             state.synced = state.end;
+            state.unsynced = Unsynced::default();
         }
         drop(state);
         self.offline_unless_full(error)
     }
+}
 
-    fn note_in_index(&self, slot: &Slot, headers: &[BatchHeader]) {
-        let segment = &slot.segment;
-        let mut index = segment.index.lock();
-        let mut position = slot.size;
-        for header in headers {
-            segment.note(&mut index, header, position, self.config.index_interval_bytes);
-            position += header.total_len() as u64;
+fn note_in_index(slot: &Slot, headers: &[BatchHeader], interval: u32) {
+    let segment = &slot.segment;
+    let mut index = segment.index.lock();
+    let mut position = slot.size;
+    for header in headers {
+        index.note(segment.base, header, position, interval);
+        position += header.total_len() as u64;
+    }
+}
+
+/// Puts small batches together, to be written and kept as one; large ones stay as
+/// they are.
+fn gather(batches: Vec<ValidBatch>) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::with_capacity(1);
+    let mut rest = batches.into_iter();
+    while let Some(first) = rest.next() {
+        let (base, mut next) = (first.header().base_offset, first.header().next_offset());
+        let small = |batch: &&ValidBatch| batch.len() < GATHER_BELOW_BYTES;
+        if !small(&&first) {
+            let bytes = first.into_bytes();
+            let cost = bytes.capacity();
+            runs.push(Run { bytes: bytes.freeze(), base, next, cost });
+            continue;
         }
-    }
-
-    /// The segment that takes the next `size` bytes up to `last_offset`.
-    fn roll_if_full(&self, size: usize, last_offset: Offset) -> Result<Slot, LogError> {
-        let active = self.state.read().active().clone();
-        let limit = self.config.segment_bytes.min(MAX_SEGMENT_BYTES);
-        let index_full =
-            active.segment.index.lock().resident_len() >= self.config.max_index_entries as usize;
-        let too_far = last_offset - active.segment.base > i32::MAX as u64;
-        let too_large = active.size + size as u64 > limit;
-        if active.size == 0 || !(too_large || too_far || index_full) {
-            return Ok(active);
+        let few = rest.as_slice().iter().take_while(small);
+        let (count, size) = few.fold((0, first.len()), |(n, sum), b| (n + 1, sum + b.len()));
+        let mut bytes = BytesMut::with_capacity(size);
+        bytes.extend_from_slice(first.as_bytes());
+        for batch in rest.by_ref().take(count) {
+            bytes.extend_from_slice(batch.as_bytes());
+            next = batch.header().next_offset();
         }
-        self.roll()
+        runs.push(Run { bytes: bytes.freeze(), base, next, cost: size });
     }
+    runs
+}
 
-    /// Finishes the active segment and begins the next. The finished one is
-    /// synced first: recovery relies on only the last segment being unsynced.
-    fn roll(&self) -> Result<Slot, LogError> {
-        let _gate = self.gate.lock();
-        let (active, end) = {
-            let state = self.state.read();
-            state.check_online()?; // a sync may have failed while we waited
-            (state.active().clone(), state.end)
-        };
-        self.sync_file(&active.segment)?;
-        self.state.write().synced = end;
-        let segment = Segment::create(&*self.vfs, &self.dir, end)
-            .map_err(|error| self.offline_unless_full(error))?;
-        self.sync_dir()?;
-        let slot = Slot { segment: Arc::new(segment), size: 0 };
-        self.publish_slot(&mut self.state.write(), slot.clone());
-        // A missing index is made anew when it is needed.
-        if let Err(error) = active.segment.index.lock().seal(&*self.vfs) {
-            tracing::warn!(path = %active.segment.path.display(), %error, "index not written");
-        }
-        Ok(slot)
-    }
-
-    fn publish_slot(&self, state: &mut State, slot: Slot) {
-        assert_eq!(slot.segment.base, state.end, "a segment starts at the log end");
-        state.slots.push(slot);
-    }
+/// Batches as a leader sent them, `base..next`.
+fn received(bytes: Bytes, base: Offset, next: Offset) -> Run {
+    let bytes =
+        if bytes.len() < GATHER_BELOW_BYTES { Bytes::copy_from_slice(&bytes) } else { bytes };
+    let cost = RECEIVED_COST_FACTOR * bytes.len();
+    Run { bytes, base, next, cost }
 }
 
 fn check_epoch(epoch: LeaderEpoch) -> Result<(), LogError> {

@@ -9,21 +9,26 @@ use ottla_proto::{LeaderEpoch, Offset};
 
 /// The entries in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Epochs(Vec<(LeaderEpoch, Offset)>);
+pub(crate) struct Epochs(Vec<(LeaderEpoch, Offset)>);
 
 impl Epochs {
-    pub(super) fn last(&self) -> Option<LeaderEpoch> {
+    pub(crate) fn last(&self) -> Option<LeaderEpoch> {
         self.0.last().map(|(epoch, _)| *epoch)
     }
 
-    pub(super) fn start_of(&self, epoch: LeaderEpoch) -> Option<Offset> {
+    /// Every epoch and where it starts, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (LeaderEpoch, Offset)> {
+        self.0.iter().copied()
+    }
+
+    pub(crate) fn start_of(&self, epoch: LeaderEpoch) -> Option<Offset> {
         self.0.iter().find(|(known, _)| *known == epoch).map(|(_, start)| *start)
     }
 
     /// Notes that `epoch` starts at `start`, unless it is known. Entries that
     /// would not be older are false and removed. Returns whether anything
     /// changed. Callers have refused an epoch below the last.
-    pub(super) fn assign(&mut self, epoch: LeaderEpoch, start: Offset) -> bool {
+    pub(crate) fn assign(&mut self, epoch: LeaderEpoch, start: Offset) -> bool {
         if self.last() == Some(epoch) {
             return false;
         }
@@ -35,20 +40,20 @@ impl Epochs {
 
     /// Removes what starts at `end` or behind it; returns whether that changed
     /// anything.
-    pub(super) fn truncate_from(&mut self, end: Offset) -> bool {
+    pub(crate) fn truncate_from(&mut self, end: Offset) -> bool {
         let before = self.0.len();
         self.0.retain(|(_, start)| *start < end);
         self.0.len() != before
     }
 
     /// Removes what starts behind `end`: it is not backed by the log.
-    pub(super) fn truncate_beyond(&mut self, end: Offset) -> bool {
+    pub(crate) fn truncate_beyond(&mut self, end: Offset) -> bool {
         self.truncate_from(end + 1)
     }
 
     /// Forgets what ended at or before `start`; the epoch that holds it starts
     /// there from now on.
-    pub(super) fn raise_start(&mut self, start: Offset) -> bool {
+    pub(crate) fn raise_start(&mut self, start: Offset) -> bool {
         let older = self.0.partition_point(|(_, known)| *known <= start);
         let Some(covering) = older.checked_sub(1) else {
             return false;
@@ -61,20 +66,20 @@ impl Epochs {
 
     /// The largest known epoch up to `epoch`, and where the one after it starts
     /// (`None` for the last).
-    pub(super) fn end_of(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Option<Offset>)> {
+    pub(crate) fn end_of(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Option<Offset>)> {
         let after = self.0.partition_point(|(known, _)| *known <= epoch);
         let (known, _) = self.0.get(after.checked_sub(1)?)?;
         Some((*known, self.0.get(after).map(|(_, start)| *start)))
     }
 
     /// Whether the epoch of a record at `offset` is known.
-    pub(super) fn covers(&self, offset: Offset) -> bool {
+    pub(crate) fn covers(&self, offset: Offset) -> bool {
         self.0.first().is_some_and(|(_, start)| *start <= offset)
     }
 
     /// Whether the entries say what batches showed: that `seen` are the epochs
     /// from its first offset on to `end`.
-    pub(super) fn agree_with(&self, seen: &Self, end: Offset) -> bool {
+    pub(crate) fn agree_with(&self, seen: &Self, end: Offset) -> bool {
         let Some((first, from)) = seen.0.first() else {
             return true;
         };
@@ -83,7 +88,7 @@ impl Epochs {
         covering.map(|(epoch, _)| epoch) == Some(first) && changes.eq(seen.0.iter().skip(1))
     }
 
-    pub(super) fn encode(&self) -> String {
+    pub(crate) fn encode(&self) -> String {
         let mut text = format!("0\n{}\n", self.0.len());
         for (epoch, start) in &self.0 {
             text.push_str(&format!("{epoch} {start}\n"));
@@ -92,7 +97,7 @@ impl Epochs {
     }
 
     /// `None` for anything but exactly what [`Epochs::encode`] makes.
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?;
         let mut lines = text.lines();
         if lines.next()? != "0" {

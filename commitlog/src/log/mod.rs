@@ -1,23 +1,34 @@
 //! The log of one partition.
 //!
 //! Locks, always taken in this order:
+//! - `cleaning`: one compaction at a time;
 //! - `writer`: one change of the log at a time (append, truncate, …);
 //! - `gate`: one fdatasync at a time, and no truncation meanwhile. Serialised
 //!   because Linux reports a failed write-back once per open file: of two
 //!   concurrent syncs one could succeed for bytes that the other saw lost;
+//! - `shape`: finished segments are replaced or removed by one at a time;
+//! - a segment's `aborted`: a marker's note and what it ends, at one moment;
 //! - `state`: what readers see. Held for moments, never during I/O.
 
+mod aborted;
 mod append;
-mod epochs;
+mod compact;
+pub(crate) mod epochs;
 mod index;
 mod open;
+mod open_producers;
+mod producer_state;
 mod read;
 mod recovery;
-mod segment;
+mod retention;
+mod roll;
+pub(crate) mod segment;
+pub(crate) mod snapshots;
 mod sync;
+mod times;
 mod truncate;
-mod verify;
-mod walk;
+mod txn_index;
+pub(crate) mod walk;
 
 #[cfg(test)]
 mod model_tests;
@@ -25,12 +36,17 @@ mod model_tests;
 mod tests;
 
 pub use append::MAX_APPEND_BYTES;
+pub(crate) use compact::CLEANER_FILE;
+pub use compact::{Cleaner, Compacted, CompactionEnd, DEFAULT_KEY_MAP_BYTES, Dirtiness};
+pub use producer_state::Placement;
 pub use recovery::Recovery;
-pub use verify::{MAX_PROBLEMS, Problem, Verification};
+pub use retention::Retained;
 
-use crate::LogError;
 use crate::checkpoint::{write_atomically, write_plain_atomically};
+use crate::producers::Producers;
+use crate::shared::Tail;
 use crate::vfs::Vfs;
+use crate::{LogConfig, LogError, Shared};
 use epochs::Epochs;
 use ottla_proto::{LeaderEpoch, Offset};
 use parking_lot::{Mutex, RwLock};
@@ -43,33 +59,10 @@ use std::sync::Arc;
 pub const MAX_OFFSET: Offset = i64::MAX as u64 - (1 << 32);
 
 /// Largest segment, in bytes: positions in it are 31-bit, as in Kafka.
-const MAX_SEGMENT_BYTES: u64 = i32::MAX as u64;
+pub(crate) const MAX_SEGMENT_BYTES: u64 = i32::MAX as u64;
 
-const EPOCHS_FILE: &str = "leader-epoch-checkpoint";
-const START_FILE: &str = "log-start-offset-checkpoint";
-
-/// How a log lays out its files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogConfig {
-    /// A segment that would grow beyond this many bytes is finished and the
-    /// next one begun. At most 2^31 - 1; a larger figure means that.
-    pub segment_bytes: u64,
-    /// Bytes of log for one index entry.
-    pub index_interval_bytes: u32,
-    /// Index entries per segment; a segment whose index is full is finished.
-    pub max_index_entries: u32,
-}
-
-impl Default for LogConfig {
-    /// Kafka's figures: 1 GiB, 4 KiB, and 10 MiB of index.
-    fn default() -> Self {
-        Self {
-            segment_bytes: 1 << 30,
-            index_interval_bytes: 4096,
-            max_index_entries: 10 * 1024 * 1024 / 8,
-        }
-    }
-}
+pub(crate) const EPOCHS_FILE: &str = "leader-epoch-checkpoint";
+pub(crate) const START_FILE: &str = "log-start-offset-checkpoint";
 
 /// How the log was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,12 +87,12 @@ pub struct Bounds {
 /// What an append did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Appended {
-    /// Offset of the first record.
+    /// Offset of the first record: the log end offset before it.
     pub first_offset: Offset,
     /// The log end offset after it.
     pub end_offset: Offset,
-    /// Base offset of each batch.
-    pub base_offsets: Vec<Offset>,
+    /// Where each batch given went, in order.
+    pub placed: Vec<Placement>,
 }
 
 /// Where a leader epoch ends in this log.
@@ -114,12 +107,16 @@ pub struct EpochEnd {
 /// The log of one partition. All methods take `&self` and may block on the
 /// disk; share it between threads by `Arc`.
 pub struct Log {
-    vfs: Arc<dyn Vfs>,
+    shared: Arc<Shared>,
     dir: PathBuf,
-    config: LogConfig,
+    config: RwLock<LogConfig>,
+    cleaning: Mutex<()>,
     writer: Mutex<Writer>,
     gate: Mutex<()>,
+    shape: Mutex<()>,
     state: RwLock<State>,
+    /// What was appended last.
+    tail: Tail,
 }
 
 /// What only the one who changes the log needs to know.
@@ -137,11 +134,28 @@ struct State {
     end: Offset,
     synced: Offset,
     epochs: Epochs,
+    producers: Producers,
+    /// The newest snapshot of them.
+    snapshot: Option<Offset>,
     /// Counts truncations and resets: bytes read without the lock are good only
     /// if none came between.
     generation: u64,
+    unsynced: Unsynced,
+    /// Compacted up to here, as far as there is anything below.
+    clean_to: Offset,
+    /// Compaction met something corrupt.
+    uncleanable: bool,
     /// The first error of a write or sync.
     offline: Option<String>,
+}
+
+/// What is written and not synced yet.
+#[derive(Clone, Copy, Default)]
+struct Unsynced {
+    appends: u64,
+    bytes: u64,
+    /// When the oldest of it was appended, ms; `None` if nobody was told.
+    since_ms: Option<i64>,
 }
 
 #[derive(Clone)]
@@ -210,10 +224,25 @@ impl Log {
         self.state.read().slots.iter().map(|slot| slot.size).sum()
     }
 
+    /// What the log was last configured to.
+    #[must_use]
+    pub fn config(&self) -> LogConfig {
+        *self.config.read()
+    }
+
+    /// Changes the configuration: holds from the next append or maintenance on.
+    pub fn configure(&self, config: LogConfig) {
+        *self.config.write() = config;
+    }
+
     /// The directory the log lives in.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    fn vfs(&self) -> &dyn Vfs {
+        self.shared.vfs()
     }
 
     /// Takes the log offline for a failed write or sync; hands the error on. A
@@ -243,7 +272,7 @@ impl Log {
     fn write_epochs(&self, writer: &mut Writer, epochs: &Epochs) -> Result<(), LogError> {
         let path = self.dir.join(EPOCHS_FILE);
         writer.epochs_stale = true;
-        write_plain_atomically(&*self.vfs, &path, epochs.encode().as_bytes())
+        write_plain_atomically(self.vfs(), &path, epochs.encode().as_bytes())
             .map_err(|error| self.offline_unless_full(LogError::io("write", &path, error)))?;
         writer.epochs_stale = false;
         Ok(())
@@ -252,35 +281,65 @@ impl Log {
     /// Durably writes the log start offset.
     fn write_start(&self, start: Offset) -> Result<(), LogError> {
         let path = self.dir.join(START_FILE);
-        write_atomically(&*self.vfs, &path, start.to_string().as_bytes())
+        write_atomically(self.vfs(), &path, start.to_string().as_bytes())
             .map_err(|error| self.offline_unless_full(LogError::io("write", &path, error)))
     }
 
     fn sync_dir(&self) -> Result<(), LogError> {
-        self.vfs
+        self.vfs()
             .sync_dir(&self.dir)
             .map_err(|error| self.offline(LogError::io("sync", &self.dir, error)))
     }
 }
 
-impl Drop for Log {
+impl Log {
+    /// Makes everything durable and writes out what the next start would have to
+    /// walk for. Afterwards the log can be read, but takes no more changes. Dropping
+    /// a log that was not closed does the same, but for the sync, and nobody learns
+    /// when; so whoever vouches for a clean stop closes its logs first.
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync): the next start is no [`OpenMode::Clean`] one. What
+    /// else cannot be written costs the next start time, and is no error.
+    pub fn close(&self) -> Result<(), LogError> {
+        let writer = self.writer.lock();
+        self.sync()?;
+        self.write_out(&writer);
+        self.state.write().offline.get_or_insert_with(|| "it is closed".to_owned());
+        Ok(())
+    }
+
+    /// The log is about to be removed from the disk: it takes no more changes, and
+    /// writes nothing out when it is dropped.
+    pub fn discard(&self) {
+        self.state.write().offline.get_or_insert_with(|| "it is being deleted".to_owned());
+    }
+
     /// Writes out what a full disk or laziness left behind: the next start would
     /// have to walk for it.
-    fn drop(&mut self) {
-        let (state, writer) = (self.state.get_mut(), self.writer.get_mut());
-        if state.offline.is_some() {
-            return;
-        }
+    fn write_out(&self, writer: &Writer) {
+        let (segment, epochs) = {
+            let state = self.state.read();
+            let stale = writer.epochs_stale.then(|| state.epochs.encode());
+            (Arc::clone(&state.active().segment), stale)
+        };
         let path = self.dir.join(EPOCHS_FILE);
-        if writer.epochs_stale
-            && let Err(error) =
-                write_plain_atomically(&*self.vfs, &path, state.epochs.encode().as_bytes())
+        if let Some(epochs) = epochs
+            && let Err(error) = write_plain_atomically(self.vfs(), &path, epochs.as_bytes())
         {
             tracing::warn!(path = %path.display(), %error, "epochs not written");
         }
-        let segment = &state.active().segment;
-        if let Err(error) = segment.index.lock().flush(&*self.vfs) {
+        self.close_producers(&segment);
+        if let Err(error) = segment.index.lock().flush(self.vfs()) {
             tracing::warn!(path = %segment.path.display(), %error, "index not written");
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if self.state.get_mut().offline.is_none() {
+            self.write_out(&self.writer.lock());
         }
     }
 }

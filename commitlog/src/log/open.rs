@@ -1,17 +1,18 @@
 //! Opening a log: finding its segments, and the state of its end.
 
+use super::compact;
 use super::epochs::Epochs;
 use super::recovery::{Recovery, recover};
-use super::segment::{Segment, base_of, index_path, log_path};
+use super::segment::{Segment, base_of, remove_files};
 use super::walk::HEADERS_CHUNK_BYTES;
-use super::{EPOCHS_FILE, Log, LogConfig, OpenMode, START_FILE, Slot, State, Writer};
-use crate::LogError;
+use super::{EPOCHS_FILE, Log, OpenMode, START_FILE, Slot, State, Unsynced, Writer};
 use crate::checkpoint::{self, CheckpointError, write_plain_atomically};
 use crate::format::BatchHeader;
+use crate::producers::Producers;
 use crate::vfs::{Vfs, create_dir_durably};
+use crate::{LogConfig, LogError, Shared};
 use ottla_proto::{LeaderEpoch, Offset};
 use parking_lot::{Mutex, RwLock};
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,6 +24,8 @@ pub(super) struct Opening<'a> {
     pub(super) start: Offset,
     pub(super) slots: Vec<Slot>,
     pub(super) recovery: Recovery,
+    /// The producers' state behind what was scanned; `None` if nothing was.
+    pub(super) producers: Option<Producers>,
 }
 
 /// What the end of the log turned out to be.
@@ -41,13 +44,14 @@ impl Log {
     /// `Io` or `DiskFull`. Bad contents are no error: they are cut or rebuilt,
     /// and [`Recovery`] says so.
     pub fn open(
-        vfs: Arc<dyn Vfs>,
+        shared: &Arc<Shared>,
         dir: &Path,
         config: LogConfig,
         mode: OpenMode,
     ) -> Result<(Self, Recovery), LogError> {
-        create_dir_durably(&*vfs, dir).map_err(|error| LogError::io("create", dir, error))?;
-        let mut opening = Opening::find(&*vfs, dir, config)?;
+        let vfs = shared.vfs();
+        create_dir_durably(vfs, dir).map_err(|error| LogError::io("create", dir, error))?;
+        let mut opening = Opening::find(vfs, dir, config)?;
         let tail = match mode {
             OpenMode::Clean => match opening.clean_tail() {
                 Err(LogError::Corrupt { path, position, reason }) => {
@@ -60,16 +64,33 @@ impl Log {
         };
         let end = opening.settle_start(tail.end)?;
         let epochs = opening.epochs(&tail, end)?;
+        let (producers, snapshot) = opening.settle_producers(end)?;
         let Opening { start, slots, recovery, .. } = opening;
         recovery.report(dir);
-        let state = State { slots, start, end, synced: end, epochs, generation: 0, offline: None };
+        let state = State {
+            slots,
+            start,
+            end,
+            synced: end,
+            epochs,
+            producers,
+            snapshot,
+            generation: 0,
+            unsynced: Unsynced::default(),
+            clean_to: compact::read_clean(shared.vfs(), dir, end)?,
+            uncleanable: false,
+            offline: None,
+        };
         let log = Self {
-            vfs,
+            shared: Arc::clone(shared),
             dir: dir.to_owned(),
-            config,
+            config: RwLock::new(config),
+            cleaning: Mutex::new(()),
             writer: Mutex::new(Writer { epochs_stale: false }),
             gate: Mutex::new(()),
+            shape: Mutex::new(()),
             state: RwLock::new(state),
+            tail: shared.tail(),
         };
         Ok((log, recovery))
     }
@@ -107,11 +128,13 @@ pub(super) fn read_epochs(vfs: &dyn Vfs, dir: &Path) -> Result<Option<Epochs>, L
 
 impl<'a> Opening<'a> {
     fn find(vfs: &'a dyn Vfs, dir: &'a Path, config: LogConfig) -> Result<Self, LogError> {
+        compact::settle(vfs, dir)?;
         let bases = segment_bases(vfs, dir)?;
         let recorded = read_start(vfs, dir)?;
         let start = recorded.max(bases.first().copied()).unwrap_or(0);
         let recovery = Recovery::default();
-        let mut this = Self { vfs, dir, config, start, slots: Vec::new(), recovery };
+        let mut this =
+            Self { vfs, dir, config, start, slots: Vec::new(), recovery, producers: None };
         // Deleted once already, as far as the log start offset says.
         let first = bases.partition_point(|base| *base <= start).saturating_sub(1);
         for base in &bases[..first] {
@@ -126,14 +149,7 @@ impl<'a> Opening<'a> {
     }
 
     pub(super) fn remove(&self, base: Offset) -> Result<(), LogError> {
-        for path in [index_path(self.dir, base), log_path(self.dir, base)] {
-            match self.vfs.remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(LogError::io("remove", &path, error));
-                }
-                _ => {}
-            }
-        }
+        remove_files(self.vfs, self.dir, base)?;
         self.sync_dir()
     }
 
@@ -147,7 +163,8 @@ impl<'a> Opening<'a> {
         let Some(slot) = self.slots.last() else {
             return Ok(Tail { end: self.start, seen: None, last_epoch: None });
         };
-        let header = slot.segment.tail(self.vfs, slot.size, self.config.index_interval_bytes)?;
+        let interval = self.config.index_interval_bytes;
+        let header = slot.segment.tail(self.vfs, self.start, slot.size, interval)?;
         let end = header.map_or(slot.segment.base, |header| header.next_offset());
         let readable = header.filter(|header| header.last_offset() >= self.start);
         let last_epoch = readable.map(|header| header.leader_epoch);
@@ -161,6 +178,7 @@ impl<'a> Opening<'a> {
             while let Some(slot) = self.slots.pop() {
                 self.remove(slot.segment.base)?;
             }
+            self.producers = None;
         }
         let end = end.max(self.start);
         if self.slots.is_empty() {
@@ -181,7 +199,11 @@ impl<'a> Opening<'a> {
             from_the_start
                 && match &tail.seen {
                     Some(seen) => epochs.agree_with(seen, tail.end),
-                    None => epochs.last() >= tail.last_epoch,
+                    None => tail.last_epoch.is_none_or(|last| {
+                        // Later ones may have begun, but have no records.
+                        let (known, next) = epochs.end_of(last).unzip();
+                        known == Some(last) && next.flatten().is_none_or(|next| next >= tail.end)
+                    }),
                 }
         };
         let believed = recorded.clone().or_else(|| empty.then(Epochs::default)).filter(fits);
@@ -213,8 +235,18 @@ impl<'a> Opening<'a> {
         let mut epochs = Epochs::default();
         for slot in &self.slots {
             let mut walker = slot.segment.walk(0, slot.size, HEADERS_CHUNK_BYTES);
-            while let Some((header, _)) = walker.next_header()? {
-                self.note_epoch(&mut epochs, &header);
+            loop {
+                match walker.next_header() {
+                    Ok(Some((header, _))) => self.note_epoch(&mut epochs, &header),
+                    Ok(None) => break,
+                    // The epochs are no reason not to start.
+                    Err(LogError::Corrupt { path, position, reason }) => {
+                        let path = path.display();
+                        tracing::error!(%path, position, reason, "epochs not all known");
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(epochs)

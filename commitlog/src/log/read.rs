@@ -1,12 +1,12 @@
 //! Reading. Positioned reads of shared files, outside every lock; how far a
 //! file may be read is looked up once per read.
 
-use super::walk::HEADERS_CHUNK_BYTES;
 use super::{Log, Slot};
 use crate::LogError;
 use crate::format::{batch_headers, decode_records};
 use bytes::Bytes;
 use ottla_proto::Offset;
+use std::ops::Range;
 
 /// Most bytes that one read returns, unless a single batch is larger: twice the
 /// largest batch, so that a caller without a limit of its own cannot ask for a
@@ -16,6 +16,7 @@ const MAX_READ_BYTES: usize = 2 * ottla_proto::MAX_BATCH_BYTES;
 /// What a read looks at; good as long as the generation is.
 struct View {
     slots: Vec<Slot>,
+    start: Offset,
     end: Offset,
     generation: u64,
 }
@@ -32,8 +33,13 @@ impl Log {
     pub fn read(&self, from: Offset, up_to: Offset, max_bytes: usize) -> Result<Bytes, LogError> {
         self.consistently(from, 2, |view| {
             let limit = up_to.min(view.end);
+            if from < limit
+                && let Some(bytes) = self.tail.read(from, limit, max_bytes.min(MAX_READ_BYTES))
+            {
+                return Ok(bytes);
+            }
             for slot in &view.slots {
-                if let Some(bytes) = self.read_slot(slot, from, limit, max_bytes)? {
+                if let Some(bytes) = self.read_slot(view, slot, from..limit, max_bytes)? {
                     return Ok(bytes);
                 }
             }
@@ -42,7 +48,9 @@ impl Log {
     }
 
     /// The first record whose timestamp is at least `timestamp_ms`, below
-    /// `up_to`: its offset and timestamp. Walks the batch headers.
+    /// `up_to`: its offset and timestamp. Looks at the largest timestamp of each
+    /// segment (timestamps need not ascend, so that is no binary search, but they
+    /// are remembered), then into one segment through its indexes.
     ///
     /// # Errors
     /// `Io`, `Corrupt`.
@@ -55,7 +63,7 @@ impl Log {
         let found = self.consistently(start, usize::MAX, |view| {
             let limit = up_to.min(view.end);
             for slot in &view.slots {
-                if let Some(found) = find_timestamp(slot, timestamp_ms, start, limit)? {
+                if let Some(found) = self.find_timestamp(slot, timestamp_ms, start, limit)? {
                     return Ok(Some(found));
                 }
             }
@@ -87,7 +95,7 @@ impl Log {
                 }
                 let first = state.slot_of(from);
                 let slots = state.slots.iter().skip(first).take(slots).cloned().collect();
-                View { slots, end: state.end, generation: state.generation }
+                View { slots, start: state.start, end: state.end, generation: state.generation }
             };
             let result = body(&view);
             if self.state.read().generation == view.generation {
@@ -98,19 +106,26 @@ impl Log {
 
     fn read_slot(
         &self,
+        view: &View,
         slot: &Slot,
-        from: Offset,
-        limit: Offset,
+        wanted: Range<Offset>,
         max_bytes: usize,
     ) -> Result<Option<Bytes>, LogError> {
         let segment = &slot.segment;
+        let Range { start: from, end: limit } = wanted;
         if from >= limit {
             return Ok(Some(Bytes::new()));
         }
-        let interval = self.config.index_interval_bytes;
-        let Some((first, position)) = segment.locate(&*self.vfs, from, slot.size, interval)? else {
+        let interval = self.config().index_interval_bytes;
+        let found = segment.locate_exactly(self.vfs(), from, view.start, slot.size, interval)?;
+        let Some((first, position)) = found else {
             return Ok(None);
         };
+        if first.base_offset > from || first.last_offset() >= view.end {
+            let (base, last) = (first.base_offset, first.last_offset());
+            let reason = format!("offsets {base} to {last} where {from} is looked for");
+            return Err(LogError::corrupt(&segment.path, position, reason));
+        }
         if first.last_offset() >= limit {
             return Ok(Some(Bytes::new()));
         }
@@ -122,10 +137,15 @@ impl Log {
             .read_at(position, want, &mut buffer)
             .map_err(|error| LogError::io("read", &segment.path, error))?;
         let bytes = Bytes::from(buffer);
-        let mut take = 0;
+        let (mut take, mut next) = (0, first.base_offset);
         for batch in batch_headers(&bytes) {
             match batch {
-                Ok((header, range)) if header.last_offset() < limit => take = range.end,
+                // An offset that does not follow is told to whoever asks for it.
+                Ok((header, range))
+                    if header.base_offset == next && header.last_offset() < limit =>
+                {
+                    (take, next) = (range.end, header.next_offset());
+                }
                 // Past the limit, or the cut-off end of what was read.
                 _ => break,
             }
@@ -137,36 +157,47 @@ impl Log {
     }
 }
 
-fn find_timestamp(
-    slot: &Slot,
-    timestamp_ms: i64,
-    start: Offset,
-    limit: Offset,
-) -> Result<Option<(Offset, i64)>, LogError> {
-    let segment = &slot.segment;
-    let mut walker = segment.walk(0, slot.size, HEADERS_CHUNK_BYTES);
-    while let Some((header, position)) = walker.next_header()? {
-        if header.base_offset >= limit {
+impl Log {
+    /// The first record in `slot` of at least that timestamp, if it is within
+    /// `start..limit`.
+    fn find_timestamp(
+        &self,
+        slot: &Slot,
+        timestamp_ms: i64,
+        start: Offset,
+        limit: Offset,
+    ) -> Result<Option<(Offset, i64)>, LogError> {
+        let (vfs, segment) = (self.vfs(), &slot.segment);
+        let interval = self.config().index_interval_bytes;
+        let largest = segment.largest_timestamp(vfs, slot.size, interval)?;
+        if largest < Some(timestamp_ms) {
             return Ok(None);
         }
-        if header.max_timestamp < timestamp_ms || header.last_offset() < start {
-            continue;
-        }
-        let mut buffer = Vec::new();
-        segment
-            .file
-            .read_at(position, header.total_len(), &mut buffer)
-            .map_err(|error| LogError::io("read", &segment.path, error))?;
-        for record in decode_records(&Bytes::from(buffer)) {
-            let record =
-                record.map_err(|error| LogError::corrupt(&segment.path, position, error))?;
-            if record.offset >= limit {
+        let mut walker =
+            segment.walk_near_timestamp(vfs, timestamp_ms, start, slot.size, interval)?;
+        while let Some((header, position)) = walker.next_header()? {
+            if header.base_offset >= limit {
                 return Ok(None);
             }
-            if record.offset >= start && record.timestamp_ms >= timestamp_ms {
-                return Ok(Some((record.offset, record.timestamp_ms)));
+            if header.max_timestamp < timestamp_ms || header.last_offset() < start {
+                continue;
+            }
+            let mut buffer = Vec::new();
+            segment
+                .file
+                .read_at(position, header.total_len(), &mut buffer)
+                .map_err(|error| LogError::io("read", &segment.path, error))?;
+            for record in decode_records(&Bytes::from(buffer)) {
+                let record =
+                    record.map_err(|error| LogError::corrupt(&segment.path, position, error))?;
+                if record.offset >= limit {
+                    return Ok(None);
+                }
+                if record.offset >= start && record.timestamp_ms >= timestamp_ms {
+                    return Ok(Some((record.offset, record.timestamp_ms)));
+                }
             }
         }
+        Ok(None)
     }
-    Ok(None)
 }

@@ -1,15 +1,17 @@
 //! Recovery after an unclean stop.
 //!
-//! A segment is synced before the next accepts data, so only the last one can
-//! hold anything bad. It is read from its first byte; at the first batch that
-//! is not whole, in order and true to its CRC, it is cut. Should an earlier
-//! segment not reach up to the next (a disk that lied), recovery begins there.
+//! A segment is synced before the next accepts data, so a crash can only have
+//! touched the last one. It is read from its first byte; at the first batch that
+//! is not whole, in order and true to its CRC, it is cut.
+//!
+//! A finished segment that is gone or does not reach up to the next is damage, and
+//! no crash: nothing behind it is cut, for it can be read and may be the only copy.
+//! What is damaged is named, here and to whoever reads it.
 
 use super::Slot;
 use super::epochs::Epochs;
 use super::index::Index;
 use super::open::{Opening, Tail};
-use super::segment::index_path;
 use super::walk::{SCAN_CHUNK_BYTES, WalkedBatch};
 use crate::LogError;
 use crate::format::check_batch;
@@ -29,22 +31,32 @@ pub struct Recovery {
     pub cut_bytes: u64,
     /// Why it was cut.
     pub reason: Option<String>,
+    /// The finished segment before the last is gone or not whole: what is wrong.
+    /// Nothing was cut for it; reads of what is missing fail.
+    pub damage: Option<String>,
     /// The checkpoint of leader epochs was missing or wrong.
     pub epochs_rebuilt: bool,
+    /// A snapshot of the producers' state was missing or damaged: the state was
+    /// made from an older one, or none, and the batch headers.
+    pub producers_rebuilt: bool,
 }
 
 impl Recovery {
     pub(super) fn report(&self, dir: &Path) {
         let Self { segments_scanned, bytes_scanned, cut_bytes, epochs_rebuilt, .. } = *self;
+        let producers_rebuilt = self.producers_rebuilt;
+        if let Some(damage) = &self.damage {
+            tracing::error!(dir = %dir.display(), damage, "a finished segment is damaged");
+        }
         if let (Some(cut_at), Some(reason)) = (self.cut_at, &self.reason) {
             tracing::warn!(
                 dir = %dir.display(), segments_scanned, bytes_scanned, cut_at, cut_bytes, reason,
                 "recovered a log and cut its tail"
             );
-        } else if segments_scanned > 0 || epochs_rebuilt {
+        } else if segments_scanned > 0 || epochs_rebuilt || producers_rebuilt {
             tracing::info!(
                 dir = %dir.display(), segments_scanned, bytes_scanned, epochs_rebuilt,
-                "recovered a log"
+                producers_rebuilt, "recovered a log"
             );
         }
     }
@@ -62,48 +74,32 @@ pub(super) fn recover(opening: &mut Opening<'_>) -> Result<Tail, LogError> {
     // A name that can be seen may not be durable yet: one whose directory sync
     // failed, or was never reached.
     opening.sync_dir()?;
-    let from = first_to_scan(opening)?;
-    let Some(first) = opening.slots.get(from) else {
+    opening.drop_unfounded()?;
+    let Some(mut slot) = opening.slots.last().cloned() else {
         return Ok(Tail { end: opening.start, seen: None, last_epoch: None });
     };
-    let mut end = first.segment.base;
+    opening.begin_producers(slot.segment.base)?;
+    // Whatever a crash left in the page cache counts only once it is safe,
+    // and what a failed sync left there does not count.
+    sync(&slot)?;
+    if let Err(error) = slot.segment.file.drop_clean_cache() {
+        tracing::warn!(path = %slot.segment.path.display(), %error, "reading from the cache");
+    }
+    slot.size = slot.segment.file_len()?;
+    opening.begin_segment(&slot.segment)?;
     let mut seen = Epochs::default();
-    for index in from..opening.slots.len() {
-        let mut slot = opening.slots[index].clone();
-        let base = slot.segment.base;
-        if base != end.max(opening.start.min(base)) {
-            let reason = format!("the segment at {base} does not follow");
-            cut(opening, index, 0, end, reason)?;
-            break;
-        }
-        // Whatever a crash left in the page cache counts only once it is safe,
-        // and what a failed sync left there does not count.
+    let scan = scan(opening, &slot, &mut seen)?;
+    opening.end_segment(&slot.segment);
+    opening.recovery.segments_scanned += 1;
+    opening.recovery.bytes_scanned += slot.size;
+    if let Some(reason) = scan.bad {
+        cut(&mut opening.recovery, &mut slot, scan.good_bytes, scan.next, reason)?;
         sync(&slot)?;
-        if let Err(error) = slot.segment.file.drop_clean_cache() {
-            tracing::warn!(path = %slot.segment.path.display(), %error, "reading from the cache");
-        }
-        slot.size = slot.segment.file_len()?;
-        opening.slots[index].size = slot.size;
-        let scan = scan(opening, &slot, &mut seen)?;
-        opening.recovery.segments_scanned += 1;
-        opening.recovery.bytes_scanned += slot.size;
-        end = scan.next;
-        if let Some(reason) = scan.bad {
-            cut(opening, index, scan.good_bytes, end, reason)?;
-            sync(&slot)?;
-        }
-        if opening.slots.len() <= index + 1 {
-            break;
-        }
     }
-    let finished = opening.slots.len().saturating_sub(1);
-    for slot in opening.slots.get(from..finished).unwrap_or_default() {
-        if let Err(error) = slot.segment.index.lock().seal(opening.vfs) {
-            tracing::warn!(path = %slot.segment.path.display(), %error, "index not written");
-        }
-    }
+    opening.slots.pop();
+    opening.slots.push(slot);
     let last_epoch = seen.last();
-    Ok(Tail { end, seen: Some(seen), last_epoch })
+    Ok(Tail { end: scan.next, seen: Some(seen), last_epoch })
 }
 
 fn sync(slot: &Slot) -> Result<(), LogError> {
@@ -111,32 +107,51 @@ fn sync(slot: &Slot) -> Result<(), LogError> {
     segment.file.sync_data().map_err(|error| LogError::io("fdatasync", &segment.path, error))
 }
 
-/// The last segment, or an earlier one whose end the next does not meet.
-fn first_to_scan(opening: &Opening<'_>) -> Result<usize, LogError> {
-    let mut from = opening.slots.len().saturating_sub(1);
-    while from > 0 {
-        let (before, next) = (&opening.slots[from - 1], &opening.slots[from]);
-        let interval = opening.config.index_interval_bytes;
-        let end = match before.segment.tail(opening.vfs, before.size, interval) {
-            Ok(header) => header.map(|header| header.next_offset()),
-            Err(LogError::Corrupt { .. }) => None,
-            Err(error) => return Err(error),
-        };
-        // It is finished: its index belongs on disk.
-        *before.segment.index.lock() = Index::on_disk(index_path(opening.dir, before.segment.base));
-        if end == Some(next.segment.base) {
+impl Opening<'_> {
+    /// Looks whether the segment before the last reaches up to it. An empty one
+    /// behind a gap is removed: it is what a reset had created when it stopped.
+    fn drop_unfounded(&mut self) -> Result<(), LogError> {
+        while let [.., before, last] = &self.slots[..] {
+            let base = last.segment.base;
+            let interval = self.config.index_interval_bytes;
+            let tail = before.segment.tail(self.vfs, self.start, before.size, interval);
+            // It is finished: its index belongs on disk.
+            *before.segment.index.lock() = Index::on_disk(&before.segment.path);
+            let damage = match tail {
+                Ok(header) => {
+                    let end = header.map_or(before.segment.base, |header| header.next_offset());
+                    // Below the log start batches may be missing, see `check`.
+                    if end <= base && end.max(self.start.min(base)) == base {
+                        break;
+                    }
+                    if last.size == 0 && end < base {
+                        self.remove(base)?;
+                        self.slots.pop();
+                        continue;
+                    }
+                    format!("{} ends at {end}, the next begins at {base}", name(before))
+                }
+                Err(LogError::Corrupt { position, reason, .. }) => {
+                    format!("{} at byte {position}: {reason}", name(before))
+                }
+                Err(error) => return Err(error),
+            };
+            self.recovery.damage = Some(damage);
             break;
         }
-        from -= 1;
+        Ok(())
     }
-    Ok(from)
+}
+
+fn name(slot: &Slot) -> String {
+    slot.segment.path.display().to_string()
 }
 
 /// Reads a segment batch by batch up to the first bad one, noting epochs and
 /// making its index anew.
-fn scan(opening: &Opening<'_>, slot: &Slot, seen: &mut Epochs) -> Result<Scan, LogError> {
+fn scan(opening: &mut Opening<'_>, slot: &Slot, seen: &mut Epochs) -> Result<Scan, LogError> {
     let segment = &slot.segment;
-    let mut index = Index::empty(index_path(opening.dir, segment.base));
+    let mut index = Index::empty(&segment.path);
     let mut scan = Scan { next: segment.base, epoch: None, good_bytes: 0, bad: None };
     let mut walker = segment.walk(0, slot.size, SCAN_CHUNK_BYTES);
     loop {
@@ -154,11 +169,12 @@ fn scan(opening: &Opening<'_>, slot: &Slot, seen: &mut Epochs) -> Result<Scan, L
             break;
         }
         opening.note_epoch(seen, &header);
+        opening.note_producer(segment, &header, bytes);
         // Epochs of what is deleted are forgotten, and bind nobody.
         if header.last_offset() >= opening.start {
             scan.epoch = Some(header.leader_epoch);
         }
-        segment.note(&mut index, &header, position, opening.config.index_interval_bytes);
+        index.note(segment.base, &header, position, opening.config.index_interval_bytes);
         scan.next = header.next_offset();
         scan.good_bytes = walker.position();
     }
@@ -182,33 +198,22 @@ fn check(start: Offset, scan: &Scan, bytes: &[u8]) -> Option<String> {
         .then(|| format!("leader epoch {} goes back", header.leader_epoch))
 }
 
-/// Removes the segments behind `index`, last first so that a crash leaves no
-/// hole, and cuts that one to its good bytes (all of it: removes it too).
+/// Cuts the last segment to its good bytes.
 fn cut(
-    opening: &mut Opening<'_>,
-    index: usize,
+    recovery: &mut Recovery,
+    slot: &mut Slot,
     good_bytes: u64,
     end: Offset,
     reason: String,
 ) -> Result<(), LogError> {
-    let removed: u64 = opening.slots[index..].iter().map(|slot| slot.size).sum();
-    opening.recovery.cut_at = Some(end);
-    opening.recovery.cut_bytes = removed - good_bytes;
-    opening.recovery.reason = Some(reason);
-    let whole = opening.slots[index].segment.base != end && good_bytes == 0;
-    let keep = if whole { index } else { index + 1 };
-    while opening.slots.len() > keep {
-        if let Some(slot) = opening.slots.pop() {
-            opening.remove(slot.segment.base)?;
-        }
-    }
-    if !whole && let Some(slot) = opening.slots.last_mut() {
-        let segment = &slot.segment;
-        segment
-            .file
-            .set_len(good_bytes)
-            .map_err(|error| LogError::io("truncate", &segment.path, error))?;
-        slot.size = good_bytes;
-    }
+    recovery.cut_at = Some(end);
+    recovery.cut_bytes = slot.size - good_bytes;
+    recovery.reason = Some(reason);
+    let Slot { segment, size } = slot;
+    segment
+        .file
+        .set_len(good_bytes)
+        .map_err(|error| LogError::io("truncate", &segment.path, error))?;
+    *size = good_bytes;
     Ok(())
 }

@@ -1,11 +1,11 @@
 //! Removing records: from the end, from the start, or all.
 
 use super::epochs::Epochs;
-use super::segment::{Segment, index_path, log_path};
-use super::{Log, MAX_OFFSET, Slot};
+use super::segment::{Segment, remove_files};
+use super::{Log, MAX_OFFSET, Slot, Unsynced, Writer};
 use crate::LogError;
+use crate::producers::Producers;
 use ottla_proto::Offset;
-use std::io;
 use std::sync::Arc;
 
 impl Log {
@@ -21,6 +21,7 @@ impl Log {
     pub fn truncate_to(&self, end: Offset) -> Result<(), LogError> {
         let mut writer = self.writer.lock();
         let _gate = self.gate.lock();
+        let _shape = self.shape.lock();
         let (target, start) = {
             let state = self.state.read();
             state.check_online()?;
@@ -32,6 +33,7 @@ impl Log {
         };
         if let Some(slot) = &target {
             self.cut(slot, end, start)?;
+            self.cut_producers(&slot.segment)?;
         }
         let epochs = {
             let mut state = self.state.write();
@@ -48,8 +50,8 @@ impl Log {
     /// Cuts within `slot`, which holds `target`, and drops what follows it.
     fn cut(&self, slot: &Slot, target: Offset, start: Offset) -> Result<(), LogError> {
         let segment = &slot.segment;
-        let interval = self.config.index_interval_bytes;
-        let Some((header, position)) = segment.locate(&*self.vfs, target, slot.size, interval)?
+        let interval = self.config().index_interval_bytes;
+        let Some((header, position)) = segment.locate(self.vfs(), target, slot.size, interval)?
         else {
             return Err(LogError::corrupt(&segment.path, slot.size, "ends before its successor"));
         };
@@ -59,6 +61,7 @@ impl Log {
 
     /// Cuts `segment` at `position` and drops those that follow. Durable.
     fn cut_at(&self, segment: &Segment, position: u64, new_end: Offset) -> Result<(), LogError> {
+        self.forget_clean_beyond(new_end)?;
         let removed = {
             let mut state = self.state.write();
             let keep = state.slot_of(segment.base) + 1;
@@ -69,6 +72,7 @@ impl Log {
             state.synced = state.synced.min(new_end);
             removed
         };
+        self.tail.truncate(new_end);
         // Last first, each durably: a crash must not leave a hole.
         for gone in removed.iter().rev() {
             self.remove_segment(gone.segment.base)?;
@@ -79,21 +83,16 @@ impl Log {
             .set_len(position)
             .map_err(|error| self.offline(LogError::io("truncate", &segment.path, error)))?;
         self.sync_file(segment)?;
-        let mut index = segment.index.lock();
-        let loaded = if removed.is_empty() { Ok(None) } else { index.load(&*self.vfs, u64::MAX) };
-        if loaded.and_then(|_| index.truncate(&*self.vfs, position)).is_err() {
-            let interval = self.config.index_interval_bytes;
-            segment.rebuild(&*self.vfs, &mut index, position, interval)?;
-        }
-        self.state.write().synced = new_end;
+        let interval = self.config().index_interval_bytes;
+        segment.truncate_index(self.vfs(), position, new_end, interval)?;
+        let mut state = self.state.write();
+        (state.synced, state.unsynced) = (new_end, Unsynced::default());
         Ok(())
     }
 
     /// Removes a segment's files; that they are gone already is no error.
     fn remove_segment(&self, base: Offset) -> Result<(), LogError> {
-        remove(self, &index_path(&self.dir, base))
-            .and_then(|()| remove(self, &log_path(&self.dir, base)))
-            .map_err(|error| self.offline(error))
+        remove_files(self.vfs(), &self.dir, base).map_err(|error| self.offline(error))
     }
 
     /// Removes everything and continues at `start`, with no known epoch.
@@ -106,6 +105,7 @@ impl Log {
     pub fn reset_to(&self, start: Offset) -> Result<(), LogError> {
         let mut writer = self.writer.lock();
         let _gate = self.gate.lock();
+        let _shape = self.shape.lock();
         let (first, backward, old_start) = {
             let state = self.state.read();
             state.check_online()?;
@@ -119,9 +119,11 @@ impl Log {
         // start, but epochs without records would be believed.
         self.write_epochs(&mut writer, &Epochs::default())?;
         writer.epochs_stale = true;
+        self.drop_snapshots([first.base, start])?;
         if backward {
             // A start further back would bring what is there to light.
             self.cut_at(&first, 0, old_start)?;
+            self.clear_producers(&first)?;
             self.state.write().epochs = Epochs::default();
         }
         let moved = self.move_to(start);
@@ -147,7 +149,11 @@ impl Log {
         let slot = match reused {
             Some(slot) => slot,
             None => {
-                let segment = Segment::create(&*self.vfs, &self.dir, start)
+                // As where a segment ends: a crash may only touch the last one,
+                // what is torn in another would be damage.
+                let active = self.state.read().active().segment.clone();
+                self.sync_active(&active)?;
+                let segment = Segment::create(self.vfs(), &self.dir, start)
                     .map_err(|error| self.offline_unless_full(error))?;
                 self.sync_dir()?;
                 Slot { segment: Arc::new(segment), size: 0 }
@@ -164,10 +170,13 @@ impl Log {
             let mut state = self.state.write();
             let kept = std::mem::replace(&mut state.slots, vec![slot]);
             (state.start, state.end, state.synced) = (start, start, start);
+            state.unsynced = Unsynced::default();
             state.epochs = Epochs::default();
+            state.producers = Producers::default();
             state.generation += 1;
             kept
         };
+        self.tail.truncate(0);
         for gone in old.iter().filter(|gone| gone.segment.base != start) {
             self.remove_segment(gone.segment.base)?;
         }
@@ -198,6 +207,13 @@ impl Log {
                 return Err(LogError::OutOfRange { requested, start: state.start, end });
             }
         }
+        self.raise_start(&mut writer, start)
+    }
+
+    /// The part of [`Log::delete_before`] behind its checks: everything below
+    /// `start`, which is above the log start, is synced.
+    pub(super) fn raise_start(&self, writer: &mut Writer, start: Offset) -> Result<(), LogError> {
+        let _shape = self.shape.lock();
         self.write_start(start)?;
         let (removed, epochs) = {
             let mut state = self.state.write();
@@ -213,17 +229,8 @@ impl Log {
             self.sync_dir()?;
         }
         match epochs {
-            Some(epochs) => self.write_epochs(&mut writer, &epochs),
+            Some(epochs) => self.write_epochs(writer, &epochs),
             None => Ok(()),
         }
-    }
-}
-
-fn remove(log: &Log, path: &std::path::Path) -> Result<(), LogError> {
-    match log.vfs.remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(LogError::io("remove", path, error))
-        }
-        _ => Ok(()),
     }
 }

@@ -8,24 +8,24 @@ use std::path::Path;
 
 /// Bytes read at a time when looking for one batch: enough for the distance
 /// between two index entries, so that a look-up is one or two reads.
-pub(super) const LOOKUP_CHUNK_BYTES: usize = 8 * 1024;
+pub(crate) const LOOKUP_CHUNK_BYTES: usize = 8 * 1024;
 
 /// Bytes read at a time when every header of a segment is visited: batches of
 /// ordinary size share a read, and a walk over large ones stays cheap.
-pub(super) const HEADERS_CHUNK_BYTES: usize = 64 * 1024;
+pub(crate) const HEADERS_CHUNK_BYTES: usize = 64 * 1024;
 
 /// Bytes read at a time when every byte is visited.
-pub(super) const SCAN_CHUNK_BYTES: usize = 1024 * 1024;
+pub(crate) const SCAN_CHUNK_BYTES: usize = 1024 * 1024;
 
 /// A batch met on the way.
-pub(super) struct WalkedBatch<'a> {
-    pub(super) header: BatchHeader,
-    pub(super) position: u64,
-    pub(super) bytes: &'a [u8],
+pub(crate) struct WalkedBatch<'a> {
+    pub(crate) header: BatchHeader,
+    pub(crate) position: u64,
+    pub(crate) bytes: &'a [u8],
 }
 
 /// A position in a segment, moving forward batch by batch. Holds one buffer.
-pub(super) struct Walker<'a> {
+pub(crate) struct Walker<'a> {
     path: &'a Path,
     file: &'a dyn VfsFile,
     position: u64,
@@ -37,7 +37,7 @@ pub(super) struct Walker<'a> {
 
 impl<'a> Walker<'a> {
     /// From the batch at `position` on, up to the end of file `end`.
-    pub(super) fn new(
+    pub(crate) fn new(
         path: &'a Path,
         file: &'a dyn VfsFile,
         position: u64,
@@ -48,14 +48,14 @@ impl<'a> Walker<'a> {
     }
 
     /// Where the next batch starts.
-    pub(super) fn position(&self) -> u64 {
+    pub(crate) fn position(&self) -> u64 {
         self.position
     }
 
     /// The next batch's header and position; steps over its records.
     ///
     /// `Corrupt` for a bad header and for a batch that runs past the end.
-    pub(super) fn next_header(&mut self) -> Result<Option<(BatchHeader, u64)>, LogError> {
+    pub(crate) fn next_header(&mut self) -> Result<Option<(BatchHeader, u64)>, LogError> {
         let Some(header) = self.peek()? else {
             return Ok(None);
         };
@@ -65,7 +65,7 @@ impl<'a> Walker<'a> {
     }
 
     /// The next batch with all its bytes; nothing is checked but the header.
-    pub(super) fn next_batch(&mut self) -> Result<Option<WalkedBatch<'_>>, LogError> {
+    pub(crate) fn next_batch(&mut self) -> Result<Option<WalkedBatch<'_>>, LogError> {
         let Some(header) = self.peek()? else {
             return Ok(None);
         };
@@ -78,7 +78,7 @@ impl<'a> Walker<'a> {
     }
 
     /// The next batch's header, without stepping over it.
-    pub(super) fn peek(&mut self) -> Result<Option<BatchHeader>, LogError> {
+    pub(crate) fn peek(&mut self) -> Result<Option<BatchHeader>, LogError> {
         if self.position >= self.end {
             return Ok(None);
         }

@@ -4,6 +4,7 @@ use super::{Vfs, VfsFile};
 use rustix::buffer::spare_capacity;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -81,6 +82,9 @@ impl VfsFile for RealFile {
     }
 
     fn write_all_at(&self, offset: u64, buffers: &[&[u8]]) -> io::Result<()> {
+        if let [buffer] = buffers {
+            return self.0.write_all_at(buffer, offset);
+        }
         let mut slices: Vec<IoSlice<'_>> = buffers.iter().map(|b| IoSlice::new(b)).collect();
         let mut left = &mut slices[..];
         let mut position = offset;

@@ -6,7 +6,7 @@
 
 use super::brokers::current_broker;
 use super::draft::Draft;
-use super::partitions::settle;
+use super::partitions::{Wish, settle};
 use super::{AlterPartition, PartitionAlteration, PartitionOutcome, PartitionState, Reply};
 use crate::image::{Image, Partition};
 use ottla_proto::v1::ErrorReason;
@@ -34,8 +34,9 @@ fn alter_one(
     check_members(&name, caller, proposal, &partition)?;
     check_eligible(&name, draft.image(), caller, proposal)?;
     let wanted: Vec<NodeId> = proposal.new_isr.iter().map(|&(node, _)| node).collect();
-    let Some(change) = settle(draft.image(), proposal.partition, &partition, &wanted) else {
-        return Ok(state(&partition));
+    let wish = Wish { isr: &wanted, lost: None, recovered: proposal.recovered, unclean: false };
+    let Some(change) = settle(draft.image(), proposal.partition, &partition, &wish) else {
+        return Ok(state(draft.image(), proposal.partition, &partition));
     };
     let leader_moved = change.leader.is_some();
     draft.push(change);
@@ -47,7 +48,7 @@ fn alter_one(
             .with("leader_epoch", after.leader_epoch)
             .with("partition_epoch", after.partition_epoch));
     }
-    Ok(state(&after))
+    Ok(state(draft.image(), proposal.partition, &after))
 }
 
 fn find(image: &Image, proposal: &PartitionAlteration) -> Result<Arc<Partition>, ApiError> {
@@ -120,6 +121,8 @@ fn check_members(
         format!("without its leader {caller}")
     } else if let Some(node) = members.iter().find(|node| !partition.replicas.contains(node)) {
         format!("with node {node}, which is no replica")
+    } else if partition.recovering && !proposal.recovered && members.len() > 1 {
+        "with more than its leader, which is recovering".to_owned()
     } else {
         return Ok(());
     };
@@ -145,6 +148,7 @@ fn check_eligible(
             Some(broker) if broker.epoch != epoch => {
                 format!("has broker epoch {}, not {epoch}", broker.epoch)
             }
+            Some(_) if image.is_offline(node, proposal.partition) => "lost its disk".to_owned(),
             Some(_) => continue,
         };
         let message = format!("node {node} cannot be in the ISR of {name}: it {problem}");
@@ -153,8 +157,9 @@ fn check_eligible(
     Ok(())
 }
 
-fn state(partition: &Partition) -> PartitionState {
+fn state(image: &Image, id: PartitionId, partition: &Partition) -> PartitionState {
     PartitionState {
+        min_isr: image.effective_min_isr(id).unwrap_or(partition.replicas.len()),
         leader: partition.leader,
         leader_epoch: partition.leader_epoch,
         partition_epoch: partition.partition_epoch,

@@ -29,10 +29,17 @@ pub(super) fn give_back(draft: &mut Draft) -> Reply {
     Reply::Balanced { moved }
 }
 
-fn go_home(image: &Image, id: PartitionId, partition: &Partition) -> Option<PartitionChanged> {
+/// The change that makes the preferred replica the leader; `None` if it leads
+/// already, or cannot.
+pub(super) fn go_home(
+    image: &Image,
+    id: PartitionId,
+    partition: &Partition,
+) -> Option<PartitionChanged> {
     let preferred = *partition.replicas.first()?;
-    if !partition.isr.contains(&preferred) || !image.is_active(preferred) {
+    if !partition.isr.contains(&preferred) || !image.can_serve(preferred, id) {
         return None;
     }
-    changed(id, partition, partition.isr.clone(), Some(preferred))
+    let after = Partition { leader: Some(preferred), ..Partition::clone(partition) };
+    changed(id, partition, &after)
 }

@@ -8,12 +8,13 @@
 //! process pushed aside by mistake does no harm: all its calls carry an epoch
 //! that is refused from then on.
 //!
-//! A new incarnation starts fenced, hence outside every ISR except as its last
-//! member, whether the one before left in order or not: without eligible leader
-//! replicas there is nothing else an unclean restart could lose.
+//! A new incarnation starts fenced, hence outside every ISR. Whether it can lead
+//! for want of an ISR depends on what it may have lost: one that did not leave in
+//! order (KAFKA-15586), what it had not synced; one with another data directory,
+//! everything (KAFKA-18106).
 
 use super::draft::Draft;
-use super::partitions::settle_all_of;
+use super::partitions::{Loss, settle_all_of};
 use super::{Controller, RegisterBroker, Reply};
 use crate::image::{Broker, Image};
 use crate::records::{BrokerFenced, BrokerRegistered};
@@ -111,9 +112,14 @@ impl Controller {
         let broker_epoch = BrokerEpoch(draft.image().offset.0 + 1);
         let clean_restart =
             before.is_some_and(|broker| request.previous_broker_epoch == Some(broker.epoch));
+        let loss = match before {
+            Some(broker) if broker.directory != request.directory => Some(Loss::Everything),
+            Some(_) if !clean_restart => Some(Loss::Unsynced),
+            _ => None,
+        };
         draft.push(record(request, broker_epoch, true, false));
-        if before.is_some_and(|broker| !broker.fenced) {
-            settle_all_of(draft, node_id);
+        if before.is_some() {
+            settle_all_of(draft, node_id, loss);
         }
         self.sessions.renew(node_id, broker_epoch, MetadataOffset(0), now_ms);
         Reply::Registered { broker_epoch, clean_restart }
@@ -136,11 +142,11 @@ impl Controller {
     }
 }
 
-/// Fences a broker: out of every ISR but as its last member, and out of every
-/// leadership. Its epoch stays.
+/// Fences a broker: out of every ISR and every leadership. Its epoch stays, and
+/// where it is eligible it remains so.
 pub(super) fn fence(draft: &mut Draft, node_id: NodeId, epoch: BrokerEpoch) {
     draft.push(BrokerFenced { node_id, epoch });
-    settle_all_of(draft, node_id);
+    settle_all_of(draft, node_id, None);
 }
 
 /// The registration that a call claims to come from.

@@ -5,7 +5,7 @@ use ottla_proto::{
     ApiError, BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, MetadataOffset, NodeId,
     PartitionEpoch, PartitionId, TopicId,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Something to decide. Where a decision needs chance or an id, it comes with
 /// the command.
@@ -40,8 +40,15 @@ pub enum Command {
         /// Name of the topic.
         name: String,
     },
+    /// Answered by [`Reply::TopicConfigAltered`], also when nothing changes.
+    AlterTopicConfig(AlterTopicConfig),
+    /// An operator wants another leader. Answered by [`Reply::Elected`].
+    ElectLeader(ElectLeader),
     /// A leader proposes ISRs. Answered by [`Reply::Altered`].
     AlterPartition(AlterPartition),
+    /// A broker lost the disk under some of its replicas. Answered by
+    /// [`Reply::Done`].
+    ReportOffline(ReportOffline),
     /// A voter shows its data directory. Answered by [`Reply::Done`].
     RecordVoterDirectory {
         /// The voter.
@@ -118,6 +125,39 @@ pub struct CreateTopic {
     pub placement_seed: u64,
 }
 
+/// A topic's options are to be changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlterTopicConfig {
+    /// Its name.
+    pub name: String,
+    /// Options to set, by name.
+    pub set: BTreeMap<String, String>,
+    /// Options to put back to their defaults.
+    pub unset: BTreeSet<String>,
+    /// Check everything, change nothing.
+    pub validate_only: bool,
+}
+
+/// An operator wants another leader for a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ElectLeader {
+    /// The topic's name.
+    pub topic: String,
+    /// Index of the partition.
+    pub partition: u32,
+    /// Who may lead.
+    pub election: Election,
+}
+
+/// Who may lead after an election by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Election {
+    /// The first replica of the assignment, if it is in the ISR.
+    Preferred,
+    /// If nobody leads: any replica that is there. What it lacks is lost.
+    Unclean,
+}
+
 /// A leader proposes new ISRs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlterPartition {
@@ -127,6 +167,18 @@ pub struct AlterPartition {
     pub broker_epoch: BrokerEpoch,
     /// One proposal a partition.
     pub partitions: Vec<PartitionAlteration>,
+}
+
+/// A broker lost the disk under some of its replicas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportOffline {
+    /// The node.
+    pub node_id: NodeId,
+    /// Its registration.
+    pub broker_epoch: BrokerEpoch,
+    /// At most [`MAX_OFFLINE_REPLICAS`](super::MAX_OFFLINE_REPLICAS). Partitions that
+    /// are gone, or of which it is no replica, are passed over.
+    pub partitions: Vec<PartitionId>,
 }
 
 /// The ISR that a leader wants for one partition.
@@ -140,6 +192,9 @@ pub struct PartitionAlteration {
     pub partition_epoch: PartitionEpoch,
     /// Members, each with the broker epoch under which it caught up.
     pub new_isr: Vec<(NodeId, BrokerEpoch)>,
+    /// If the leader was elected without being known to have everything: it is
+    /// done with what it had to do about that.
+    pub recovered: bool,
 }
 
 /// The answer to a command that was carried out.
@@ -157,17 +212,28 @@ pub enum Reply {
     },
     /// How the broker stands.
     Heartbeat {
-        /// It leads nothing and is in no ISR but as its last member.
+        /// It leads nothing and is in no ISR.
         fenced: bool,
         /// It may stop now.
         should_shutdown: bool,
     },
     /// The topic as created, or as it would have been.
     TopicCreated(PlannedTopic),
+    /// The topic with its options as they are now, or as they would be.
+    TopicConfigAltered(PlannedTopic),
     /// The topic is gone.
     TopicDeleted {
         /// Its id.
         topic_id: TopicId,
+    },
+    /// The partition as it is now.
+    Elected {
+        /// Its index.
+        index: u32,
+        /// Its state.
+        partition: Partition,
+        /// Whether that is news: a leader that should lead may lead already.
+        changed: bool,
     },
     /// One outcome for each proposal, in their order.
     Altered(Vec<PartitionOutcome>),
@@ -209,4 +275,7 @@ pub struct PartitionState {
     pub partition_epoch: PartitionEpoch,
     /// In-sync replicas, in assignment order.
     pub isr: Vec<NodeId>,
+    /// Members of the ISR below which nothing may be committed, as the
+    /// controller had it when it decided who is eligible beside this ISR.
+    pub min_isr: usize,
 }

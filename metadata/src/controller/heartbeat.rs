@@ -79,7 +79,7 @@ impl Controller {
             fence(draft, node_id, epoch);
             return MAY_STOP;
         }
-        settle_all_of(draft, node_id);
+        settle_all_of(draft, node_id, None);
         self.sessions.leaderships_moved(node_id, draft.image().offset);
         UNFENCED
     }
@@ -107,13 +107,13 @@ fn from_fenced(draft: &mut Draft, broker: &Broker, beat: Heartbeat) -> Reply {
         return FENCED;
     }
     draft.push(BrokerUnfenced { node_id: broker.node_id, epoch: broker.epoch });
-    settle_all_of(draft, broker.node_id);
+    settle_all_of(draft, broker.node_id, None);
     UNFENCED
 }
 
 fn leads_what_another_can(image: &Image, node: NodeId) -> bool {
-    image.partitions.values().any(|partition| {
+    image.partitions.iter().any(|(&id, partition)| {
         partition.leader == Some(node)
-            && partition.isr.iter().any(|&member| member != node && image.is_active(member))
+            && partition.isr.iter().any(|&member| member != node && image.can_serve(member, id))
     })
 }

@@ -5,7 +5,7 @@
 
 use crate::image::{Image, Partition};
 use crate::records::MetadataRecord;
-use ottla_proto::{NodeId, PartitionId};
+use ottla_proto::{NodeId, PartitionId, TopicId};
 
 /// # Panics
 /// If the records break an invariant.
@@ -22,8 +22,10 @@ pub(super) fn check(before: &Image, after: &Image, records: &[MetadataRecord]) {
             }
             MetadataRecord::BrokerFenced(r) => check_broker(after, r.node_id),
             MetadataRecord::BrokerShutdownStarted(r) => check_broker(after, r.node_id),
+            MetadataRecord::ReplicasOffline(r) => check_broker(after, r.node_id),
             MetadataRecord::SnapshotEnded(_) => panic!("a snapshot's end is never decided"),
             MetadataRecord::BrokerUnfenced(r) => check_broker(after, r.node_id),
+            MetadataRecord::TopicConfigChanged(r) => check_topic(after, r.id),
             MetadataRecord::TopicCreated(_)
             | MetadataRecord::TopicDeleted(_)
             | MetadataRecord::VoterDirectoryRecorded(_) => {}
@@ -44,35 +46,51 @@ fn check_partition(before: &Image, after: &Image, id: PartitionId) {
     if let Err(problem) = partition.check() {
         panic!("{id}: {problem}");
     }
-    for &member in &partition.isr {
-        check_member(after, id, partition, member);
-    }
+    check_candidates(after, id, partition);
 }
 
 /// After a broker came or left: it is nowhere it must not be, and nowhere
 /// missing.
 fn check_broker(after: &Image, node: NodeId) {
     for (&id, partition) in &after.partitions {
-        if partition.isr.contains(&node) {
-            check_member(after, id, partition, node);
+        if partition.isr.contains(&node) || partition.elr.contains(&node) {
+            check_candidates(after, id, partition);
         }
     }
 }
 
-/// A member of an ISR is active, or the last one; a fenced one leads nothing;
-/// and while one is active, somebody leads.
-fn check_member(after: &Image, id: PartitionId, partition: &Partition, member: NodeId) {
+fn check_topic(after: &Image, topic: TopicId) {
+    for (id, partition) in after.partitions_of(topic) {
+        check_candidates(after, id, partition);
+    }
+}
+
+/// Members of an ISR can serve, or the only one leads, on its way out; a leader
+/// that is fenced or offline leads nothing; while somebody who has everything can
+/// serve, somebody leads; and nobody is eligible beside an ISR that can commit
+/// without it.
+fn check_candidates(after: &Image, id: PartitionId, partition: &Partition) {
+    let Partition { isr, elr, leader, .. } = partition;
+    for &member in isr {
+        // An image of an older release may have a last member that is away.
+        assert!(
+            isr.len() == 1 || after.can_serve(member, id),
+            "{id}: node {member} in the ISR, unable to serve and not the last: {partition:?}"
+        );
+    }
+    let alive = |node: &NodeId| after.brokers.get(node).is_some_and(|broker| !broker.fenced);
     assert!(
-        partition.isr.len() == 1 || after.is_active(member),
-        "{id}: node {member} in the ISR, not active and not the last: {partition:?}"
+        leader.is_none_or(|node| alive(&node) && !after.is_offline(node, id)),
+        "{id}: the leader is fenced or offline: {partition:?}"
     );
+    let complete = if isr.is_empty() { elr } else { isr };
     assert!(
-        partition.leader != Some(member)
-            || after.brokers.get(&member).is_some_and(|broker| !broker.fenced),
-        "{id}: node {member} leads and is fenced: {partition:?}"
+        leader.is_some() || !complete.iter().any(|&node| after.can_serve(node, id)),
+        "{id}: nobody leads, though somebody could: {partition:?}"
     );
+    let can_commit = after.effective_min_isr(id).is_some_and(|min| isr.len() >= min);
     assert!(
-        partition.leader.is_some() || !after.is_active(member),
-        "{id}: nobody leads, though node {member} could: {partition:?}"
+        !can_commit || (elr.is_empty() && partition.last_known_elr.is_empty()),
+        "{id}: eligible beside an ISR that can commit: {partition:?}"
     );
 }

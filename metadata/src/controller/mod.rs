@@ -6,18 +6,21 @@
 //! hands in the time.
 //!
 //! One rule runs through all decisions about partitions
-//! (`partitions::settle`): an ISR holds active brokers only, or a single
-//! last member whatever became of it; the leader is one of the ISR. Fencing, a
-//! shutdown, a new incarnation, an unfencing and a leader's proposal differ
-//! only in what they change before that rule is applied.
+//! (`partitions::settle`): an ISR holds active brokers with a working disk only,
+//! the leader is one of the ISR, and who left it when nothing could be committed
+//! any more is eligible when it is empty. Fencing, a shutdown, a new incarnation,
+//! an unfencing, a failed disk, other options and a leader's proposal differ only
+//! in what they change before that rule is applied.
 
 mod alter_partition;
 mod balance;
 mod brokers;
 mod command;
 mod draft;
+mod elect;
 mod heartbeat;
 mod invariants;
+mod offline;
 mod partitions;
 mod placement;
 mod sessions;
@@ -30,9 +33,11 @@ mod tests;
 pub use balance::MAX_LEADER_MOVES;
 pub use brokers::{MAX_HOST_BYTES, MAX_RACK_BYTES};
 pub use command::{
-    AlterPartition, Command, CreateTopic, Heartbeat, PartitionAlteration, PartitionOutcome,
-    PartitionState, PlannedTopic, RegisterBroker, Reply,
+    AlterPartition, AlterTopicConfig, Command, CreateTopic, ElectLeader, Election, Heartbeat,
+    PartitionAlteration, PartitionOutcome, PartitionState, PlannedTopic, RegisterBroker, Reply,
+    ReportOffline,
 };
+pub use offline::MAX_OFFLINE_REPLICAS;
 pub use topics::{
     DEFAULT_PARTITIONS, DEFAULT_REPLICATION_FACTOR, INTERNAL_TOPIC_PREFIX,
     MAX_PARTITIONS_PER_TOPIC, MAX_TOPIC_NAME_BYTES, check_topic_name,
@@ -156,7 +161,10 @@ impl Controller {
             }
             Command::CreateTopic(request) => topics::create(draft, &request),
             Command::DeleteTopic { name } => topics::delete(draft, &name),
+            Command::AlterTopicConfig(request) => topics::alter_config(draft, &request),
+            Command::ElectLeader(request) => elect::elect(draft, &request),
             Command::AlterPartition(request) => alter_partition::alter(draft, &request),
+            Command::ReportOffline(request) => offline::report(draft, &request),
             Command::RecordVoterDirectory { node_id, directory, replace } => {
                 voters::record_directory(draft, node_id, directory, replace)
             }

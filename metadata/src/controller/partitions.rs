@@ -1,19 +1,65 @@
-//! The one rule about ISRs and leaders, and the epochs that follow from it.
+//! The rules about ISRs, eligible replicas and leaders (KIP-966), and the epochs
+//! that follow from them.
+//!
+//! An ISR holds active brokers with a working disk only. Once it is below its
+//! minimum nothing is committed any more, so whoever leaves it then still has
+//! every committed record: it is *eligible* (ELR) to lead when the ISR is empty,
+//! until it may have lost something. What a restart can lose, see [`Loss`].
 
 use super::draft::Draft;
 use crate::image::{Image, Partition};
-use crate::records::PartitionChanged;
-use ottla_proto::{NodeId, PartitionId};
+use crate::records::{Durability, PartitionChanged, TopicConfig};
+use ottla_proto::{NodeId, PartitionId, TopicId};
 
-/// Applies the rule to every partition in whose ISR the broker is, after
+/// What a broker's copies have lost since it was last heard of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// It did not stop in order: perhaps what it had not synced. That is nothing
+    /// acknowledged where an acknowledgement means "on stable storage".
+    Unsynced,
+    /// It came with another data directory: all of it.
+    Everything,
+}
+
+/// What an event asks for a partition.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish<'a> {
+    /// Members that the ISR is to have, as far as they can serve; all replicas.
+    pub(super) isr: &'a [NodeId],
+    /// A broker that may have lost something.
+    pub(super) lost: Option<(NodeId, Loss)>,
+    /// The leader is done with recovering.
+    pub(super) recovered: bool,
+    /// Whether, as a last resort, somebody may lead who lacks committed records.
+    pub(super) unclean: bool,
+}
+
+/// Applies the rules to every partition that a broker can matter to, after
 /// something about the broker changed. One pass over all partitions.
-pub(super) fn settle_all_of(draft: &mut Draft, node: NodeId) {
-    let changes: Vec<PartitionChanged> = draft
-        .image()
+pub(super) fn settle_all_of(draft: &mut Draft, node: NodeId, loss: Option<Loss>) {
+    let concerns = |partition: &Partition| {
+        partition.isr.contains(&node)
+            || partition.elr.contains(&node)
+            || (partition.leader.is_none() && partition.replicas.contains(&node))
+    };
+    settle_where(draft, loss.map(|loss| (node, loss)), |_, partition| concerns(partition));
+}
+
+/// Applies the rules to the partitions that are chosen.
+pub(super) fn settle_where(
+    draft: &mut Draft,
+    lost: Option<(NodeId, Loss)>,
+    chosen: impl Fn(PartitionId, &Partition) -> bool,
+) {
+    let image = draft.image();
+    let changes: Vec<PartitionChanged> = image
         .partitions
         .iter()
-        .filter(|(_, partition)| partition.isr.contains(&node))
-        .filter_map(|(&id, partition)| settle(draft.image(), id, partition, &partition.isr))
+        .filter(|(id, partition)| chosen(**id, partition))
+        .filter_map(|(&id, partition)| {
+            let wish = Wish { isr: &partition.isr, lost, recovered: false, unclean: false };
+            settle(image, id, partition, &wish)
+        })
         .collect();
     // Partitions do not depend on each other: deciding all of them on the same
     // image and then writing them down is the same as one by one.
@@ -22,19 +68,28 @@ pub(super) fn settle_all_of(draft: &mut Draft, node: NodeId) {
     }
 }
 
-/// What has to change in a partition for it to have this ISR as far as its
-/// members are active, and the leader that goes with it. `None`: nothing.
-///
-/// The wanted members must be replicas, and at least one.
+/// What has to change in a partition for the wish to come true as far as its
+/// members can serve, and the leader that goes with it. `None`: nothing.
 pub(super) fn settle(
     image: &Image,
     id: PartitionId,
     partition: &Partition,
-    wanted: &[NodeId],
+    wish: &Wish<'_>,
 ) -> Option<PartitionChanged> {
-    let isr = eligible_isr(image, partition, wanted);
-    let leader = elect(image, partition, &isr);
-    changed(id, partition, isr, leader)
+    let config = &image.topics.get(&id.topic).expect("a partition has a topic").config;
+    let robbed = wish.lost.filter(|(_, loss)| matters(*loss, config));
+    let mut after = partition.clone();
+    after.recovering &= !wish.recovered;
+    after.isr = serving_isr(image, id, partition, wish.isr);
+    track_eligible(partition, &mut after, config, robbed);
+    let unclean = wish.unclean || config.unclean_leader_election_enable;
+    elect(&Electorate { image, id, config, unclean }, &mut after);
+    changed(id, partition, &after)
+}
+
+/// Whether a loss may be one of acknowledged records.
+fn matters(loss: Loss, config: &TopicConfig) -> bool {
+    loss == Loss::Everything || config.durability == Durability::Memory
 }
 
 /// Writes down the differences, with the epochs after them: the partition
@@ -43,52 +98,186 @@ pub(super) fn settle(
 /// leader epoch alone (KAFKA-15021).
 pub(super) fn changed(
     id: PartitionId,
-    partition: &Partition,
-    isr: Vec<NodeId>,
-    leader: Option<NodeId>,
+    before: &Partition,
+    after: &Partition,
 ) -> Option<PartitionChanged> {
-    let isr = (isr != partition.isr).then_some(isr);
-    let leader = (leader != partition.leader).then(|| leader.into());
-    if isr.is_none() && leader.is_none() {
-        return None;
-    }
-    Some(PartitionChanged {
+    let list = |before: &Vec<NodeId>, after: &Vec<NodeId>| (before != after).then(|| after.clone());
+    let who =
+        |before: Option<NodeId>, after: Option<NodeId>| (before != after).then(|| after.into());
+    let leader = who(before.leader, after.leader);
+    let change = PartitionChanged {
         partition: id,
-        leader_epoch: match leader {
-            Some(_) => partition.leader_epoch.next(),
-            None => partition.leader_epoch,
-        },
-        partition_epoch: partition.partition_epoch.next(),
-        isr,
+        isr: list(&before.isr, &after.isr),
+        elr: list(&before.elr, &after.elr),
+        last_known_elr: list(&before.last_known_elr, &after.last_known_elr),
+        last_leader: who(before.last_leader, after.last_leader),
+        recovering: (before.recovering != after.recovering).then_some(after.recovering),
         leader,
-    })
-}
-
-/// The wanted members that are active, in assignment order. If none is, one of
-/// them stays: it may hold the only copy of acknowledged records, and nobody
-/// outside the ISR is known to hold them.
-fn eligible_isr(image: &Image, partition: &Partition, wanted: &[NodeId]) -> Vec<NodeId> {
-    let in_order: Vec<NodeId> =
-        partition.replicas.iter().copied().filter(|node| wanted.contains(node)).collect();
-    assert!(!in_order.is_empty(), "an ISR keeps at least one replica: {partition:?}, {wanted:?}");
-    let active: Vec<NodeId> =
-        in_order.iter().copied().filter(|&node| image.is_active(node)).collect();
-    if !active.is_empty() {
-        return active;
-    }
-    let last = partition.leader.filter(|leader| in_order.contains(leader)).unwrap_or(in_order[0]);
-    vec![last]
-}
-
-/// A valid leader goes on; else the first replica, in assignment order, that is
-/// in the ISR and active; else nobody.
-///
-/// A leader on its way out goes on as long as it is the last of the ISR: it is
-/// still there, and nobody else can serve.
-fn elect(image: &Image, partition: &Partition, isr: &[NodeId]) -> Option<NodeId> {
-    let goes_on = |leader: &NodeId| {
-        isr.contains(leader) && image.brokers.get(leader).is_some_and(|broker| !broker.fenced)
+        leader_epoch: match leader {
+            Some(_) => before.leader_epoch.next(),
+            None => before.leader_epoch,
+        },
+        partition_epoch: before.partition_epoch.next(),
     };
-    let can_start = |node: &NodeId| isr.contains(node) && image.is_active(*node);
-    partition.leader.filter(goes_on).or_else(|| partition.replicas.iter().copied().find(can_start))
+    let nothing = change.isr.is_none()
+        && change.elr.is_none()
+        && change.last_known_elr.is_none()
+        && change.last_leader.is_none()
+        && change.recovering.is_none()
+        && change.leader.is_none();
+    (!nothing).then_some(change)
+}
+
+/// The wanted members that can serve (they are active, and their disk has not
+/// failed), in assignment order. If none can, a leader on its way out stays: it
+/// is still there, and nobody else in the ISR can serve.
+fn serving_isr(
+    image: &Image,
+    id: PartitionId,
+    partition: &Partition,
+    wanted: &[NodeId],
+) -> Vec<NodeId> {
+    let in_order = || partition.replicas.iter().copied().filter(|node| wanted.contains(node));
+    let able: Vec<NodeId> = in_order().filter(|&node| image.can_serve(node, id)).collect();
+    if able.is_empty() {
+        in_order()
+            .filter(|&node| partition.leader == Some(node) && goes_on(image, id, node))
+            .collect()
+    } else {
+        able
+    }
+}
+
+/// Whether a leader can go on: also one on its way out.
+fn goes_on(image: &Image, id: PartitionId, leader: NodeId) -> bool {
+    image.brokers.get(&leader).is_some_and(|broker| !broker.fenced) && !image.is_offline(leader, id)
+}
+
+/// Who is eligible beside the new ISR, and who was. With as many members as an
+/// acknowledgement needs records are committed again, so nobody is.
+fn track_eligible(
+    before: &Partition,
+    after: &mut Partition,
+    config: &TopicConfig,
+    robbed: Option<(NodeId, Loss)>,
+) {
+    if after.isr.len() >= config.effective_min_isr(after.replicas.len()) {
+        forget_eligible(after);
+    } else {
+        let left = |node: &&NodeId| !after.isr.contains(node);
+        let had_all = |node: &NodeId| before.isr.contains(node) || before.elr.contains(node);
+        let may_lack = |node: &NodeId| robbed.is_some_and(|(robbed, _)| robbed == *node);
+        let known = |node: &NodeId| had_all(node) || before.last_known_elr.contains(node);
+        let outside: Vec<NodeId> = before.replicas.iter().filter(left).copied().collect();
+        let (elr, others): (Vec<_>, Vec<_>) = outside
+            .into_iter()
+            .filter(|node| known(node) && !is_blank(node, robbed))
+            .partition(|node| had_all(node) && !may_lack(node));
+        (after.elr, after.last_known_elr) = (elr, others);
+    }
+    after.last_leader = if after.isr.is_empty() {
+        // A blank copy must not be taken for the best one, unless there is no
+        // other.
+        let only = before.replicas.len() == 1;
+        before.last_leader.or(before.leader).filter(|node| only || !is_blank(node, robbed))
+    } else {
+        None
+    };
+}
+
+fn is_blank(node: &NodeId, robbed: Option<(NodeId, Loss)>) -> bool {
+    robbed == Some((*node, Loss::Everything))
+}
+
+fn forget_eligible(partition: &mut Partition) {
+    partition.elr.clear();
+    partition.last_known_elr.clear();
+}
+
+/// Ends what was eligible in a topic, where somebody leads: members that left the
+/// ISR have to catch up to count again.
+pub(super) fn forget_eligible_of(draft: &mut Draft, topic: TopicId) {
+    let changes: Vec<PartitionChanged> = draft
+        .image()
+        .partitions_of(topic)
+        .filter(|(_, partition)| !partition.isr.is_empty())
+        .filter_map(|(id, partition)| {
+            let mut after = Partition::clone(partition);
+            forget_eligible(&mut after);
+            changed(id, partition, &after)
+        })
+        .collect();
+    for change in changes {
+        draft.push(change);
+    }
+}
+
+/// What an election of one partition looks at, beside the partition.
+struct Electorate<'a> {
+    image: &'a Image,
+    id: PartitionId,
+    config: &'a TopicConfig,
+    unclean: bool,
+}
+
+impl Electorate<'_> {
+    fn can_serve(&self, node: NodeId) -> bool {
+        self.image.can_serve(node, self.id)
+    }
+
+    fn goes_on(&self, partition: &Partition) -> bool {
+        let valid = partition.leader.filter(|leader| partition.isr.contains(leader));
+        valid.is_some_and(|leader| goes_on(self.image, self.id, leader))
+    }
+
+    fn first(&self, among: &[NodeId]) -> Option<NodeId> {
+        among.iter().copied().find(|&node| self.can_serve(node))
+    }
+
+    /// Somebody who has every committed record.
+    fn complete(&self, partition: &Partition) -> Option<NodeId> {
+        self.first(if partition.isr.is_empty() { &partition.elr } else { &partition.isr })
+    }
+
+    fn last_leader(&self, partition: &Partition) -> Option<NodeId> {
+        let nobody = partition.isr.is_empty() && partition.elr.is_empty();
+        partition.last_leader.filter(|&node| nobody && self.can_serve(node))
+    }
+
+    fn anybody(&self, partition: &Partition) -> Option<NodeId> {
+        let any =
+            || self.first(&partition.last_known_elr).or_else(|| self.first(&partition.replicas));
+        if self.unclean { any() } else { None }
+    }
+}
+
+/// The election, in the order of the protocol:
+/// 1. a valid leader goes on;
+/// 2. else the first replica, in assignment order, that can serve and is in the
+///    ISR, or, if that is empty, eligible;
+/// 3. else, if ISR and ELR are empty, who led last, if it is alive (KAFKA-19522);
+/// 4. else, if that is allowed, the first replica that can serve; those that were
+///    eligible once come first.
+///
+/// The last two may lack committed records: the leader starts as recovering.
+fn elect(among: &Electorate<'_>, after: &mut Partition) {
+    if among.goes_on(after) {
+        return;
+    }
+    let complete = among.complete(after);
+    let incomplete = || among.last_leader(after).or_else(|| among.anybody(after));
+    after.leader = complete.or_else(incomplete);
+    let Some(leader) = after.leader else { return };
+    if complete.is_none() {
+        forget_eligible(after);
+        after.recovering = true;
+    }
+    if !after.isr.contains(&leader) {
+        after.isr = vec![leader];
+    }
+    after.elr.retain(|node| *node != leader);
+    after.last_leader = None;
+    if after.isr.len() >= among.config.effective_min_isr(after.replicas.len()) {
+        forget_eligible(after);
+    }
 }

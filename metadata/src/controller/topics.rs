@@ -1,12 +1,16 @@
-//! Creation and deletion of topics.
+//! Creation and deletion of topics, and their options.
 
 use super::draft::Draft;
+use super::partitions::{forget_eligible_of, settle_where};
 use super::placement::{Candidate, place};
-use super::{CreateTopic, PlannedTopic, Reply};
+use super::{AlterTopicConfig, CreateTopic, PlannedTopic, Reply};
 use crate::image::{Image, Partition, Topic};
-use crate::records::{PartitionCreated, TopicConfig, TopicCreated, TopicDeleted};
+use crate::records::{
+    ConfigError, PartitionCreated, TopicConfig, TopicConfigChanged, TopicCreated, TopicDeleted,
+};
 use ottla_proto::v1::ErrorReason;
 use ottla_proto::{ApiError, LeaderEpoch, NodeId, PartitionEpoch, PartitionId};
+use std::sync::Arc;
 
 /// Longest topic name, in bytes. As Kafka's: with a partition number it still
 /// fits into one file name.
@@ -61,11 +65,64 @@ pub(super) fn delete(draft: &mut Draft, name: &str) -> Result<Reply, ApiError> {
         let message = format!("`{name}` is an internal topic");
         return Err(ApiError::new(ErrorReason::InvalidTopicName, message));
     }
-    let topic_id = *draft.image().topic_ids.get(name).ok_or_else(|| {
-        ApiError::new(ErrorReason::UnknownTopic, format!("there is no topic `{name}`"))
-    })?;
+    let topic_id = *draft.image().topic_ids.get(name).ok_or_else(|| unknown_topic(name))?;
     draft.push(TopicDeleted { id: topic_id });
     Ok(Reply::TopicDeleted { topic_id })
+}
+
+/// Sets and unsets options; what is so already makes no record. Another
+/// min.insync.replicas changes what could be committed beside an ISR, and another
+/// durability what a restart can lose: who was eligible by the old options is so
+/// no more, unless there is nobody else to lead. Where unclean elections are
+/// allowed from now on, they are held.
+pub(super) fn alter_config(
+    draft: &mut Draft,
+    request: &AlterTopicConfig,
+) -> Result<Reply, ApiError> {
+    let (name, image) = (&request.name, draft.image());
+    let topic = image.topic_by_name(name).ok_or_else(|| unknown_topic(name))?;
+    let config = topic.config.altered(&request.set, &request.unset).map_err(invalid_config)?;
+    let partitions: Vec<Partition> =
+        image.partitions_of(topic.id).map(|(_, partition)| Partition::clone(partition)).collect();
+    check_min_isr(&config, partitions.first().map_or(0, |first| first.replicas.len()))?;
+    let planned =
+        PlannedTopic { topic: Topic { config: config.clone(), ..Topic::clone(topic) }, partitions };
+    if config != topic.config && !request.validate_only {
+        let (id, old) = (topic.id, topic.config.clone());
+        draft.push(TopicConfigChanged { id, config: config.clone() });
+        if old.min_insync_replicas != config.min_insync_replicas
+            || old.durability != config.durability
+        {
+            forget_eligible_of(draft, id);
+        }
+        settle_where(draft, None, |partition, _| partition.topic == id);
+    }
+    Ok(Reply::TopicConfigAltered(planned))
+}
+
+/// A partition of a topic, by its index.
+pub(super) fn partition_of(
+    image: &Image,
+    topic: &Topic,
+    index: u32,
+) -> Result<(PartitionId, Arc<Partition>), ApiError> {
+    let found = image.partition(topic.id, index).ok_or_else(|| {
+        let message = format!(
+            "topic `{}` has {} partitions, there is no partition {index}",
+            topic.name, topic.partitions
+        );
+        ApiError::new(ErrorReason::UnknownPartition, message)
+    })?;
+    Ok((PartitionId { topic: topic.id, index }, Arc::clone(found)))
+}
+
+pub(super) fn unknown_topic(name: &str) -> ApiError {
+    ApiError::new(ErrorReason::UnknownTopic, format!("there is no topic `{name}`"))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn invalid_config(error: ConfigError) -> ApiError {
+    ApiError::new(ErrorReason::InvalidConfig, error.to_string()).with("option", error.option())
 }
 
 /// Checks everything and places the replicas.
@@ -80,9 +137,7 @@ fn plan(image: &Image, request: &CreateTopic) -> Result<PlannedTopic, ApiError> 
         return Err(ApiError::new(ErrorReason::InvalidRequest, message));
     }
     let partitions = partition_count(request.partitions)?;
-    let config = TopicConfig::parse(&request.configs).map_err(|error| {
-        ApiError::new(ErrorReason::InvalidConfig, error.to_string()).with("option", error.option())
-    })?;
+    let config = TopicConfig::parse(&request.configs).map_err(invalid_config)?;
     let candidates = candidates(image);
     let factor = replication_factor(request.replication_factor, &candidates)?;
     check_min_isr(&config, factor)?;
@@ -166,6 +221,10 @@ fn first_state(image: &Image, replicas: Vec<NodeId>) -> Partition {
     Partition {
         leader: isr.first().copied(),
         isr,
+        elr: Vec::new(),
+        last_known_elr: Vec::new(),
+        last_leader: None,
+        recovering: false,
         replicas,
         leader_epoch: LeaderEpoch(0),
         partition_epoch: PartitionEpoch(0),
@@ -185,6 +244,10 @@ fn write_down(draft: &mut Draft, planned: &PlannedTopic) {
             partition: PartitionId { topic: topic.id, index },
             replicas: partition.replicas.clone(),
             isr: partition.isr.clone(),
+            elr: Vec::new(),
+            last_known_elr: Vec::new(),
+            last_leader: None,
+            recovering: false,
             leader: partition.leader,
             leader_epoch: partition.leader_epoch,
             partition_epoch: partition.partition_epoch,

@@ -2,8 +2,8 @@
 //! reader that skipped some in between loses nothing.
 
 use super::{Broker, Image, Partition, Topic};
-use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
+use imbl::{OrdMap, OrdSet};
 use ottla_proto::{NodeId, PartitionId, TopicId};
 use std::sync::Arc;
 
@@ -29,6 +29,8 @@ pub struct Delta {
     pub topics: Vec<Change<TopicId, Topic>>,
     /// Partitions that differ, those of added and removed topics included.
     pub partitions: Vec<Change<PartitionId, Partition>>,
+    /// Brokers whose offline replicas differ.
+    pub offline_replicas: Vec<Change<NodeId, OrdSet<PartitionId>>>,
 }
 
 impl Delta {
@@ -41,13 +43,17 @@ impl Delta {
             brokers: changes(&before.brokers, &after.brokers),
             topics: changes(&before.topics, &after.topics),
             partitions: changes(&before.partitions, &after.partitions),
+            offline_replicas: changes(&before.offline_replicas, &after.offline_replicas),
         }
     }
 
     /// Nothing that a broker acts upon has changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.brokers.is_empty() && self.topics.is_empty() && self.partitions.is_empty()
+        self.brokers.is_empty()
+            && self.topics.is_empty()
+            && self.partitions.is_empty()
+            && self.offline_replicas.is_empty()
     }
 }
 

@@ -14,7 +14,7 @@ pub use delta::{Change, Delta};
 pub use replay::ReplayError;
 
 use crate::records::TopicConfig;
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use ottla_proto::{
     BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, MetadataOffset, NodeId, PartitionEpoch,
     PartitionId, TopicId,
@@ -34,6 +34,9 @@ pub struct Image {
     pub topic_ids: OrdMap<String, TopicId>,
     /// Partitions of all topics; those of one topic lie side by side.
     pub partitions: OrdMap<PartitionId, Arc<Partition>>,
+    /// Replicas whose disk failed, by broker; no empty sets. Ends with the broker's
+    /// registration.
+    pub offline_replicas: OrdMap<NodeId, Arc<OrdSet<PartitionId>>>,
     /// Where the voters of the quorum keep their logs.
     pub voter_directories: OrdMap<NodeId, DirectoryId>,
 }
@@ -55,7 +58,7 @@ pub struct Broker {
     pub port: u16,
     /// Replicas are spread over racks.
     pub rack: Option<String>,
-    /// May lead nothing and be in no ISR but as its last member.
+    /// May lead nothing and be in no ISR.
     pub fenced: bool,
     /// On its way out: given no leadership, joins no ISR.
     pub shutting_down: bool,
@@ -87,8 +90,20 @@ pub struct Topic {
 pub struct Partition {
     /// Assignment, the preferred leader first. No node twice.
     pub replicas: Vec<NodeId>,
-    /// In-sync replicas, in assignment order. Never empty.
+    /// In-sync replicas, in assignment order. Empty while none of them can serve.
     pub isr: Vec<NodeId>,
+    /// Eligible leader replicas (KIP-966), in assignment order: they left the ISR
+    /// while nothing could be committed any more, so they too have every
+    /// committed record. Not empty only while the ISR is below its minimum.
+    pub elr: Vec<NodeId>,
+    /// Replicas that were in the ISR or eligible, and may have lost something
+    /// since.
+    pub last_known_elr: Vec<NodeId>,
+    /// While the ISR is empty: who led last.
+    pub last_leader: Option<NodeId>,
+    /// The leader was elected without being known to have everything, and has
+    /// not yet said that it is done with that. The ISR has one member until then.
+    pub recovering: bool,
     /// The leader, one of the ISR, if there is one.
     pub leader: Option<NodeId>,
     /// Generation of the leadership.
@@ -124,6 +139,19 @@ impl Image {
     #[must_use]
     pub fn is_active(&self, node: NodeId) -> bool {
         self.brokers.get(&node).is_some_and(|broker| broker.is_active())
+    }
+
+    /// Whether a broker can lead this partition and join its ISR: it is active, and
+    /// the disk under its replica has not failed.
+    #[must_use]
+    pub fn can_serve(&self, node: NodeId, id: PartitionId) -> bool {
+        self.is_active(node) && !self.is_offline(node, id)
+    }
+
+    /// Whether a broker said that the disk under its replica failed.
+    #[must_use]
+    pub fn is_offline(&self, node: NodeId, id: PartitionId) -> bool {
+        self.offline_replicas.get(&node).is_some_and(|offline| offline.contains(&id))
     }
 
     /// In-sync replicas that an acks=all write to this partition needs; `None`

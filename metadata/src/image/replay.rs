@@ -6,10 +6,11 @@
 
 use super::{Broker, Image, Partition, Topic};
 use crate::records::{
-    BrokerRegistered, MetadataRecord, PartitionChanged, PartitionCreated, SnapshotEnded,
-    TopicCreated, TopicDeleted,
+    BrokerRegistered, MetadataRecord, PartitionChanged, PartitionCreated, ReplicasOffline,
+    SnapshotEnded, TopicConfigChanged, TopicCreated, TopicDeleted,
 };
-use ottla_proto::{BrokerEpoch, MetadataOffset, NodeId, PartitionId};
+use imbl::OrdSet;
+use ottla_proto::{BrokerEpoch, MetadataOffset, NodeId, PartitionId, TopicId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -56,7 +57,9 @@ impl Image {
                     if before { Err("already shutting down") } else { Ok(()) }
                 })
             }
+            MetadataRecord::ReplicasOffline(r) => self.replay_offline(r),
             MetadataRecord::TopicCreated(r) => self.replay_topic(r),
+            MetadataRecord::TopicConfigChanged(r) => self.replay_config(r),
             MetadataRecord::TopicDeleted(r) => self.replay_deletion(*r),
             MetadataRecord::PartitionCreated(r) => self.replay_partition(r),
             MetadataRecord::PartitionChanged(r) => self.replay_change(r),
@@ -88,6 +91,10 @@ impl Image {
                     "broker {} of epoch {} registered with epoch {}",
                     r.node_id, known.epoch, r.epoch
                 ));
+            }
+            if r.epoch > known.epoch {
+                // Another process, which has looked at its disks anew.
+                self.offline_replicas.remove(&r.node_id);
             }
         }
         let broker = Broker {
@@ -121,6 +128,50 @@ impl Image {
         Ok(())
     }
 
+    fn replay_offline(&mut self, r: &ReplicasOffline) -> Result<(), String> {
+        let known = self.brokers.get(&r.node_id);
+        if known.is_none_or(|broker| broker.epoch != r.epoch) {
+            return Err(format!("broker {} has no registration {}", r.node_id, r.epoch));
+        }
+        let mut offline = self
+            .offline_replicas
+            .get(&r.node_id)
+            .map_or_else(OrdSet::new, |known| OrdSet::clone(known));
+        for id in &r.partitions {
+            let partition =
+                self.partitions.get(id).ok_or_else(|| format!("unknown partition {id}"))?;
+            if !partition.replicas.contains(&r.node_id) {
+                return Err(format!("broker {} has no replica of {id}", r.node_id));
+            }
+            offline.insert(*id);
+        }
+        if !offline.is_empty() {
+            self.offline_replicas.insert(r.node_id, Arc::new(offline));
+        }
+        Ok(())
+    }
+
+    /// Deleted partitions are nobody's trouble any more.
+    fn forget_offline(&mut self, topic: TopicId) {
+        let of_topic = PartitionId { topic, index: 0 }..=PartitionId { topic, index: u32::MAX };
+        let concerned: Vec<NodeId> = self
+            .offline_replicas
+            .iter()
+            .filter(|(_, offline)| offline.range(of_topic.clone()).next().is_some())
+            .map(|(node, _)| *node)
+            .collect();
+        for node in concerned {
+            let offline = &self.offline_replicas[&node];
+            let rest: OrdSet<PartitionId> =
+                offline.iter().filter(|id| id.topic != topic).copied().collect();
+            if rest.is_empty() {
+                self.offline_replicas.remove(&node);
+            } else {
+                self.offline_replicas.insert(node, Arc::new(rest));
+            }
+        }
+    }
+
     fn replay_topic(&mut self, r: &TopicCreated) -> Result<(), String> {
         if self.topics.contains_key(&r.id) {
             return Err(format!("topic id {} exists already", r.id));
@@ -142,9 +193,17 @@ impl Image {
         Ok(())
     }
 
+    fn replay_config(&mut self, r: &TopicConfigChanged) -> Result<(), String> {
+        let known = self.topics.get(&r.id).ok_or_else(|| format!("unknown topic {}", r.id))?;
+        let topic = Topic { config: r.config.clone(), ..Topic::clone(known) };
+        self.topics.insert(r.id, Arc::new(topic));
+        Ok(())
+    }
+
     fn replay_deletion(&mut self, r: TopicDeleted) -> Result<(), String> {
         let topic = self.topics.remove(&r.id).ok_or_else(|| format!("unknown topic {}", r.id))?;
         self.topic_ids.remove(&topic.name);
+        self.forget_offline(r.id);
         for index in 0..topic.partitions {
             self.partitions.remove(&PartitionId { topic: r.id, index });
         }
@@ -166,6 +225,10 @@ impl Image {
         let partition = Partition {
             replicas: r.replicas.clone(),
             isr: r.isr.clone(),
+            elr: r.elr.clone(),
+            last_known_elr: r.last_known_elr.clone(),
+            last_leader: r.last_leader,
+            recovering: r.recovering,
             leader: r.leader,
             leader_epoch: r.leader_epoch,
             partition_epoch: r.partition_epoch,
@@ -190,6 +253,13 @@ impl Image {
         let partition = Partition {
             replicas: known.replicas.clone(),
             isr: r.isr.clone().unwrap_or_else(|| known.isr.clone()),
+            elr: r.elr.clone().unwrap_or_else(|| known.elr.clone()),
+            last_known_elr: r
+                .last_known_elr
+                .clone()
+                .unwrap_or_else(|| known.last_known_elr.clone()),
+            last_leader: r.last_leader.map_or(known.last_leader, Into::into),
+            recovering: r.recovering.unwrap_or(known.recovering),
             leader: r.leader.map_or(known.leader, Into::into),
             leader_epoch: r.leader_epoch,
             partition_epoch: r.partition_epoch,
@@ -203,25 +273,38 @@ impl Image {
 impl Partition {
     /// What must hold of a partition by itself, whatever its brokers do.
     pub(crate) fn check(&self) -> Result<(), String> {
-        let replicas: BTreeSet<NodeId> = self.replicas.iter().copied().collect();
-        if replicas.len() != self.replicas.len() {
-            return Err(format!("a node twice in the replicas {:?}", self.replicas));
-        }
-        let isr: BTreeSet<NodeId> = self.isr.iter().copied().collect();
-        if isr.len() != self.isr.len() {
-            return Err(format!("a node twice in the ISR {:?}", self.isr));
-        }
-        if isr.is_empty() {
-            return Err("an empty ISR".to_owned());
-        }
-        if !isr.is_subset(&replicas) {
-            return Err(format!("ISR {:?} outside the replicas {:?}", self.isr, self.replicas));
-        }
-        match self.leader {
-            Some(leader) if !isr.contains(&leader) => {
-                Err(format!("leader {leader} outside the ISR {:?}", self.isr))
+        let replicas = distinct("replicas", &self.replicas)?;
+        let isr = distinct("ISR", &self.isr)?;
+        let elr = distinct("ELR", &self.elr)?;
+        let last = distinct("last known ELR", &self.last_known_elr)?;
+        for (what, nodes) in [("ISR", &isr), ("ELR", &elr), ("last known ELR", &last)] {
+            if !nodes.is_subset(&replicas) {
+                return Err(format!("{what} {nodes:?} outside the replicas {:?}", self.replicas));
             }
-            _ => Ok(()),
         }
+        if let Some(node) = isr.intersection(&elr).chain(last.intersection(&(&isr | &elr))).next() {
+            return Err(format!("node {node} in two of ISR, ELR and last known ELR"));
+        }
+        if let Some(leader) = self.leader.filter(|leader| !isr.contains(leader)) {
+            return Err(format!("leader {leader} outside the ISR {:?}", self.isr));
+        }
+        if let Some(last) = self.last_leader
+            && (!isr.is_empty() || !replicas.contains(&last))
+        {
+            return Err(format!("a last leader {last} beside the ISR {:?}", self.isr));
+        }
+        if self.recovering && isr.len() > 1 {
+            return Err(format!("a recovering leader with the ISR {:?}", self.isr));
+        }
+        Ok(())
+    }
+}
+
+fn distinct(what: &str, nodes: &[NodeId]) -> Result<BTreeSet<NodeId>, String> {
+    let set: BTreeSet<NodeId> = nodes.iter().copied().collect();
+    if set.len() == nodes.len() {
+        Ok(set)
+    } else {
+        Err(format!("a node twice in the {what} {nodes:?}"))
     }
 }

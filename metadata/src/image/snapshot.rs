@@ -2,8 +2,8 @@
 
 use super::{Broker, Image, Partition, ReplayError, Topic};
 use crate::records::{
-    BrokerRegistered, MetadataRecord, PartitionCreated, SnapshotEnded, TopicCreated,
-    VoterDirectoryRecorded,
+    BrokerRegistered, MetadataRecord, PartitionCreated, ReplicasOffline, SnapshotEnded,
+    TopicCreated, VoterDirectoryRecorded,
 };
 use ottla_proto::PartitionId;
 
@@ -19,8 +19,13 @@ impl Image {
         let topics = self.topics.values().map(|topic| creation(topic).into());
         let partitions =
             self.partitions.iter().map(|(&id, partition)| partition_creation(id, partition).into());
+        let offline = self.offline_replicas.iter().filter_map(|(node, partitions)| {
+            let epoch = self.brokers.get(node)?.epoch;
+            let partitions = partitions.iter().copied().collect();
+            Some(ReplicasOffline { node_id: *node, epoch, partitions }.into())
+        });
         let end = std::iter::once(SnapshotEnded { offset: self.offset }.into());
-        voters.chain(brokers).chain(topics).chain(partitions).chain(end).collect()
+        voters.chain(brokers).chain(topics).chain(partitions).chain(offline).chain(end).collect()
     }
 
     /// Replays records on an empty image.
@@ -66,6 +71,10 @@ fn partition_creation(id: PartitionId, partition: &Partition) -> PartitionCreate
         partition: id,
         replicas: partition.replicas.clone(),
         isr: partition.isr.clone(),
+        elr: partition.elr.clone(),
+        last_known_elr: partition.last_known_elr.clone(),
+        last_leader: partition.last_leader,
+        recovering: partition.recovering,
         leader: partition.leader,
         leader_epoch: partition.leader_epoch,
         partition_epoch: partition.partition_epoch,

@@ -1,8 +1,8 @@
 use super::*;
 use crate::records::{
     BrokerFenced, BrokerRegistered, BrokerShutdownStarted, BrokerUnfenced, Leadership,
-    MetadataRecord, PartitionChanged, PartitionCreated, SnapshotEnded, TopicCreated, TopicDeleted,
-    VoterDirectoryRecorded,
+    MetadataRecord, PartitionChanged, PartitionCreated, SnapshotEnded, TopicConfig,
+    TopicConfigChanged, TopicCreated, TopicDeleted, VoterDirectoryRecorded,
 };
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -40,6 +40,10 @@ fn partition(topic: TopicId, index: u32) -> PartitionCreated {
         leader: Some(NodeId(1)),
         leader_epoch: LeaderEpoch(0),
         partition_epoch: PartitionEpoch(0),
+        elr: vec![],
+        last_known_elr: vec![],
+        last_leader: None,
+        recovering: false,
     }
 }
 
@@ -50,6 +54,10 @@ fn change(index: u32) -> PartitionChanged {
         leader: Some(Leadership::Node(NodeId(2))),
         leader_epoch: LeaderEpoch(1),
         partition_epoch: PartitionEpoch(1),
+        elr: None,
+        last_known_elr: None,
+        last_leader: None,
+        recovering: None,
     }
 }
 
@@ -78,10 +86,38 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
         ("name `orders`", topic(OTHER, "orders", 1).into()),
         ("no partitions", topic(OTHER, "other", 0).into()),
         ("unknown topic", TopicDeleted { id: OTHER }.into()),
+        ("unknown topic", TopicConfigChanged { id: OTHER, config: TopicConfig::default() }.into()),
         ("unknown topic", partition(OTHER, 0).into()),
         ("has 2 partitions", partition(ORDERS, 2).into()),
         ("exists already", partition(ORDERS, 0).into()),
-        ("an empty ISR", PartitionCreated { isr: vec![], ..partition(ORDERS, 1) }.into()),
+        ("leader 1 outside", PartitionCreated { isr: vec![], ..partition(ORDERS, 1) }.into()),
+        (
+            "ELR {NodeId(4)} outside",
+            PartitionCreated { isr: nodes(&[1]), elr: nodes(&[4]), ..partition(ORDERS, 1) }.into(),
+        ),
+        (
+            "node 1 in two",
+            PartitionCreated { isr: nodes(&[1]), elr: nodes(&[1, 2]), ..partition(ORDERS, 1) }
+                .into(),
+        ),
+        (
+            "node 2 in two",
+            PartitionCreated {
+                isr: nodes(&[1]),
+                elr: nodes(&[2]),
+                last_known_elr: nodes(&[2]),
+                ..partition(ORDERS, 1)
+            }
+            .into(),
+        ),
+        (
+            "a last leader 2",
+            PartitionCreated { last_leader: Some(NodeId(2)), ..partition(ORDERS, 1) }.into(),
+        ),
+        (
+            "a recovering leader with the ISR",
+            PartitionCreated { recovering: true, ..partition(ORDERS, 1) }.into(),
+        ),
         (
             "outside the replicas",
             PartitionCreated { isr: nodes(&[1, 4]), ..partition(ORDERS, 1) }.into(),
@@ -108,6 +144,19 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
         assert!(error.problem.contains(expected), "{record:?}: {error}");
         assert_eq!(image, start(), "{record:?}");
     }
+}
+
+#[test]
+fn options_change_in_place() {
+    let mut image = start();
+    let before = image.clone();
+    let config = TopicConfig::parse([("retention.ms", "1")]).expect("an option");
+    let changed = TopicConfigChanged { id: ORDERS, config: config.clone() };
+    image.replay(&changed.into()).expect("exists");
+    assert_eq!(image.topic_by_name("orders").map(|topic| &topic.config), Some(&config));
+    let delta = Delta::between(&before, &image);
+    assert_eq!(delta.topics.iter().map(|change| change.key).collect::<Vec<_>>(), [ORDERS]);
+    assert!(delta.partitions.is_empty() && delta.brokers.is_empty());
 }
 
 #[test]
@@ -158,11 +207,23 @@ fn a_snapshot_keeps_every_field_and_the_offset() {
         BrokerShutdownStarted { node_id, epoch }.into(),
         change(0).into(),
         VoterDirectoryRecorded { node_id, directory }.into(),
+        PartitionChanged {
+            isr: Some(vec![]),
+            elr: Some(nodes(&[3])),
+            last_known_elr: Some(nodes(&[2])),
+            last_leader: Some(Leadership::Node(NodeId(2))),
+            leader: Some(Leadership::Nobody),
+            recovering: Some(true),
+            leader_epoch: LeaderEpoch(2),
+            partition_epoch: PartitionEpoch(2),
+            ..change(0)
+        }
+        .into(),
     ] {
         image.replay(&record).expect("makes sense");
         assert_eq!(Image::from_records(&image.to_records()).as_ref(), Ok(&image));
     }
-    assert_eq!(image.offset, MetadataOffset(7));
+    assert_eq!(image.offset, MetadataOffset(8));
 }
 
 #[test]

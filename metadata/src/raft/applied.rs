@@ -1,5 +1,5 @@
-//! The applied image in sled: one key for each broker, topic, partition and
-//! voter, so that an apply writes what changed and a start need not replay the
+//! The applied image in sled: one key for each broker, topic, partition, voter and
+//! broker with offline replicas, so that an apply writes what changed and a start need not replay the
 //! log.
 //!
 //! Nothing here is a promise: sled's flush is no barrier against power loss.
@@ -14,12 +14,13 @@ use ottla_proto::{MetadataOffset, NodeId, PartitionId, TopicId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// sled's own cache, in bytes. The image is in memory anyway.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Layout of keys and values. Another number means: rebuild.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 const HEAD: &[u8] = b"head";
 const ENTITIES: &str = "entities";
@@ -29,6 +30,7 @@ const VOTER: u8 = 0;
 const BROKER: u8 = 1;
 const TOPIC: u8 = 2;
 const PARTITION: u8 = 3;
+const OFFLINE: u8 = 4;
 
 /// What the image in sled stands for.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -92,6 +94,10 @@ fn partition_key(id: PartitionId) -> Vec<u8> {
     [&[PARTITION], &id.topic.0.as_bytes()[..], &id.index.to_be_bytes()[..]].concat()
 }
 
+fn offline_key(node: NodeId) -> Vec<u8> {
+    [&[OFFLINE], &node.0.to_be_bytes()[..]].concat()
+}
+
 /// Under which key a record of `Image::to_records` is kept; `None` for the end
 /// mark, whose content is in the head.
 fn key_of(record: &MetadataRecord) -> Option<Vec<u8>> {
@@ -100,6 +106,7 @@ fn key_of(record: &MetadataRecord) -> Option<Vec<u8>> {
         MetadataRecord::VoterDirectoryRecorded(record) => Some(voter_key(record.node_id)),
         MetadataRecord::TopicCreated(record) => Some(topic_key(record.id)),
         MetadataRecord::PartitionCreated(record) => Some(partition_key(record.partition)),
+        MetadataRecord::ReplicasOffline(record) => Some(offline_key(record.node_id)),
         _ => None,
     }
 }
@@ -126,6 +133,18 @@ fn changes(before: &Image, after: &Image) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> 
         match change.after {
             Some(partition) => drop(changed.partitions.insert(change.key, partition)),
             None => drop(writes.insert(partition_key(change.key), None)),
+        }
+    }
+    for change in delta.offline_replicas {
+        match change.after {
+            Some(offline) => {
+                // Its record names the registration.
+                if let Some(broker) = after.brokers.get(&change.key) {
+                    changed.brokers.insert(change.key, Arc::clone(broker));
+                }
+                changed.offline_replicas.insert(change.key, offline);
+            }
+            None => drop(writes.insert(offline_key(change.key), None)),
         }
     }
     for change in before.voter_directories.diff(&after.voter_directories) {

@@ -4,7 +4,9 @@
 use super::inner::Inner;
 use super::types::Peer;
 use super::{channel, controller_service, wire};
-use crate::controller::{AlterPartition, Command, PartitionOutcome, RegisterBroker, Reply};
+use crate::controller::{
+    AlterPartition, Command, PartitionOutcome, RegisterBroker, Reply, ReportOffline,
+};
 use ottla_proto::internal::v1 as internal;
 use ottla_proto::internal::v1::controller_service_client::ControllerServiceClient;
 use ottla_proto::v1::{self, ErrorReason};
@@ -168,6 +170,53 @@ pub(super) async fn delete_topic(
     call(inner, deadline, attempt).await
 }
 
+pub(super) async fn alter_topic_config(
+    inner: &Inner,
+    request: v1::AlterTopicConfigRequest,
+    deadline: Instant,
+) -> Result<v1::AlterTopicConfigResponse, ApiError> {
+    let attempt = |place| {
+        let request = request.clone();
+        async move {
+            match place {
+                Place::Here => controller_service::alter_topic_config(inner, request).await,
+                Place::There(node_id, peer) => {
+                    let mut client = connect(node_id, &peer).await?;
+                    let request =
+                        internal::ForwardAlterTopicConfigRequest { request: Some(request) };
+                    let response = client.forward_alter_topic_config(request).await;
+                    let response = response.map_err(|status| ApiError::from_status(&status))?;
+                    Ok(response.into_inner().response.unwrap_or_default())
+                }
+            }
+        }
+    };
+    call(inner, deadline, attempt).await
+}
+
+pub(super) async fn elect_leader(
+    inner: &Inner,
+    request: v1::ElectLeaderRequest,
+    deadline: Instant,
+) -> Result<v1::ElectLeaderResponse, ApiError> {
+    let attempt = |place| {
+        let request = request.clone();
+        async move {
+            match place {
+                Place::Here => controller_service::elect_leader(inner, request).await,
+                Place::There(node_id, peer) => {
+                    let mut client = connect(node_id, &peer).await?;
+                    let request = internal::ForwardElectLeaderRequest { request: Some(request) };
+                    let response = client.forward_elect_leader(request).await;
+                    let response = response.map_err(|status| ApiError::from_status(&status))?;
+                    Ok(response.into_inner().response.unwrap_or_default())
+                }
+            }
+        }
+    };
+    call(inner, deadline, attempt).await
+}
+
 pub(super) async fn alter_partition(
     inner: &Inner,
     request: AlterPartition,
@@ -188,6 +237,28 @@ pub(super) async fn alter_partition(
                 let response = client.alter_partition(wire::alteration_request(request)).await;
                 let response = response.map_err(|status| ApiError::from_status(&status))?;
                 wire::alteration_outcomes(response.into_inner())
+            }
+        }
+    };
+    call(inner, deadline, attempt).await
+}
+
+pub(super) async fn report_offline(
+    inner: &Inner,
+    request: ReportOffline,
+    deadline: Instant,
+) -> Result<(), ApiError> {
+    let request = &request;
+    let attempt = |place| async move {
+        match place {
+            Place::Here => {
+                let command = Command::ReportOffline(request.clone());
+                inner.control.submit_here(command).await.map(drop)
+            }
+            Place::There(node_id, peer) => {
+                let mut client = connect(node_id, &peer).await?;
+                let response = client.report_offline(wire::report_request(request)).await;
+                response.map(drop).map_err(|status| ApiError::from_status(&status))
             }
         }
     };

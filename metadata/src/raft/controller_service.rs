@@ -139,6 +139,37 @@ pub(super) async fn delete_topic(
     }
 }
 
+/// What `AlterTopicConfig` answers, decided by the controller on this node.
+pub(super) async fn alter_topic_config(
+    inner: &Inner,
+    request: v1::AlterTopicConfigRequest,
+) -> Result<v1::AlterTopicConfigResponse, ApiError> {
+    let submitted = inner.control.submit_here(wire::alter_topic_config(request)).await?;
+    match submitted.reply {
+        Reply::TopicConfigAltered(planned) => Ok(v1::AlterTopicConfigResponse {
+            header: Some(inner.header(submitted.offset)),
+            topic: Some(wire::topic_metadata(&planned)),
+        }),
+        reply => Err(unexpected(&reply)),
+    }
+}
+
+/// What `ElectLeader` answers, decided by the controller on this node.
+pub(super) async fn elect_leader(
+    inner: &Inner,
+    request: v1::ElectLeaderRequest,
+) -> Result<v1::ElectLeaderResponse, ApiError> {
+    let submitted = inner.control.submit_here(wire::elect_leader(request)?).await?;
+    match submitted.reply {
+        Reply::Elected { index, partition, changed } => Ok(v1::ElectLeaderResponse {
+            header: Some(inner.header(submitted.offset)),
+            partition: Some(wire::partition_metadata(index, &partition)),
+            changed,
+        }),
+        reply => Err(unexpected(&reply)),
+    }
+}
+
 #[tonic::async_trait]
 impl ControllerService for ControllerRpc {
     async fn register_broker(
@@ -172,6 +203,15 @@ impl ControllerService for ControllerRpc {
         }
     }
 
+    async fn report_offline(
+        &self,
+        request: Request<internal::ReportOfflineRequest>,
+    ) -> Result<Response<internal::ReportOfflineResponse>, Status> {
+        let command = Command::ReportOffline(wire::report(request.into_inner())?);
+        self.inner.control.submit_here(command).await?;
+        Ok(Response::new(internal::ReportOfflineResponse {}))
+    }
+
     async fn forward_create_topic(
         &self,
         request: Request<internal::ForwardCreateTopicRequest>,
@@ -188,5 +228,24 @@ impl ControllerService for ControllerRpc {
         let response = delete_topic(&self.inner, request.into_inner().request.unwrap_or_default());
         let response = Some(response.await?);
         Ok(Response::new(internal::ForwardDeleteTopicResponse { response }))
+    }
+
+    async fn forward_alter_topic_config(
+        &self,
+        request: Request<internal::ForwardAlterTopicConfigRequest>,
+    ) -> Result<Response<internal::ForwardAlterTopicConfigResponse>, Status> {
+        let response =
+            alter_topic_config(&self.inner, request.into_inner().request.unwrap_or_default());
+        let response = Some(response.await?);
+        Ok(Response::new(internal::ForwardAlterTopicConfigResponse { response }))
+    }
+
+    async fn forward_elect_leader(
+        &self,
+        request: Request<internal::ForwardElectLeaderRequest>,
+    ) -> Result<Response<internal::ForwardElectLeaderResponse>, Status> {
+        let response = elect_leader(&self.inner, request.into_inner().request.unwrap_or_default());
+        let response = Some(response.await?);
+        Ok(Response::new(internal::ForwardElectLeaderResponse { response }))
     }
 }

@@ -5,10 +5,10 @@
 //! Not its job: the order of writes. One thread makes them (`log_writer`).
 
 use super::committed::CommittedHint;
+use super::cut;
 use super::types::{self, Entry, LogId, Vote};
-use ottla_commitlog::format::{self, NewRecord, ValidBatch};
-use ottla_commitlog::vfs::Vfs;
-use ottla_commitlog::{Bounds, Log, LogConfig, LogError, OpenMode, checkpoint};
+use ottla_commitlog::format::{self, BatchOptions, NewRecord, ValidBatch};
+use ottla_commitlog::{Bounds, Cleanup, Log, LogConfig, LogError, OpenMode, Shared, checkpoint};
 use ottla_proto::LeaderEpoch;
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
@@ -61,7 +61,7 @@ pub enum LogStoreError {
 /// writer thread.
 pub(crate) struct LogFiles {
     log: Log,
-    vfs: Arc<dyn Vfs>,
+    shared: Arc<Shared>,
     dir: PathBuf,
     committed: CommittedHint,
     state: Mutex<State>,
@@ -92,7 +92,8 @@ impl Encoded {
         let epoch = epoch.map_err(|_| io::Error::other("more than 2^32 Raft terms"))?;
         let value = types::encode(&entry)?.into();
         let record = NewRecord { key: None, value: Some(value), headers: vec![], timestamp_ms: 0 };
-        let batch = format::encode_batch(&[record]).map_err(io::Error::other)?;
+        let batch =
+            format::encode_batch(&[record], &BatchOptions::default()).map_err(io::Error::other)?;
         let batch = ValidBatch::new(batch, MAX_ENTRY_BYTES).map_err(io::Error::other)?;
         Ok(Self { entry, batch, epoch })
     }
@@ -137,14 +138,18 @@ impl State {
 
 impl LogFiles {
     /// Opens the log in `dir`, creating it if absent.
-    pub(crate) fn open(vfs: Arc<dyn Vfs>, dir: &Path) -> Result<Self, LogStoreError> {
-        let config = LogConfig { segment_bytes: SEGMENT_BYTES, ..LogConfig::default() };
-        let (log, recovery) =
-            Log::open(Arc::clone(&vfs), &dir.join(LOG_DIR), config, OpenMode::Recover)?;
+    pub(crate) fn open(shared: &Arc<Shared>, dir: &Path) -> Result<Self, LogStoreError> {
+        let cleanup = Cleanup { delete: false, compact: false };
+        let config = LogConfig { segment_bytes: SEGMENT_BYTES, cleanup, ..LogConfig::default() };
+        let (log, recovery) = Log::open(shared, &dir.join(LOG_DIR), config, OpenMode::Recover)?;
         tracing::debug!(?recovery, "opened the Raft log");
-        let committed = CommittedHint::open(vfs.as_ref(), &dir.join(COMMITTED_FILE))?;
+        let committed = CommittedHint::open(shared.vfs(), &dir.join(COMMITTED_FILE))?;
+        if let Some(cut) = cut::judge(&recovery, committed.read()?.as_ref()) {
+            cut.report(dir, &recovery);
+        }
         let dir = dir.to_owned();
-        let files = Self { log, vfs, dir, committed, state: Mutex::default() };
+        let files =
+            Self { log, shared: Arc::clone(shared), dir, committed, state: Mutex::default() };
         files.load()?;
         Ok(files)
     }
@@ -193,7 +198,7 @@ impl LogFiles {
     fn read_checkpoint<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, LogStoreError> {
         let path = self.dir.join(name);
         let damaged = |what: String| LogStoreError::Damaged { dir: self.dir.clone(), what };
-        let bytes = checkpoint::read(self.vfs.as_ref(), &path)
+        let bytes = checkpoint::read(self.shared.vfs(), &path)
             .map_err(|error| damaged(format!("{name}: {error}")))?;
         let decode = |bytes: Vec<u8>| types::decode(&bytes);
         bytes.map(decode).transpose().map_err(|error| damaged(format!("{name}: {error}")))
@@ -201,7 +206,7 @@ impl LogFiles {
 
     fn write_checkpoint<T: serde::Serialize>(&self, name: &str, value: &T) -> io::Result<()> {
         let bytes = types::encode(value)?;
-        checkpoint::write_atomically(self.vfs.as_ref(), &self.dir.join(name), &bytes)
+        checkpoint::write_atomically(self.shared.vfs(), &self.dir.join(name), &bytes)
     }
 
     fn load(&self) -> Result<(), LogStoreError> {
@@ -300,7 +305,7 @@ impl LogFiles {
                 let what = format!("entry {expected} appended to a log that ends at {end}");
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
             }
-            self.log.append_as_leader(batches, epoch).map_err(io::Error::other)?;
+            self.log.append_as_leader(batches, epoch, 0).map_err(io::Error::other)?;
             let mut state = self.state.lock();
             for (entry, size) in entries {
                 state.cache(entry, size);

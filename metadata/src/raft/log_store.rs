@@ -13,7 +13,7 @@ use super::log_writer::{Stopped, Write, Writer};
 use super::types::{Entry, LogId, TypeConfig, Vote};
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
-use ottla_commitlog::vfs::Vfs;
+use ottla_commitlog::Shared;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
 use std::path::Path;
@@ -25,27 +25,27 @@ const APPEND_BYTES: usize = 1024 * 1024;
 
 /// openraft's log storage.
 pub(crate) struct LogStore {
-    shared: Arc<LogFiles>,
+    files: Arc<LogFiles>,
     writer: Writer,
 }
 
 impl LogStore {
     /// Opens the log in `dir`, creating it if absent. Blocks on the disk.
-    pub(crate) fn open(vfs: Arc<dyn Vfs>, dir: &Path) -> Result<Self, LogStoreError> {
-        let shared = Arc::new(LogFiles::open(vfs, dir)?);
-        let writer = Writer::start(Arc::clone(&shared))?;
-        Ok(Self { shared, writer })
+    pub(crate) fn open(shared: &Arc<Shared>, dir: &Path) -> Result<Self, LogStoreError> {
+        let files = Arc::new(LogFiles::open(shared, dir)?);
+        let writer = Writer::start(Arc::clone(&files))?;
+        Ok(Self { files, writer })
     }
 
     /// Whether this node never took part in anything.
     pub(crate) fn is_blank(&self) -> bool {
-        self.shared.vote().is_none() && self.shared.ends().1.is_none()
+        self.files.vote().is_none() && self.files.ends().1.is_none()
     }
 
     /// Whether the log can account for an applied id, `covered` being what a
     /// snapshot accounts for.
     pub(crate) fn justifies(&self, applied: &LogId, covered: Option<&LogId>) -> bool {
-        self.shared.justifies(applied, covered)
+        self.files.justifies(applied, covered)
     }
 
     /// Completes when this is dropped and every write is done.
@@ -58,12 +58,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     type LogReader = LogReader;
 
     async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
-        let (last_purged_log_id, last_log_id) = self.shared.ends();
+        let (last_purged_log_id, last_log_id) = self.files.ends();
         Ok(LogState { last_purged_log_id, last_log_id })
     }
 
     async fn get_log_reader(&mut self) -> LogReader {
-        LogReader { shared: Arc::clone(&self.shared) }
+        LogReader { files: Arc::clone(&self.files) }
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
@@ -75,7 +75,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
-        Ok(self.shared.committed())
+        Ok(self.files.committed())
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
@@ -99,20 +99,20 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 /// Reads entries, from memory if they are recent.
 #[derive(Clone)]
 pub(crate) struct LogReader {
-    shared: Arc<LogFiles>,
+    files: Arc<LogFiles>,
 }
 
 impl LogReader {
     async fn read(&self, range: Range<u64>, max_bytes: usize) -> io::Result<Vec<Entry>> {
-        let bounds = self.shared.bounds();
+        let bounds = self.files.bounds();
         let range = range.start.max(bounds.start)..range.end.min(bounds.end);
         if range.is_empty() {
             return Ok(Vec::new());
         }
-        if let Some(entries) = self.shared.cached(range.clone(), max_bytes) {
+        if let Some(entries) = self.files.cached(range.clone(), max_bytes) {
             return Ok(entries);
         }
-        let shared = Arc::clone(&self.shared);
+        let shared = Arc::clone(&self.files);
         let read = tokio::task::spawn_blocking(move || shared.read_disk(range, max_bytes));
         read.await.map_err(io::Error::other)?
     }
@@ -141,6 +141,6 @@ impl RaftLogReader<TypeConfig> for LogReader {
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
-        Ok(self.shared.vote())
+        Ok(self.files.vote())
     }
 }

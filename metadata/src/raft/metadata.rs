@@ -17,20 +17,21 @@ use super::options::MetadataOptions;
 use super::service::RaftRpc;
 use super::state_machine::StateMachine;
 use super::{BrokerStatus, QuorumStatus};
-use crate::controller::{AlterPartition, PartitionAlteration, PartitionOutcome};
+use crate::controller::{AlterPartition, PartitionAlteration, PartitionOutcome, ReportOffline};
 use crate::image::Image;
 use ottla_commitlog::vfs;
 use ottla_proto::internal::v1::controller_service_server::ControllerServiceServer;
 use ottla_proto::internal::v1::raft_service_server::RaftServiceServer;
 use ottla_proto::v1::{self, ErrorReason};
-use ottla_proto::{ApiError, DirectoryId, NodeId};
+use ottla_proto::{ApiError, BrokerEpoch, DirectoryId, NodeId, PartitionId};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Longest wait for the answer to an AlterPartition. The leader asks again.
+/// Longest wait for the answer to an AlterPartition or a report of offline
+/// replicas. The caller asks again.
 const ALTER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Longest wait at shutdown for threads that hold files open.
@@ -95,11 +96,12 @@ impl Metadata {
             return Err(MetadataError::NotAVoter { node_id: options.node_id });
         }
         raft_config(&options)?;
-        let (vfs, dir) = (Arc::clone(&options.vfs), options.dir.clone());
+        let (shared, dir) = (Arc::clone(&options.shared), options.dir.clone());
         let open = move || {
-            vfs::create_dir_durably(vfs.as_ref(), &dir)?;
-            let log = LogStore::open(Arc::clone(&vfs), &dir)?;
-            let machine = StateMachine::open(&dir, vfs, |id, covered| log.justifies(id, covered))?;
+            vfs::create_dir_durably(shared.vfs(), &dir)?;
+            let log = LogStore::open(&shared, &dir)?;
+            let machine =
+                StateMachine::open(&dir, &shared, |id, covered| log.justifies(id, covered))?;
             Ok::<_, MetadataError>((log, machine))
         };
         let opened = tokio::task::spawn_blocking(open).await.map_err(io::Error::other)?;
@@ -212,6 +214,35 @@ impl Metadata {
         Ok(response)
     }
 
+    /// As [`create_topic`](Self::create_topic), for a topic's options.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn alter_topic_config(
+        &self,
+        request: v1::AlterTopicConfigRequest,
+        deadline: Instant,
+    ) -> Result<v1::AlterTopicConfigResponse, ApiError> {
+        let mut response =
+            controller_client::alter_topic_config(&self.inner, request, deadline).await?;
+        self.inner.localize(&mut response.header, deadline).await?;
+        Ok(response)
+    }
+
+    /// As [`create_topic`](Self::create_topic), for a leader that an operator wants.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn elect_leader(
+        &self,
+        request: v1::ElectLeaderRequest,
+        deadline: Instant,
+    ) -> Result<v1::ElectLeaderResponse, ApiError> {
+        let mut response = controller_client::elect_leader(&self.inner, request, deadline).await?;
+        self.inner.localize(&mut response.header, deadline).await?;
+        Ok(response)
+    }
+
     /// Proposes ISRs for partitions that this node leads, under its broker
     /// epoch; one outcome for each, in their order.
     ///
@@ -222,14 +253,31 @@ impl Metadata {
         &self,
         partitions: Vec<PartitionAlteration>,
     ) -> Result<Vec<PartitionOutcome>, ApiError> {
-        let epoch = self.inner.broker.borrow().epoch;
-        let broker_epoch = epoch.ok_or_else(|| {
-            ApiError::new(ErrorReason::BrokerNotRegistered, "this broker has not registered yet")
-        })?;
+        let broker_epoch = self.broker_epoch()?;
         let node_id = self.inner.options.node_id;
         let request = AlterPartition { node_id, broker_epoch, partitions };
         let deadline = Instant::now() + ALTER_TIMEOUT;
         controller_client::alter_partition(&self.inner, request, deadline).await
+    }
+
+    /// Tells the controller that the disk under these replicas of this node failed,
+    /// under its broker epoch: at most `MAX_OFFLINE_REPLICAS`.
+    ///
+    /// # Errors
+    /// What refuses the report. Where the error is indefinite it may have been
+    /// taken; saying it again is harmless.
+    pub async fn report_offline(&self, partitions: Vec<PartitionId>) -> Result<(), ApiError> {
+        let broker_epoch = self.broker_epoch()?;
+        let node_id = self.inner.options.node_id;
+        let request = ReportOffline { node_id, broker_epoch, partitions };
+        let deadline = Instant::now() + ALTER_TIMEOUT;
+        controller_client::report_offline(&self.inner, request, deadline).await
+    }
+
+    fn broker_epoch(&self) -> Result<BrokerEpoch, ApiError> {
+        self.inner.broker.borrow().epoch.ok_or_else(|| {
+            ApiError::new(ErrorReason::BrokerNotRegistered, "this broker has not registered yet")
+        })
     }
 
     /// Asks the controller for leave to stop and waits until other nodes lead

@@ -22,6 +22,7 @@ mod committed;
 mod config;
 mod controller_client;
 mod controller_service;
+mod cut;
 mod inner;
 mod introduction;
 mod lifecycle;

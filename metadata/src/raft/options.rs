@@ -1,7 +1,7 @@
 //! What a node tells its metadata quorum at the start, and the times and bounds
 //! it runs under.
 
-use ottla_commitlog::vfs::Vfs;
+use ottla_commitlog::Shared;
 use ottla_proto::{BrokerEpoch, DirectoryId, IncarnationId, NodeId};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -31,9 +31,9 @@ pub struct MetadataOptions {
     pub previous_broker_epoch: Option<BrokerEpoch>,
     /// Directory of Raft log, snapshots and applied image; created if absent.
     pub dir: PathBuf,
-    /// The disk. The applied image does not go through it: it is rebuildable
+    /// What the node's logs share, the disk first. The applied image does not go through it: it is rebuildable
     /// and lives in sled, which has no such seam.
-    pub vfs: Arc<dyn Vfs>,
+    pub shared: Arc<Shared>,
     /// Host and port of every voter's gRPC port, this node's included. The same
     /// on every node: it becomes the quorum's first membership.
     pub voters: BTreeMap<NodeId, (String, u16)>,

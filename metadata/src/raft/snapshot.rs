@@ -10,8 +10,8 @@ use super::types::{self, SnapshotMeta};
 use crate::image::Image;
 use crate::records::MetadataRecord;
 use bytes::Bytes;
+use ottla_commitlog::Shared;
 use ottla_commitlog::checkpoint;
-use ottla_commitlog::vfs::Vfs;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -74,7 +74,7 @@ pub(crate) fn decode(snapshot: &SnapshotBytes) -> io::Result<(SnapshotMeta, Imag
 
 /// The one current snapshot file of a node.
 pub(crate) struct SnapshotStore {
-    vfs: Arc<dyn Vfs>,
+    shared: Arc<Shared>,
     path: PathBuf,
     /// Meta of the file. The lock spans a write: a build that was overtaken by
     /// an installed snapshot must not put its older one on top.
@@ -84,8 +84,8 @@ pub(crate) struct SnapshotStore {
 impl SnapshotStore {
     /// Looks at the file, if there is one. A damaged file counts as none: what
     /// it held is in the log, or Raft refuses to start without it.
-    pub(crate) fn open(vfs: Arc<dyn Vfs>, dir: &std::path::Path) -> io::Result<Self> {
-        let store = Self { vfs, path: dir.join(FILE_NAME), current: Mutex::new(None) };
+    pub(crate) fn open(shared: Arc<Shared>, dir: &std::path::Path) -> io::Result<Self> {
+        let store = Self { shared, path: dir.join(FILE_NAME), current: Mutex::new(None) };
         if let Some(bytes) = store.read_file()? {
             match decode(&bytes) {
                 Ok((meta, _)) => *store.current.lock() = Some(meta),
@@ -98,7 +98,7 @@ impl SnapshotStore {
     }
 
     fn read_file(&self) -> io::Result<Option<SnapshotBytes>> {
-        let file = match self.vfs.open_read_only(&self.path) {
+        let file = match self.shared.vfs().open_read_only(&self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -131,7 +131,7 @@ impl SnapshotStore {
         if current.as_ref().is_some_and(|current| current.last_log_id > meta.last_log_id) {
             return Ok(());
         }
-        checkpoint::write_plain_atomically(self.vfs.as_ref(), &self.path, &bytes.0)?;
+        checkpoint::write_plain_atomically(self.shared.vfs(), &self.path, &bytes.0)?;
         *current = Some(meta.clone());
         Ok(())
     }

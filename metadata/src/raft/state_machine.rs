@@ -42,10 +42,10 @@ impl StateMachine {
     /// applied image is wiped and made again. Blocks on the disk.
     pub(crate) fn open(
         dir: &Path,
-        vfs: Arc<dyn ottla_commitlog::vfs::Vfs>,
+        shared: &Arc<ottla_commitlog::Shared>,
         justified: impl FnOnce(&LogId, Option<&LogId>) -> bool,
     ) -> io::Result<Self> {
-        let snapshots = Arc::new(SnapshotStore::open(vfs, dir)?);
+        let snapshots = Arc::new(SnapshotStore::open(Arc::clone(shared), dir)?);
         let (mut store, mut applied) = AppliedStore::open(&dir.join(SLED_DIR));
         let covered = snapshots.meta().and_then(|meta| meta.last_log_id);
         if let Some(last) = applied.last

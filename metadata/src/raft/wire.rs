@@ -2,9 +2,11 @@
 //! types. What comes from the wire is checked here for shape, not for sense.
 
 use crate::controller::{
-    AlterPartition, Command, CreateTopic, Heartbeat, PartitionAlteration, PartitionOutcome,
-    PartitionState, PlannedTopic, RegisterBroker,
+    AlterPartition, AlterTopicConfig, Command, CreateTopic, ElectLeader, Election, Heartbeat,
+    PartitionAlteration, PartitionOutcome, PartitionState, PlannedTopic, RegisterBroker,
+    ReportOffline,
 };
+use crate::image::Partition;
 use ottla_proto::internal::v1 as internal;
 use ottla_proto::v1::{self, ErrorReason};
 use ottla_proto::{
@@ -83,23 +85,49 @@ pub(super) fn create_topic(request: v1::CreateTopicRequest) -> Command {
     })
 }
 
+pub(super) fn alter_topic_config(request: v1::AlterTopicConfigRequest) -> Command {
+    Command::AlterTopicConfig(AlterTopicConfig {
+        name: request.name,
+        set: request.set.into_iter().collect(),
+        unset: request.unset.into_iter().collect(),
+        validate_only: request.validate_only,
+    })
+}
+
+pub(super) fn elect_leader(request: v1::ElectLeaderRequest) -> Result<Command, ApiError> {
+    let election = match v1::ElectionType::try_from(request.election) {
+        Ok(v1::ElectionType::Unspecified | v1::ElectionType::Preferred) => Election::Preferred,
+        Ok(v1::ElectionType::Unclean) => Election::Unclean,
+        Err(_) => return Err(invalid("an election is preferred or unclean")),
+    };
+    let (topic, partition) = (request.topic, request.partition);
+    Ok(Command::ElectLeader(ElectLeader { topic, partition, election }))
+}
+
 pub(super) fn topic_metadata(planned: &PlannedTopic) -> v1::TopicMetadata {
-    let partitions = (0..).zip(&planned.partitions).map(|(index, partition)| {
-        let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect();
-        v1::PartitionMetadata {
-            partition: index,
-            leader_id: partition.leader.map(|leader| leader.0),
-            leader_epoch: partition.leader_epoch.0,
-            partition_epoch: partition.partition_epoch.0,
-            replicas: ids(&partition.replicas),
-            isr: ids(&partition.isr),
-        }
-    });
+    let partitions = (0..).zip(&planned.partitions);
+    let partitions = partitions.map(|(index, partition)| partition_metadata(index, partition));
     v1::TopicMetadata {
         name: planned.topic.name.clone(),
         topic_id: planned.topic.id.to_wire().into(),
         partitions: partitions.collect(),
         configs: planned.topic.config.set_options().into_iter().collect(),
+    }
+}
+
+/// A partition as clients are told.
+pub(super) fn partition_metadata(index: u32, partition: &Partition) -> v1::PartitionMetadata {
+    let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect();
+    v1::PartitionMetadata {
+        partition: index,
+        leader_id: partition.leader.map(|leader| leader.0),
+        leader_epoch: partition.leader_epoch.0,
+        partition_epoch: partition.partition_epoch.0,
+        replicas: ids(&partition.replicas),
+        isr: ids(&partition.isr),
+        elr: ids(&partition.elr),
+        last_known_elr: ids(&partition.last_known_elr),
+        recovering: partition.recovering,
     }
 }
 
@@ -119,6 +147,7 @@ pub(super) fn alteration(
             leader_epoch: LeaderEpoch(change.leader_epoch),
             partition_epoch: PartitionEpoch(change.partition_epoch),
             new_isr: change.new_isr.into_iter().map(member).collect(),
+            recovered: change.recovered,
         })
     });
     Ok(AlterPartition {
@@ -126,6 +155,28 @@ pub(super) fn alteration(
         broker_epoch: BrokerEpoch(request.broker_epoch),
         partitions: partitions.collect::<Result<_, ApiError>>()?,
     })
+}
+
+pub(super) fn report(request: internal::ReportOfflineRequest) -> Result<ReportOffline, ApiError> {
+    let partitions = request.partitions.iter();
+    let partitions = partitions.map(|replica| partition_id(&replica.topic_id, replica.partition));
+    Ok(ReportOffline {
+        node_id: NodeId(request.node_id),
+        broker_epoch: BrokerEpoch(request.broker_epoch),
+        partitions: partitions.collect::<Result<_, ApiError>>()?,
+    })
+}
+
+pub(super) fn report_request(request: &ReportOffline) -> internal::ReportOfflineRequest {
+    let partitions = request.partitions.iter().map(|id| internal::OfflineReplica {
+        topic_id: id.topic.to_wire().into(),
+        partition: id.index,
+    });
+    internal::ReportOfflineRequest {
+        node_id: request.node_id.0,
+        broker_epoch: request.broker_epoch.0,
+        partitions: partitions.collect(),
+    }
 }
 
 pub(super) fn alteration_request(request: &AlterPartition) -> internal::AlterPartitionRequest {
@@ -139,6 +190,7 @@ pub(super) fn alteration_request(request: &AlterPartition) -> internal::AlterPar
             .iter()
             .map(|(node, epoch)| internal::IsrMember { node_id: node.0, broker_epoch: epoch.0 })
             .collect(),
+        recovered: change.recovered,
     });
     internal::AlterPartitionRequest {
         node_id: request.node_id.0,
@@ -160,6 +212,7 @@ pub(super) fn alteration_response(
                 leader_epoch: state.leader_epoch.0,
                 partition_epoch: state.partition_epoch.0,
                 isr: state.isr.iter().map(|node| node.0).collect(),
+                min_isr: u32::try_from(state.min_isr).unwrap_or(u32::MAX),
             }),
             Err(error) => Outcome::Error(error.into()),
         }),
@@ -178,6 +231,7 @@ pub(super) fn alteration_outcomes(
                 leader_epoch: LeaderEpoch(changed.leader_epoch),
                 partition_epoch: PartitionEpoch(changed.partition_epoch),
                 isr: changed.isr.into_iter().map(NodeId).collect(),
+                min_isr: usize::try_from(changed.min_isr).unwrap_or(usize::MAX),
             }),
             Some(Outcome::Error(error)) => Err(error.into()),
             None => Err(ApiError::new(ErrorReason::Internal, "an outcome without content")),

@@ -28,21 +28,46 @@ fn partition_id() -> impl Strategy<Value = PartitionId> {
 
 fn options() -> impl Strategy<Value = TopicConfig> {
     let durability = prop_oneof![Just(Durability::Disk), Just(Durability::Memory)];
-    (
+    let policy = prop_oneof![
+        Just(CleanupPolicy::Delete),
+        Just(CleanupPolicy::Compact),
+        Just(CleanupPolicy::CompactDelete)
+    ];
+    let stamps = prop_oneof![Just(TimestampType::CreateTime), Just(TimestampType::LogAppendTime)];
+    let long = || option::of(1..=i64::MAX.cast_unsigned());
+    let bound = || option::of(UNLIMITED..=i64::MAX);
+    let words =
+        (option::of(durability), option::of(policy), option::of(stamps), option::of(any::<bool>()));
+    let sizes = (
         option::of(1..=u32::MAX),
-        option::of(durability),
-        option::of(MIN_MAX_MESSAGE_BYTES..=1 << 23),
+        option::of(MIN_MAX_MESSAGE_BYTES..=MAX_MAX_MESSAGE_BYTES),
         option::of(MIN_SEGMENT_BYTES..=MAX_SEGMENT_BYTES),
-    )
-        .prop_map(|(min_insync_replicas, durability, max_message_bytes, segment_bytes)| {
-            TopicConfig::try_from(TopicOptions {
-                min_insync_replicas,
-                durability,
-                max_message_bytes,
-                segment_bytes,
-            })
-            .expect("drawn within the bounds")
+        option::of(0..=i32::MAX.cast_unsigned()),
+        option::of((0..=1000_u16).prop_map(Ratio::from_permille)),
+    );
+    let times = (long(), long(), long(), long(), long(), bound(), bound());
+    (words, sizes, times).prop_map(|(words, sizes, times)| {
+        TopicConfig::try_from(TopicOptions {
+            durability: words.0,
+            cleanup_policy: words.1,
+            message_timestamp_type: words.2,
+            min_insync_replicas: sizes.0,
+            max_message_bytes: sizes.1,
+            segment_bytes: sizes.2,
+            index_interval_bytes: sizes.3,
+            min_cleanable_dirty_ratio: sizes.4,
+            delete_retention_ms: times.0,
+            flush_messages: times.1,
+            flush_ms: times.2,
+            max_compaction_lag_ms: times.3,
+            min_compaction_lag_ms: None,
+            segment_ms: times.4,
+            unclean_leader_election_enable: words.3,
+            retention_bytes: times.5,
+            retention_ms: times.6,
         })
+        .expect("drawn within the bounds")
+    })
 }
 
 fn registration() -> impl Strategy<Value = MetadataRecord> {
@@ -64,29 +89,48 @@ fn registration() -> impl Strategy<Value = MetadataRecord> {
     })
 }
 
+fn nodes() -> impl Strategy<Value = Vec<NodeId>> {
+    vec(node(), 0..5)
+}
+
+fn leadership() -> impl Strategy<Value = Leadership> {
+    prop_oneof![Just(Leadership::Nobody), node().prop_map(Leadership::Node)]
+}
+
 fn partition_created() -> impl Strategy<Value = MetadataRecord> {
-    (partition_id(), vec(node(), 0..5), vec(node(), 0..5), option::of(node()), any::<(u32, u32)>())
-        .prop_map(|(partition, replicas, isr, leader, epochs)| {
+    let lists = (nodes(), nodes(), nodes(), nodes());
+    let leaders = (option::of(node()), option::of(node()), any::<bool>());
+    (partition_id(), lists, leaders, any::<(u32, u32)>()).prop_map(
+        |(partition, lists, leaders, epochs)| {
             MetadataRecord::from(PartitionCreated {
                 partition,
-                replicas,
-                isr,
-                leader,
+                replicas: lists.0,
+                isr: lists.1,
+                elr: lists.2,
+                last_known_elr: lists.3,
+                leader: leaders.0,
+                last_leader: leaders.1,
+                recovering: leaders.2,
                 leader_epoch: LeaderEpoch(epochs.0),
                 partition_epoch: PartitionEpoch(epochs.1),
             })
-        })
+        },
+    )
 }
 
 fn partition_changed() -> impl Strategy<Value = MetadataRecord> {
-    let leader = prop_oneof![Just(Leadership::Nobody), node().prop_map(Leadership::Node)];
-    let isr = option::of(vec(node(), 0..5));
-    (partition_id(), isr, option::of(leader), any::<(u32, u32)>()).prop_map(
-        |(partition, isr, leader, epochs)| {
+    let lists = (option::of(nodes()), option::of(nodes()), option::of(nodes()));
+    let leaders = (option::of(leadership()), option::of(leadership()), option::of(any::<bool>()));
+    (partition_id(), lists, leaders, any::<(u32, u32)>()).prop_map(
+        |(partition, lists, leaders, epochs)| {
             MetadataRecord::from(PartitionChanged {
                 partition,
-                isr,
-                leader,
+                isr: lists.0,
+                elr: lists.1,
+                last_known_elr: lists.2,
+                leader: leaders.0,
+                last_leader: leaders.1,
+                recovering: leaders.2,
                 leader_epoch: LeaderEpoch(epochs.0),
                 partition_epoch: PartitionEpoch(epochs.1),
             })
@@ -102,9 +146,14 @@ pub(crate) fn record() -> impl Strategy<Value = MetadataRecord> {
         (node(), epoch()).prop_map(|(node_id, epoch)| BrokerUnfenced { node_id, epoch }.into()),
         (node(), epoch())
             .prop_map(|(node_id, epoch)| BrokerShutdownStarted { node_id, epoch }.into()),
+        (node(), epoch(), vec(partition_id(), 0..5)).prop_map(|(node_id, epoch, partitions)| {
+            ReplicasOffline { node_id, epoch, partitions }.into()
+        }),
         (uuid(), ".*", any::<u32>(), options()).prop_map(|(id, name, partitions, config)| {
             TopicCreated { id: TopicId(id), name, partitions, config }.into()
         }),
+        (uuid(), options())
+            .prop_map(|(id, config)| TopicConfigChanged { id: TopicId(id), config }.into()),
         uuid().prop_map(|id| TopicDeleted { id: TopicId(id) }.into()),
         partition_created(),
         partition_changed(),

@@ -1,6 +1,6 @@
 //! Facts about brokers.
 
-use ottla_proto::{BrokerEpoch, DirectoryId, IncarnationId, NodeId};
+use ottla_proto::{BrokerEpoch, DirectoryId, IncarnationId, NodeId, PartitionId};
 use serde::{Deserialize, Serialize};
 
 /// A process took a node id, or the process that has it told something new
@@ -29,7 +29,7 @@ pub struct BrokerRegistered {
     pub shutting_down: bool,
 }
 
-/// A broker may lead nothing and be in no ISR but as its last member.
+/// A broker may lead nothing and be in no ISR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BrokerFenced {
     /// The node.
@@ -55,4 +55,17 @@ pub struct BrokerShutdownStarted {
     pub node_id: NodeId,
     /// Its registration.
     pub epoch: BrokerEpoch,
+}
+
+/// The disk under these replicas of a broker failed. Such a replica leads nothing
+/// and is in no ISR. Adds to what was said before under the
+/// same registration; a registration with another epoch ends it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicasOffline {
+    /// The node.
+    pub node_id: NodeId,
+    /// Its registration.
+    pub epoch: BrokerEpoch,
+    /// The partitions; it is a replica of each.
+    pub partitions: Vec<PartitionId>,
 }

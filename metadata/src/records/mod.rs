@@ -22,15 +22,17 @@ pub(crate) mod arbitrary;
 #[cfg(test)]
 mod tests;
 
-pub use broker::{BrokerFenced, BrokerRegistered, BrokerShutdownStarted, BrokerUnfenced};
+pub use broker::{
+    BrokerFenced, BrokerRegistered, BrokerShutdownStarted, BrokerUnfenced, ReplicasOffline,
+};
 pub use config::{
-    ConfigError, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_MIN_INSYNC_REPLICAS, DEFAULT_SEGMENT_BYTES,
-    Durability, MAX_SEGMENT_BYTES, MIN_MAX_MESSAGE_BYTES, MIN_SEGMENT_BYTES, TopicConfig,
-    TopicOptions,
+    CleanupPolicy, ConfigError, Durability, MAX_MAX_MESSAGE_BYTES, MAX_SEGMENT_BYTES,
+    MIN_MAX_MESSAGE_BYTES, MIN_SEGMENT_BYTES, OPTION_NAMES, Ratio, TimestampType, TopicConfig,
+    TopicOptions, UNLIMITED,
 };
 pub use partition::{Leadership, PartitionChanged, PartitionCreated};
 pub use snapshot::SnapshotEnded;
-pub use topic::{TopicCreated, TopicDeleted};
+pub use topic::{TopicConfigChanged, TopicCreated, TopicDeleted};
 pub use voter::VoterDirectoryRecorded;
 
 use serde::de::{self, Visitor};
@@ -38,8 +40,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::io::Cursor;
 
-/// The encoding this release writes, and the only one it reads.
-pub const RECORD_VERSION: u8 = 1;
+/// The newest encoding this release reads. A record is written in the oldest
+/// that holds it, so that older nodes refuse only what they would misread.
+pub const RECORD_VERSION: u8 = 2;
+
+/// The oldest encoding this release reads.
+pub const OLDEST_RECORD_VERSION: u8 = 1;
+
+/// From here on partitions have eligible leader replicas, and perhaps no ISR.
+const ELR_VERSION: u8 = 2;
 
 /// One fact of the metadata log.
 ///
@@ -50,19 +59,23 @@ pub const RECORD_VERSION: u8 = 1;
 pub enum MetadataRecord {
     /// A process took a node id.
     BrokerRegistered(BrokerRegistered),
-    /// A broker may lead nothing and be in no ISR but as its last member.
+    /// A broker may lead nothing and be in no ISR.
     BrokerFenced(BrokerFenced),
     /// A broker may lead and join ISRs.
     BrokerUnfenced(BrokerUnfenced),
     /// A broker is on its way out.
     BrokerShutdownStarted(BrokerShutdownStarted),
+    /// The disk under some replicas of a broker failed.
+    ReplicasOffline(ReplicasOffline),
     /// A topic exists; its partitions follow.
     TopicCreated(TopicCreated),
+    /// A topic has other options.
+    TopicConfigChanged(TopicConfigChanged),
     /// A topic and all its partitions are gone.
     TopicDeleted(TopicDeleted),
     /// A partition exists, in this whole state.
     PartitionCreated(PartitionCreated),
-    /// A partition has another ISR, another leader, or both.
+    /// A partition has another ISR, another leader, or other candidates.
     PartitionChanged(PartitionChanged),
     /// A voter of the quorum keeps its log in this directory.
     VoterDirectoryRecorded(VoterDirectoryRecorded),
@@ -77,7 +90,10 @@ pub enum DecodeError {
     #[error("a metadata record of no bytes")]
     Empty,
     /// Written by another release; guessing would make two nodes disagree.
-    #[error("metadata record of version {found}, this release reads version {RECORD_VERSION}")]
+    #[error(
+        "metadata record of version {found}, this release reads versions \
+         {OLDEST_RECORD_VERSION} to {RECORD_VERSION}"
+    )]
     UnknownVersion {
         /// The version byte.
         found: u8,
@@ -110,20 +126,28 @@ impl MetadataRecord {
     /// The bytes that go to the log.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![RECORD_VERSION];
+        let mut bytes = vec![self.version()];
         let mut serializer = rmp_serde::Serializer::new(&mut bytes).with_struct_map();
         Serialize::serialize(&Tagged(self), &mut serializer)
             .expect("plain structs always serialise into memory");
         bytes
     }
 
-    /// Reads what [`encode`](Self::encode) wrote.
+    fn version(&self) -> u8 {
+        match self {
+            Self::PartitionCreated(record) if record.needs_elr() => ELR_VERSION,
+            Self::PartitionChanged(record) if record.needs_elr() => ELR_VERSION,
+            _ => OLDEST_RECORD_VERSION,
+        }
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote, by this release or an older one.
     ///
     /// # Errors
     /// Anything but exactly one whole record of a known version.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let (&version, body) = bytes.split_first().ok_or(DecodeError::Empty)?;
-        if version != RECORD_VERSION {
+        if !(OLDEST_RECORD_VERSION..=RECORD_VERSION).contains(&version) {
             return Err(DecodeError::UnknownVersion { found: version });
         }
         let mut deserializer = rmp_serde::Deserializer::new(Cursor::new(body));
@@ -178,7 +202,9 @@ from_each!(
     BrokerFenced,
     BrokerUnfenced,
     BrokerShutdownStarted,
+    ReplicasOffline,
     TopicCreated,
+    TopicConfigChanged,
     TopicDeleted,
     PartitionCreated,
     PartitionChanged,

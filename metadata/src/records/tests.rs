@@ -11,6 +11,10 @@ fn sample() -> MetadataRecord {
         leader: Some(Leadership::Node(NodeId(2))),
         leader_epoch: LeaderEpoch(5),
         partition_epoch: PartitionEpoch(9),
+        elr: None,
+        last_known_elr: None,
+        last_leader: None,
+        recovering: None,
     }
     .into()
 }
@@ -46,14 +50,56 @@ fn the_encoding_is_what_older_logs_hold() {
         \0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x07\xa5index\x03\xa3isr\x92\x01\x02\
         \xa6leader\x81\xa4Node\x02\xacleader_epoch\x05\xafpartition_epoch\x09";
     assert_eq!(sample().encode(), expected);
+    assert_eq!(MetadataRecord::decode(expected), Ok(sample()));
+}
+
+/// A release without eligible replicas would ignore them, and end up with another
+/// image: it has to refuse them.
+#[test]
+fn eligible_replicas_take_a_version_of_their_own() {
+    let MetadataRecord::PartitionChanged(plain) = sample() else { panic!("it is a change") };
+    let (nodes, node) = (vec![NodeId(1)], NodeId(1));
+    let with_elr = [
+        PartitionChanged { elr: Some(vec![]), ..plain.clone() },
+        PartitionChanged { last_known_elr: Some(nodes.clone()), ..plain.clone() },
+        PartitionChanged { last_leader: Some(Leadership::Nobody), ..plain.clone() },
+        PartitionChanged { recovering: Some(false), ..plain.clone() },
+        PartitionChanged { isr: Some(vec![]), ..plain },
+    ];
+    let first = PartitionCreated {
+        partition: PartitionId { topic: TopicId(Uuid::from_u128(7)), index: 3 },
+        replicas: nodes.clone(),
+        isr: nodes.clone(),
+        elr: vec![],
+        last_known_elr: vec![],
+        last_leader: None,
+        recovering: false,
+        leader: Some(node),
+        leader_epoch: LeaderEpoch(0),
+        partition_epoch: PartitionEpoch(0),
+    };
+    assert_eq!(MetadataRecord::from(first.clone()).encode()[0], 1);
+    let created = [
+        PartitionCreated { isr: vec![], ..first.clone() },
+        PartitionCreated { elr: nodes.clone(), ..first.clone() },
+        PartitionCreated { last_known_elr: nodes, ..first.clone() },
+        PartitionCreated { last_leader: Some(node), ..first.clone() },
+        PartitionCreated { recovering: true, ..first },
+    ];
+    let changed = with_elr.into_iter().map(MetadataRecord::from);
+    for record in changed.chain(created.into_iter().map(MetadataRecord::from)) {
+        assert_eq!(record.encode()[0], 2, "{record:?}");
+    }
 }
 
 #[test]
 fn a_record_of_another_version_is_refused() {
     let mut bytes = sample().encode();
-    bytes[0] = RECORD_VERSION + 1;
-    let error = DecodeError::UnknownVersion { found: RECORD_VERSION + 1 };
-    assert_eq!(MetadataRecord::decode(&bytes), Err(error));
+    for found in [0, RECORD_VERSION + 1] {
+        bytes[0] = found;
+        let error = DecodeError::UnknownVersion { found };
+        assert_eq!(MetadataRecord::decode(&bytes), Err(error));
+    }
     assert_eq!(MetadataRecord::decode(&[]), Err(DecodeError::Empty));
 }
 
@@ -81,63 +127,12 @@ fn options_out_of_bounds_are_refused_from_disk_too() {
     assert!(rmp_serde::from_slice::<TopicConfig>(&bytes).is_err());
 }
 
-mod config {
-    use super::super::*;
-
-    fn error(name: &str, value: &str) -> String {
-        TopicConfig::parse([(name, value)]).expect_err("must be refused").to_string()
-    }
-
-    #[test]
-    fn defaults_stand_where_nothing_was_set() {
-        let config = TopicConfig::parse(std::iter::empty::<(&str, &str)>()).expect("no options");
-        assert_eq!(config, TopicConfig::default());
-        assert_eq!(config.min_insync_replicas, 2);
-        assert_eq!(config.durability, Durability::Disk);
-        assert_eq!(config.max_message_bytes, 1024 * 1024);
-        assert_eq!(config.segment_bytes, 1024 * 1024 * 1024);
-        assert!(config.set_options().is_empty());
-    }
-
-    #[test]
-    fn only_what_was_set_is_stored_even_if_it_is_the_default() {
-        let config =
-            TopicConfig::parse([("durability", "memory"), ("min.insync.replicas", "2")]).unwrap();
-        assert_eq!(config.durability, Durability::Memory);
-        let set = config.set_options();
-        assert_eq!(set.len(), 2);
-        assert_eq!(TopicConfig::parse(&set), Ok(config));
-    }
-
-    #[test]
-    fn a_topic_of_one_replica_needs_one() {
-        let config = TopicConfig::default();
-        assert_eq!([1, 2, 3].map(|replicas| config.effective_min_isr(replicas)), [1, 2, 2]);
-    }
-
-    #[test]
-    fn every_refusal_names_the_option_and_what_it_takes() {
-        assert!(error("retention.ms", "1").starts_with("unknown topic option `retention.ms`"));
-        assert_eq!(
-            error("min.insync.replicas", "two"),
-            "`two` is not a value for min.insync.replicas: expected a whole number"
-        );
-        assert_eq!(
-            error("min.insync.replicas", "0"),
-            "`0` is not a value for min.insync.replicas: expected 1 to 4294967295"
-        );
-        assert_eq!(
-            error("durability", "Disk"),
-            "`Disk` is not a value for durability: expected disk or memory"
-        );
-        assert_eq!(
-            error("max.message.bytes", "8388609"),
-            "`8388609` is not a value for max.message.bytes: expected 100 to 8388608"
-        );
-        assert_eq!(
-            error("segment.bytes", "4095"),
-            "`4095` is not a value for segment.bytes: expected 4096 to 2147483647"
-        );
-        assert!(error("segment.bytes", "-1").contains("a whole number"));
-    }
+#[test]
+fn options_are_stored_as_they_always_were_and_an_unknown_one_is_refused() {
+    let options = TopicConfig::parse([("durability", "memory"), ("segment.bytes", "4096")]);
+    let bytes = rmp_serde::to_vec_named(&options.expect("known")).expect("into memory");
+    assert_eq!(bytes, b"\x82\xaadurability\xa6memory\xadsegment_bytes\xcd\x10\0");
+    // Only some nodes would know it: they would end up with different images.
+    let newer = b"\x81\xaadurabilitx\xa6memory";
+    assert!(rmp_serde::from_slice::<TopicConfig>(newer).is_err());
 }

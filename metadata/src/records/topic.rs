@@ -18,6 +18,15 @@ pub struct TopicCreated {
     pub config: TopicConfig,
 }
 
+/// A topic has other options.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicConfigChanged {
+    /// The topic.
+    pub id: TopicId,
+    /// All options that are set on it now.
+    pub config: TopicConfig,
+}
+
 /// A topic and all its partitions are gone; the name is free again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicDeleted {

@@ -27,6 +27,18 @@ fn defaults_and_flags_over_the_file() {
     assert_eq!(config.session_timeout_ms, 1_000);
 }
 
+#[test]
+fn further_data_directories_come_after_the_first() {
+    let text = format!("extra_data_dirs = [\"e\", \"f\"]\n{GOOD}");
+    let paths = |config: NodeConfig| config.data_dirs();
+    let expected = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+    assert_eq!(load(&text, &[]).map(paths), Ok(expected(&["d", "e", "f"])));
+    let flag = [("extra_data_dirs", "x, y,")];
+    assert_eq!(load(&text, &flag).map(paths), Ok(expected(&["d", "x", "y"])));
+    assert_eq!(load(&text, &[("extra_data_dirs", "")]).map(paths), Ok(expected(&["d"])));
+    assert_eq!(load(GOOD, &[]).map(paths), Ok(expected(&["d"])));
+}
+
 /// Each option can be set by flag and environment, and nothing else can.
 #[test]
 fn every_field_is_an_option() {
@@ -50,6 +62,9 @@ fn what_is_wrong_is_named() {
         ("node_id", "9", "voters"),
         ("voters", "1=nowhere", "nowhere"),
         ("session_timeout_ms", "100", "session_timeout_ms"),
+        ("log_retention_check_ms", "0", "log_retention_check_ms"),
+        ("log_cleaner_bytes_per_second", "0", "log_cleaner_bytes_per_second"),
+        ("log_cleaner_key_map_bytes", "0", "log_cleaner_key_map_bytes"),
     ];
     for (option, value, expected) in cases {
         let error = load(GOOD, &[(option, value)]).expect_err(expected);

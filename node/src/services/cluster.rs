@@ -1,10 +1,12 @@
 //! `ClusterService`: nodes, quorum, and what is not as it should be.
 
 use super::Context;
+use ottla_commitlog::data_dir::{DataDirs, DirectoryState, DirectoryStatus};
 use ottla_metadata::image::{Image, Partition};
 use ottla_proto::v1::cluster_service_server::ClusterService;
 use ottla_proto::{NodeId, PartitionId, v1};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 /// The service.
@@ -13,6 +15,7 @@ pub(crate) struct Cluster {
     pub(crate) context: Context,
     /// Configured addresses of the voters: known before they register.
     pub(crate) voters: BTreeMap<NodeId, (String, u16)>,
+    pub(crate) data_dirs: Arc<DataDirs>,
 }
 
 impl Cluster {
@@ -51,6 +54,21 @@ impl Cluster {
     }
 }
 
+fn directory(status: &DirectoryStatus) -> v1::DataDirectory {
+    use v1::DataDirectoryState as S;
+    let (state, reason) = match &status.state {
+        DirectoryState::Online => (S::Online, String::new()),
+        DirectoryState::Suspect { reason } => (S::Suspect, reason.clone()),
+        DirectoryState::Offline { reason } => (S::Offline, reason.clone()),
+    };
+    v1::DataDirectory {
+        path: status.path.display().to_string(),
+        partitions: u32::try_from(status.partitions).unwrap_or(u32::MAX),
+        state: state.into(),
+        reason,
+    }
+}
+
 fn select(image: &Image, wrong: impl Fn(PartitionId, &Partition) -> bool) -> Vec<v1::PartitionRef> {
     image
         .partitions
@@ -78,6 +96,7 @@ impl ClusterService for Cluster {
             nodes: self.nodes(&image),
             voters: self.voters.keys().map(|id| id.0).collect(),
             version: crate::VERSION.to_owned(),
+            data_directories: self.data_dirs.statuses().iter().map(directory).collect(),
         }))
     }
 

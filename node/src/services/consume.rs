@@ -93,8 +93,9 @@ async fn run(
                 }
             }
         };
-        // Nothing new came in time, or only what lies before the offset.
-        if read.records == 0 {
+        // Nothing new came in time. (Where only placeholders came, the caller is
+        // told the position behind them.)
+        if read.response.next_offset == wanted.offset {
             continue;
         }
         credit.records -= i128::from(read.records);

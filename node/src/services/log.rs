@@ -199,6 +199,18 @@ impl LogService for Log {
         Ok(Response::new(consume::serve(self.clone(), request.into_inner())))
     }
 
+    async fn delete_records(
+        &self,
+        request: Request<v1::DeleteRecordsRequest>,
+    ) -> Result<Response<v1::DeleteRecordsResponse>, Status> {
+        let deadline = deadline::of(request.metadata(), request.get_ref().timeout_ms);
+        let v1::DeleteRecordsRequest { topic, partition, before_offset, .. } = request.into_inner();
+        let low_watermark =
+            self.replicas.delete_records(&topic, partition, before_offset, deadline).await?;
+        let header = self.context.header();
+        Ok(Response::new(v1::DeleteRecordsResponse { header, low_watermark }))
+    }
+
     async fn list_offsets(
         &self,
         request: Request<v1::ListOffsetsRequest>,

@@ -66,6 +66,9 @@ fn partition(index: u32, partition: &Partition) -> v1::PartitionMetadata {
         partition_epoch: partition.partition_epoch.0,
         replicas: partition.replicas.iter().map(|id| id.0).collect(),
         isr: partition.isr.iter().map(|id| id.0).collect(),
+        elr: partition.elr.iter().map(|id| id.0).collect(),
+        last_known_elr: partition.last_known_elr.iter().map(|id| id.0).collect(),
+        recovering: partition.recovering,
     }
 }
 

@@ -5,6 +5,7 @@ use super::Context;
 use super::metadata::describe;
 use crate::deadline;
 use ottla_proto::ApiError;
+use ottla_proto::v1::topic_option::Source;
 use ottla_proto::v1::topic_service_server::TopicService;
 use ottla_proto::v1::{self, ErrorReason};
 use tonic::{Request, Response, Status};
@@ -33,6 +34,28 @@ impl TopicService for Topics {
         let deadline = deadline::of(request.metadata(), 0);
         let deleted = self.context.metadata.delete_topic(request.into_inner(), deadline).await?;
         Ok(Response::new(v1::DeleteTopicResponse { header: self.context.header(), ..deleted }))
+    }
+
+    async fn alter_topic_config(
+        &self,
+        request: Request<v1::AlterTopicConfigRequest>,
+    ) -> Result<Response<v1::AlterTopicConfigResponse>, Status> {
+        let deadline = deadline::of(request.metadata(), 0);
+        let request = request.into_inner();
+        let altered = self.context.metadata.alter_topic_config(request, deadline).await?;
+        let header = self.context.header();
+        Ok(Response::new(v1::AlterTopicConfigResponse { header, ..altered }))
+    }
+
+    async fn elect_leader(
+        &self,
+        request: Request<v1::ElectLeaderRequest>,
+    ) -> Result<Response<v1::ElectLeaderResponse>, Status> {
+        let deadline = deadline::of(request.metadata(), 0);
+        let request = request.into_inner();
+        let elected = self.context.metadata.elect_leader(request, deadline).await?;
+        let header = self.context.header();
+        Ok(Response::new(v1::ElectLeaderResponse { header, ..elected }))
     }
 
     async fn list_topics(
@@ -66,7 +89,14 @@ impl TopicService for Topics {
         let topic = image.topic_by_name(&name).ok_or_else(|| {
             ApiError::new(ErrorReason::UnknownTopic, format!("there is no topic `{name}`"))
         })?;
-        let topic = Some(describe(&image, topic));
-        Ok(Response::new(v1::DescribeTopicResponse { header: self.context.header(), topic }))
+        let option = |(name, value, set): (&str, String, bool)| {
+            let source = if set { Source::Topic } else { Source::Default };
+            v1::TopicOption { name: name.to_owned(), value, source: source.into() }
+        };
+        Ok(Response::new(v1::DescribeTopicResponse {
+            header: self.context.header(),
+            topic: Some(describe(&image, topic)),
+            options: topic.config.entries().map(option).collect(),
+        }))
     }
 }

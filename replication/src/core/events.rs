@@ -1,9 +1,10 @@
 //! The events a replica is told and the effects it asks for.
 
 use super::types::{
-    Acks, AlterOutcome, EpochEnd, Follow, FollowRefusal, LogState, Millis, Peer, ProduceRefusal,
-    Progress, RequestId, SessionRef, Stage, View,
+    Acks, AlterOutcome, DeletionRefusal, EpochEnd, Follow, FollowRefusal, LogState, Millis, Peer,
+    ProduceRefusal, Progress, RequestId, SessionRef, Stage, View,
 };
+use ottla_commitlog::ProducerRefusal;
 use ottla_proto::{BrokerEpoch, LeaderEpoch, NodeId, Offset, PartitionEpoch};
 
 /// Something that happened.
@@ -22,12 +23,16 @@ pub enum Event {
         /// The log afterwards.
         log: LogState,
     },
-    /// Records of [`Effect::Write`] are appended.
+    /// Records of [`Effect::Write`] are in the log, or were refused for what
+    /// their producer sent before.
     Wrote {
         /// The stage it was ordered in.
         stage: Stage,
-        /// Requests in log order, each with the offset after its last record.
-        writes: Vec<(RequestId, Offset)>,
+        /// The log end afterwards.
+        end: Offset,
+        /// Requests, each with the offset after its last record, or why it is
+        /// not in the log. A repeated one is where it was written first.
+        writes: Vec<(RequestId, Result<Offset, ProducerRefusal>)>,
     },
     /// Records of [`Effect::Write`] are certainly not appended: no space.
     WriteRejected {
@@ -54,6 +59,12 @@ pub enum Event {
         /// End of it.
         up_to: Offset,
     },
+    /// The log starts at `start` now, durably: retention, or
+    /// [`Effect::RaiseStart`], removed what was below.
+    StartRaised {
+        /// The new start.
+        start: Offset,
+    },
     /// The disk failed. Nothing may be written any more.
     DiskFailed,
 
@@ -63,6 +74,16 @@ pub enum Event {
         id: RequestId,
         /// What it waits for.
         acks: Acks,
+        /// When it stops waiting.
+        deadline: Millis,
+    },
+
+    /// A client wants records gone from the start of the log.
+    DeleteRecords {
+        /// Its number.
+        id: RequestId,
+        /// All below are to go; `None`: all that is committed.
+        before: Option<Offset>,
         /// When it stops waiting.
         deadline: Millis,
     },
@@ -107,13 +128,17 @@ pub enum Event {
         end: Offset,
         /// The leader's high watermark.
         watermark: Offset,
+        /// Where the leader's log starts.
+        log_start: Offset,
     },
-    /// The leader's high watermark moved.
+    /// The leader's high watermark or log start moved.
     Watermark {
         /// What it belongs to.
         of: SessionRef,
-        /// The new one.
+        /// The high watermark.
         watermark: Offset,
+        /// Where the leader's log starts.
+        log_start: Offset,
     },
     /// The logs differ.
     Diverging {
@@ -165,6 +190,14 @@ pub enum Effect {
         /// The new start and end.
         start: Offset,
     },
+    /// Durably remove what is below `to`, which is within the log; answered by
+    /// [`Event::StartRaised`].
+    RaiseStart {
+        /// An operation of an earlier stage must not begin.
+        stage: Stage,
+        /// The new start.
+        to: Offset,
+    },
     /// Append a producer's records under `epoch`.
     Write {
         /// To be repeated in [`Event::Wrote`].
@@ -188,6 +221,13 @@ pub enum Effect {
         id: RequestId,
         /// `Ok`: what its acks asked for has come true.
         result: Result<(), ProduceRefusal>,
+    },
+    /// Answer who wanted records gone.
+    AnswerDeletion {
+        /// The request.
+        id: RequestId,
+        /// `Ok`: below this offset nothing is left on any in-sync replica.
+        result: Result<Offset, DeletionRefusal>,
     },
     /// Propose an ISR to the controller.
     AlterPartition {
@@ -255,5 +295,7 @@ pub enum Effect {
         end: Offset,
         /// End of what is on stable storage.
         synced: Offset,
+        /// Start of the local log.
+        start: Offset,
     },
 }

@@ -29,11 +29,16 @@ pub(super) struct Follower {
     phase: Phase,
     /// The highest watermark heard; the local one follows as the log grows.
     heard: Offset,
+    /// The highest log start heard. What is below is gone on the leader.
+    leader_start: Offset,
+    /// To where removing was ordered.
+    raised_to: Offset,
 }
 
 impl Follower {
     pub(super) fn new(leader: NodeId, local: &Local) -> Self {
-        Self { leader, phase: Phase::Settling, heard: local.watermark }
+        let (heard, start) = (local.watermark, local.log.start);
+        Self { leader, phase: Phase::Settling, heard, leader_start: start, raised_to: start }
     }
 
     pub(super) fn leader(&self) -> NodeId {
@@ -50,6 +55,7 @@ impl Follower {
     pub(super) fn on_settled(&mut self, local: &mut Local, out: &mut Vec<Effect>) {
         // What was heard may have been about records that are gone.
         self.heard = local.watermark;
+        (self.leader_start, self.raised_to) = (local.log.start, local.log.start);
         let of = local.next_session();
         self.phase = Phase::Following { of, next: local.log.end };
         out.push(Effect::Follow { leader: self.leader, of, log: local.log });
@@ -73,15 +79,19 @@ impl Follower {
             Event::Tick if self.next_deadline().is_some_and(|retry_at| retry_at <= now) => {
                 self.begin_again(local, out);
             }
-            Event::Data { of, base, end, watermark } if self.belongs(of) => {
+            Event::Data { of, base, end, watermark, log_start } if self.belongs(of) => {
                 if self.accepts(base, end) {
                     out.push(Effect::Copy { stage: local.stage });
                     self.hear(local, watermark);
+                    self.hear_start(local, log_start, out);
                 } else {
                     self.pause(local, now, out);
                 }
             }
-            Event::Watermark { of, watermark } if self.belongs(of) => self.hear(local, watermark),
+            Event::Watermark { of, watermark, log_start } if self.belongs(of) => {
+                self.hear(local, watermark);
+                self.hear_start(local, log_start, out);
+            }
             Event::Diverging { of, epoch, end, local: known } if self.belongs(of) => {
                 self.on_diverging(local, epoch, end, known, out);
             }
@@ -148,16 +158,19 @@ impl Follower {
     fn on_copied(&mut self, local: &mut Local, end: Offset, out: &mut Vec<Effect>) {
         local.appended_to(end);
         self.hear(local, self.heard);
+        self.hear_start(local, self.leader_start, out);
         match local.view.durability {
             Durability::Disk => out.push(Effect::Sync),
             Durability::Memory => self.acknowledge(local, out),
         }
     }
 
-    fn acknowledge(&self, local: &Local, out: &mut Vec<Effect>) {
+    /// Says where the log stands now.
+    pub(super) fn acknowledge(&self, local: &Local, out: &mut Vec<Effect>) {
         if let Phase::Following { of, .. } = self.phase {
+            let (leader, start) = (self.leader, local.log.start);
             let (end, synced) = (local.log.end, local.log.synced.min(local.log.end));
-            out.push(Effect::Acknowledge { leader: self.leader, of, end, synced });
+            out.push(Effect::Acknowledge { leader, of, end, synced, start });
         }
     }
 
@@ -166,6 +179,16 @@ impl Follower {
     fn hear(&mut self, local: &mut Local, watermark: Offset) {
         self.heard = self.heard.max(watermark);
         local.watermark = local.watermark.max(self.heard.min(local.log.end));
+    }
+
+    /// What the leader has removed goes here too, as far as this log reaches.
+    fn hear_start(&mut self, local: &Local, log_start: Offset, out: &mut Vec<Effect>) {
+        self.leader_start = self.leader_start.max(log_start);
+        let to = self.leader_start.min(local.log.end);
+        if to > local.log.start && to > self.raised_to {
+            self.raised_to = to;
+            out.push(Effect::RaiseStart { stage: local.stage, to });
+        }
     }
 
     /// Cuts the log where it parts from the leader's: at the end of the newest

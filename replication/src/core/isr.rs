@@ -73,7 +73,9 @@ impl Leader {
         }
     }
 
-    /// Those who are stuck leave first: they hold back everybody.
+    /// Those who are stuck leave first: they hold back everybody. A leader that
+    /// may lack committed records has begun without them once it has started; it
+    /// says so even if nobody joins.
     fn propose(&mut self, local: &Local, now: Millis) {
         let committed = self.isr.committed().clone();
         let sent = Sent::RetryAt(now);
@@ -94,7 +96,7 @@ impl Leader {
             .filter(|(node, state)| self.may_join(local, **node, state))
             .map(|(node, _)| *node)
             .collect();
-        if !joining.is_empty() {
+        if !joining.is_empty() || self.recovering {
             let proposed = committed.union(&joining).copied().collect();
             self.isr = IsrState::PendingExpand { committed, proposed, sent };
         }
@@ -153,7 +155,8 @@ impl Leader {
         let own = match &self.isr {
             IsrState::Committed(_) => {
                 let stuck = members.iter().map(lag).min();
-                let join = self.someone_may_join(local).then_some(self.propose_at);
+                let news = self.recovering || self.someone_may_join(local);
+                let join = news.then_some(self.propose_at);
                 stuck.map(|at| at.max(self.propose_at)).into_iter().chain(join).min()
             }
             IsrState::PendingExpand { sent: Sent::RetryAt(at), .. }
@@ -201,9 +204,13 @@ impl Leader {
     ) {
         let retry_at = now + local.config.retry_backoff;
         match outcome {
-            AlterOutcome::Changed { leader_epoch, partition_epoch, isr } => {
+            AlterOutcome::Changed { leader_epoch, partition_epoch, isr, min_isr } => {
                 let newer = leader_epoch == local.epoch() && partition_epoch > self.partition_epoch;
                 if newer && isr.contains(&local.me()) {
+                    // A larger minimum that this node has not heard of yet: others
+                    // may be eligible already, who must not miss what is committed.
+                    self.min_isr = self.min_isr.max(min_isr);
+                    self.recovering = false;
                     self.commit_isr(local, partition_epoch, isr, now);
                 }
             }

@@ -1,11 +1,12 @@
 //! Leading: who has how much, what is committed, who waits for it.
 
+use super::deletions::Deletions;
 use super::events::{Effect, Event};
 use super::isr::IsrState;
 use super::replica::Local;
 use super::types::{
-    Acks, Durability, EpochEnd, Follow, FollowRefusal, Millis, Peer, ProduceRefusal, Progress,
-    RequestId, SessionRef,
+    Acks, DeletionRefusal, Durability, EpochEnd, Follow, FollowRefusal, LogState, Millis, Peer,
+    ProduceRefusal, Progress, RequestId, SessionRef,
 };
 use super::waits::Waits;
 use ottla_proto::{BrokerEpoch, LeaderEpoch, NodeId, Offset, PartitionEpoch};
@@ -16,6 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct Acked {
     pub(super) end: Offset,
     pub(super) synced: Offset,
+    /// Where its log starts, durably.
+    pub(super) start: Offset,
 }
 
 impl Acked {
@@ -61,7 +64,12 @@ pub(super) struct Leader {
     pub(super) followers: BTreeMap<NodeId, FollowerState>,
     /// No new ISR is proposed before.
     pub(super) propose_at: Millis,
+    /// Members of the committed ISR below which nothing is committed.
+    pub(super) min_isr: usize,
+    /// The controller does not know yet that this leader has recovered.
+    pub(super) recovering: bool,
     pub(super) waits: Waits,
+    deletions: Deletions,
 }
 
 impl Leader {
@@ -81,7 +89,10 @@ impl Leader {
             isr: IsrState::Committed(isr),
             partition_epoch: local.view.partition_epoch,
             propose_at: now,
+            min_isr: local.view.min_isr,
+            recovering: local.view.recovering,
             waits: Waits::default(),
+            deletions: Deletions::default(),
         }
     }
 
@@ -103,13 +114,20 @@ impl Leader {
     }
 
     pub(super) fn next_deadline(&self, local: &Local) -> Option<Millis> {
-        [self.waits.next_deadline(), self.isr_deadline(local)].into_iter().flatten().min()
+        let waits = [self.waits.next_deadline(), self.deletions.next_deadline()];
+        waits.into_iter().chain([self.isr_deadline(local)]).flatten().min()
     }
 
     /// Newer metadata of the same leadership overrides what was proposed.
-    pub(super) fn on_metadata(&mut self, local: &Local, now: Millis) {
+    pub(super) fn on_metadata(&mut self, local: &Local, before: Durability, now: Millis) {
         let view = &local.view;
+        if view.durability != before {
+            self.on_durability(local, before, now);
+        }
         self.followers.retain(|node, _| view.member(*node).is_some());
+        if view.partition_epoch >= self.partition_epoch {
+            (self.min_isr, self.recovering) = (view.min_isr, view.recovering);
+        }
         if view.partition_epoch > self.partition_epoch {
             self.commit_isr(local, view.partition_epoch, view.isr.clone(), now);
         }
@@ -119,6 +137,18 @@ impl Leader {
             // again it must not hold back the watermark.
             if !member.eligible && !self.isr.maximal().contains(&member.node) {
                 (state.caught_up, state.mark) = (None, None);
+            }
+        }
+    }
+
+    /// Who had everything as it was counted until now has the whole lag time to
+    /// have it as it is counted from now on: nothing was asked of it before.
+    fn on_durability(&mut self, local: &Local, before: Durability, now: Millis) {
+        let end = local.log.end;
+        for state in self.followers.values_mut() {
+            if state.acked.is_some_and(|acked| acked.position(before) >= end) {
+                state.caught_up = Some(now);
+                state.mark = Some(Mark { at: now, end });
             }
         }
     }
@@ -137,8 +167,19 @@ impl Leader {
         out: &mut Vec<Effect>,
     ) {
         match event {
-            Event::Wrote { stage, writes } if stage == local.stage => {
-                self.on_wrote(local, &writes, now, out);
+            Event::Wrote { stage, end, writes } if stage == local.stage => {
+                let grew = self.on_appended(local, end, now);
+                for (id, outcome) in writes {
+                    match outcome {
+                        Ok(next) => self.waits.appended(id, next, out),
+                        Err(refusal) => {
+                            self.waits.fail(id, ProduceRefusal::Producer(refusal), out);
+                        }
+                    }
+                }
+                if grew && local.view.durability == Durability::Disk {
+                    out.push(Effect::Sync);
+                }
             }
             Event::WriteRejected { stage, ids } if stage == local.stage => {
                 for id in ids {
@@ -175,15 +216,50 @@ impl Leader {
         }
     }
 
-    fn on_wrote(
+    /// Takes records away from the start; answered when they are gone from every
+    /// member of the ISR. (KIP-107)
+    pub(super) fn on_delete_records(
         &mut self,
-        local: &mut Local,
-        writes: &[(RequestId, Offset)],
-        now: Millis,
+        local: &Local,
+        id: RequestId,
+        before: Option<Offset>,
+        deadline: Millis,
         out: &mut Vec<Effect>,
     ) {
-        let Some(&(_, end)) = writes.last() else { return };
+        let (start, watermark) = (local.log.start, local.watermark);
+        let before = before.unwrap_or(watermark);
+        if before > watermark {
+            let result = Err(DeletionRefusal::OutOfRange { start, watermark });
+            return out.push(Effect::AnswerDeletion { id, result });
+        }
+        if before > start {
+            out.push(Effect::RaiseStart { stage: local.stage, to: before });
+        }
+        self.deletions.add(id, before, deadline);
+    }
+
+    /// Below this offset nothing is left on any replica that may be in the ISR;
+    /// unknown while one of them has not been heard of.
+    fn low_watermark(&self, local: &Local) -> Option<Offset> {
+        let mut low = local.log.start;
+        for node in self.isr.maximal().iter().filter(|node| **node != local.me()) {
+            low = low.min(self.followers.get(node)?.acked?.start);
+        }
+        Some(low)
+    }
+
+    /// The leadership has ended: whoever waits for it is told.
+    pub(super) fn fail_waits(&mut self, out: &mut Vec<Effect>) {
+        self.waits.fail_all(ProduceRefusal::LeadershipLost, out);
+        self.deletions.fail_all(DeletionRefusal::LeadershipLost, out);
+    }
+
+    /// Returns whether the log has grown.
+    fn on_appended(&mut self, local: &mut Local, end: Offset, now: Millis) -> bool {
         let (before, durability) = (local.log.end, local.view.durability);
+        if end == before {
+            return false; // all were repeated or refused
+        }
         local.appended_to(end);
         for state in self.followers.values_mut() {
             // It had everything until now: nobody fetches from an idle partition.
@@ -196,12 +272,7 @@ impl Leader {
                 mark.at = now;
             }
         }
-        for &(id, next) in writes {
-            self.waits.appended(id, next, out);
-        }
-        if durability == Durability::Disk {
-            out.push(Effect::Sync);
-        }
+        true
     }
 
     /// The order of the checks is Kafka's: an offset out of range comes before a
@@ -245,7 +316,8 @@ impl Leader {
         if !self.isr.maximal().contains(&node) {
             (state.caught_up, state.mark) = (None, None);
         }
-        let acked = Acked { end: follow.log.end, synced: follow.log.synced };
+        let LogState { start, end, synced, .. } = follow.log;
+        let acked = Acked { end, synced, start };
         self.record(local, node, acked, now);
         out.push(Effect::Serve { peer, of, from: follow.log.end });
     }
@@ -266,7 +338,8 @@ impl Leader {
                 progress.end >= acked.end && progress.synced >= acked.synced.min(acked.end)
             });
         if in_session && progress.leader_epoch == self.epoch && possible {
-            let acked = Acked { end: progress.end, synced: progress.synced };
+            let Progress { end, synced, start, .. } = progress;
+            let acked = Acked { end, synced, start };
             self.record(local, progress.peer.node, acked, now);
         }
     }
@@ -296,11 +369,17 @@ impl Leader {
             self.maintain_isr(local, now, out);
             self.waits.committed(local.watermark, out);
         }
+        if !self.deletions.is_empty() {
+            if let Some(low) = self.low_watermark(local) {
+                self.deletions.gone(low, out);
+            }
+            self.deletions.expire(now, out);
+        }
         self.waits.expire(now, self.is_below_min_isr(local), out);
     }
 
     pub(super) fn is_below_min_isr(&self, local: &Local) -> bool {
-        self.isr.committed().len() < local.view.min_isr
+        self.isr.committed().len() < self.min_isr.max(local.view.min_isr)
     }
 
     /// How far the log is committed. Nothing is, beyond what was, while the

@@ -11,6 +11,7 @@
 //! (synced, unless the topic is `durability=memory`), and it is caught up for as
 //! long as nothing is appended, since nobody fetches from an idle partition.
 
+mod deletions;
 mod events;
 mod follower;
 mod isr;

@@ -4,8 +4,8 @@ use super::events::{Effect, Event};
 use super::follower::Follower;
 use super::leader::Leader;
 use super::types::{
-    Follow, FollowRefusal, LogState, Millis, ProduceRefusal, ReplicaStatus, RequestId, RoleKind,
-    SessionRef, Stage, View,
+    DeletionRefusal, Follow, FollowRefusal, LogState, Millis, ProduceRefusal, ReplicaStatus,
+    RequestId, RoleKind, SessionRef, Stage, View,
 };
 use ottla_proto::{LeaderEpoch, NodeId, Offset};
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,6 +59,11 @@ impl Local {
             super::Durability::Disk => self.log.synced.min(self.log.end),
             super::Durability::Memory => self.log.end,
         }
+    }
+
+    /// Something is appended that acknowledgements need on stable storage.
+    fn owes_sync(&self) -> bool {
+        self.view.durability == super::Durability::Disk && self.log.synced < self.log.end
     }
 
     pub(super) fn appended_to(&mut self, end: Offset) {
@@ -153,6 +158,20 @@ impl Replica {
                 }
             },
             Event::Synced { up_to } => self.on_synced(up_to, &mut out),
+            Event::StartRaised { start } => self.on_start_raised(start, &mut out),
+            Event::DeleteRecords { id, before, deadline } => {
+                let refusal = match &mut self.role {
+                    Role::Leader(leader) if leader.has_started() => {
+                        leader.on_delete_records(&self.local, id, before, deadline, &mut out);
+                        None
+                    }
+                    Role::Offline => Some(DeletionRefusal::Offline),
+                    _ => Some(DeletionRefusal::NotLeader),
+                };
+                out.extend(
+                    refusal.map(|refusal| Effect::AnswerDeletion { id, result: Err(refusal) }),
+                );
+            }
             other => match &mut self.role {
                 Role::Leader(leader) => leader.on_event(&mut self.local, other, now, &mut out),
                 Role::Follower(follower) => {
@@ -230,15 +249,22 @@ impl Replica {
         }
         if self.local.epoch() > known {
             self.leave_role(before.leader, out);
-            self.take_role(now, out);
-        } else if let Role::Leader(leader) = &mut self.role {
-            leader.on_metadata(&self.local, now);
+            return self.take_role(now, out);
+        }
+        if let Role::Leader(leader) = &mut self.role {
+            leader.on_metadata(&self.local, before.durability, now);
+        }
+        // What was enough in memory is now owed on disk, and nothing else may
+        // come that would sync it.
+        let owed = before.durability != self.local.view.durability && self.local.owes_sync();
+        if owed && matches!(self.role, Role::Leader(_) | Role::Follower(_)) {
+            out.push(Effect::Sync);
         }
     }
 
     fn leave_role(&mut self, old_leader: Option<NodeId>, out: &mut Vec<Effect>) {
         match &mut self.role {
-            Role::Leader(leader) => leader.waits.fail_all(ProduceRefusal::LeadershipLost, out),
+            Role::Leader(leader) => leader.fail_waits(out),
             Role::Follower(_) => {
                 if let Some(leader) = old_leader
                     && self.local.view.leader != Some(leader)
@@ -278,7 +304,7 @@ impl Replica {
             return;
         }
         self.local.settle(log);
-        if log.synced < log.end && self.local.view.durability == super::Durability::Disk {
+        if self.local.owes_sync() {
             out.push(Effect::Sync);
         }
         match &mut self.role {
@@ -298,12 +324,25 @@ impl Replica {
         }
     }
 
+    /// Only what is committed is ever removed, so the watermark goes along. A
+    /// start that does not fit the log belongs to one that is gone; the next
+    /// [`Event::Settled`] says more.
+    fn on_start_raised(&mut self, start: Offset, out: &mut Vec<Effect>) {
+        let local = &mut self.local;
+        if start <= local.log.start || start > local.log.end {
+            return;
+        }
+        local.log.start = start;
+        local.watermark = local.watermark.max(start);
+        if let Role::Follower(follower) = &self.role {
+            follower.acknowledge(local, out);
+        }
+    }
+
     fn on_disk_failed(&mut self, out: &mut Vec<Effect>) {
         self.local.next_stage();
         match std::mem::replace(&mut self.role, Role::Offline) {
-            Role::Leader(mut leader) => {
-                leader.waits.fail_all(ProduceRefusal::LeadershipLost, out);
-            }
+            Role::Leader(mut leader) => leader.fail_waits(out),
             Role::Follower(follower) => out.push(Effect::Unfollow { leader: follower.leader() }),
             Role::NoLeader | Role::Offline => {}
         }

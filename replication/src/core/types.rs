@@ -1,5 +1,6 @@
 //! The words in which a replica is spoken to.
 
+use ottla_commitlog::ProducerRefusal;
 use ottla_proto::{BrokerEpoch, LeaderEpoch, NodeId, Offset, PartitionEpoch};
 use std::collections::BTreeSet;
 
@@ -59,6 +60,9 @@ pub struct View {
     pub replicas: Vec<Member>,
     /// The committed in-sync replicas.
     pub isr: BTreeSet<NodeId>,
+    /// The leader was elected without being known to have everything, and has
+    /// not yet said that it is done with that.
+    pub recovering: bool,
     /// Effective min.insync.replicas: never above the number of replicas.
     pub min_isr: usize,
     /// What an acknowledgement means.
@@ -132,6 +136,8 @@ pub struct Progress {
     pub end: Offset,
     /// End of what the follower has on stable storage.
     pub synced: Offset,
+    /// Start of the follower's log, durably.
+    pub start: Offset,
 }
 
 /// Which session, under which leadership, an answer of the leader belongs to.
@@ -182,6 +188,28 @@ pub enum ProduceRefusal {
     Offline,
     /// No space; nothing was written.
     DiskFull,
+    /// It does not follow what its producer sent before; nothing was written.
+    Producer(ProducerRefusal),
+}
+
+/// Why records were not deleted from the start of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeletionRefusal {
+    /// This replica does not lead; nothing was deleted.
+    NotLeader,
+    /// Only committed records can be deleted; nothing was.
+    OutOfRange {
+        /// First offset there is.
+        start: Offset,
+        /// Records below are committed.
+        watermark: Offset,
+    },
+    /// Not everywhere gone before the deadline; they still may go.
+    TimedOut,
+    /// Leadership ended, or the disk failed, before it was done everywhere.
+    LeadershipLost,
+    /// The disk failed before; nothing was deleted.
+    Offline,
 }
 
 /// What the controller said to a proposed ISR.
@@ -195,6 +223,9 @@ pub enum AlterOutcome {
         partition_epoch: PartitionEpoch,
         /// The ISR as committed.
         isr: BTreeSet<NodeId>,
+        /// Effective min.insync.replicas of the metadata in which it was: who is
+        /// eligible beside this ISR was decided by it.
+        min_isr: usize,
     },
     /// It certainly was not written, and the version is unchanged: the only
     /// case in which the leader may go back to the committed ISR.

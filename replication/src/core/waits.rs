@@ -16,7 +16,8 @@ struct Waiting {
 #[derive(Debug, Default)]
 pub(super) struct Waits {
     by_id: BTreeMap<RequestId, Waiting>,
-    by_offset: BTreeMap<Offset, RequestId>,
+    /// A repeated request ends where the first one does.
+    by_offset: BTreeSet<(Offset, RequestId)>,
     by_deadline: BTreeSet<(Millis, RequestId)>,
 }
 
@@ -32,15 +33,14 @@ impl Waits {
         let Some(waiting) = self.by_id.get_mut(&id) else { return };
         if waiting.acks == Acks::All {
             waiting.next = Some(next);
-            let before = self.by_offset.insert(next, id);
-            assert!(before.is_none(), "two requests end at offset {next}");
+            self.by_offset.insert((next, id));
         } else {
             self.answer(id, Ok(()), out);
         }
     }
 
     pub(super) fn committed(&mut self, watermark: Offset, out: &mut Vec<Effect>) {
-        while let Some((&next, &id)) = self.by_offset.first_key_value()
+        while let Some(&(next, id)) = self.by_offset.first()
             && next <= watermark
         {
             self.answer(id, Ok(()), out);
@@ -81,7 +81,7 @@ impl Waits {
         let waiting = self.by_id.remove(&id).expect("only a waiting request is answered");
         self.by_deadline.remove(&(waiting.deadline, id));
         if let Some(next) = waiting.next {
-            self.by_offset.remove(&next);
+            self.by_offset.remove(&(next, id));
         }
         out.push(Effect::Answer { id, result });
     }

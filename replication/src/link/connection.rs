@@ -184,6 +184,7 @@ fn message_of(
                 of: wire::session_ref(append.session, append.leader_epoch),
                 base: append.base_offset,
                 watermark: append.high_watermark,
+                log_start: append.log_start_offset,
                 batches: append.record_batches,
                 credit: Credit::new(&link.outbox, connection, bytes),
             };
@@ -191,7 +192,8 @@ fn message_of(
         }
         Response::Watermark(moved) => {
             let of = wire::session_ref(moved.session, moved.leader_epoch);
-            let event = Event::Watermark { of, watermark: moved.high_watermark };
+            let (watermark, log_start) = (moved.high_watermark, moved.log_start_offset);
+            let event = Event::Watermark { of, watermark, log_start };
             (moved.partition, Message::Event(event))
         }
         Response::Diverging(diverging) => {

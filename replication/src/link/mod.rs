@@ -49,11 +49,10 @@ impl Links {
         leader: NodeId,
         id: PartitionId,
         of: SessionRef,
-        end: Offset,
-        synced: Offset,
+        at: (Offset, Offset, Offset),
     ) {
         if let Some(link) = self.0.lock().get(&leader) {
-            link.outbox().acknowledge(id, of, end, synced);
+            link.outbox().acknowledge(id, of, at);
         }
     }
 }

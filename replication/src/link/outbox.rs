@@ -59,10 +59,16 @@ impl Outbox {
         }
     }
 
-    pub(super) fn acknowledge(&self, id: PartitionId, of: SessionRef, end: Offset, synced: Offset) {
+    /// `at`: end, synced end and start of the log.
+    pub(super) fn acknowledge(
+        &self,
+        id: PartitionId,
+        of: SessionRef,
+        at: (Offset, Offset, Offset),
+    ) {
         let mut content = self.content.lock();
         if content.followed.contains(&id) {
-            content.progress.insert(id, wire::progress(id, of, end, synced));
+            content.progress.insert(id, wire::progress(id, of, at));
             self.changed.notify_one();
         }
     }

@@ -23,9 +23,9 @@ fn three_replicas_keep_what_they_acknowledged() {
     let (acknowledged, truncations) = (Cell::new(0), Cell::new(0));
     let config = Config { cases: HISTORIES, failure_persistence: None, ..Config::default() };
     let mut runner = TestRunner::new(config);
-    let histories = proptest::collection::vec(any::<u32>(), EVENTS / 4..EVENTS);
-    let outcome = runner.run(&histories, |choices| {
-        let mut world = World::new();
+    let choices = proptest::collection::vec(any::<u32>(), EVENTS / 4..EVENTS);
+    let outcome = runner.run(&(any::<bool>(), choices), |(memory, choices)| {
+        let mut world = World::new(memory);
         for choice in choices {
             world.happen(choice);
         }

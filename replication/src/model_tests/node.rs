@@ -203,6 +203,12 @@ impl Node {
         }
     }
 
+    /// The process syncs its log and goes.
+    pub(super) fn stop(&mut self) {
+        self.disk.synced = self.disk.log.len();
+        self.crash(0);
+    }
+
     pub(super) fn step(&mut self, event: Event, records: &[Record], now: Millis) {
         if let Some(process) = &mut self.process {
             let effects = process.replica.step(event, now);
@@ -235,6 +241,9 @@ impl Node {
                 process.ops.push_back(Op::StartEpoch(stage, epoch));
             }
             Effect::Truncate { stage, to } => process.ops.push_back(Op::Truncate(stage, to)),
+            Effect::RaiseStart { .. } | Effect::AnswerDeletion { .. } => {
+                panic!("nothing is deleted here")
+            }
             Effect::Reset { .. } => panic!("no log here ever starts above 0"),
             Effect::Write { stage, id, epoch } => {
                 process.ops.push_back(Op::Write(stage, id, epoch))
@@ -276,10 +285,10 @@ impl Node {
                 let peer = self.peer(leader);
                 self.say(leader, Said::Unfollow(peer));
             }
-            Effect::Acknowledge { leader, of, end, synced } => {
+            Effect::Acknowledge { leader, of, end, synced, start } => {
                 let (session, leader_epoch) = (of.session, of.leader_epoch);
                 let peer = self.peer(leader);
-                let progress = Progress { peer, session, leader_epoch, end, synced };
+                let progress = Progress { peer, session, leader_epoch, end, synced, start };
                 self.say(leader, Said::Progress(progress));
             }
         }
@@ -321,10 +330,10 @@ impl Node {
             }
             Said::Data { of, base, records, watermark } => {
                 let end = base + records.len() as u64;
-                self.step(Event::Data { of, base, end, watermark }, &records, now);
+                self.step(Event::Data { of, base, end, watermark, log_start: 0 }, &records, now);
             }
             Said::Watermark { of, watermark } => {
-                self.step(Event::Watermark { of, watermark }, &[], now);
+                self.step(Event::Watermark { of, watermark, log_start: 0 }, &[], now);
             }
             Said::Diverging { of, epoch, end } => {
                 let local = epoch.and_then(|epoch| self.disk.end_of(epoch));
@@ -363,7 +372,8 @@ impl Node {
             Op::Write(stage, id, epoch) => {
                 self.written.insert(id, self.disk.log.len() as u64);
                 self.disk.append((epoch, id));
-                Event::Wrote { stage, writes: vec![(id, self.disk.log.len() as u64)] }
+                let end = self.disk.log.len() as u64;
+                Event::Wrote { stage, end, writes: vec![(id, Ok(end))] }
             }
             Op::Copy(stage, records) => {
                 records.into_iter().for_each(|record| self.disk.append(record));

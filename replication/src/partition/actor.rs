@@ -4,11 +4,13 @@
 
 mod effects;
 
-use super::ops::{self, Copy, Done, Op, OpQueue, Running, Write};
+use super::ops::{self, Copy, Done, Op, OpQueue, Placed, Running, Write};
 use super::requests::Requests;
-use super::{Directive, LocalPartition, Message, Partition, ProduceRequest};
+use super::{DeleteRequest, Directive, LocalPartition, Message, Partition, ProduceRequest};
 use crate::blocking::{Blocking, blocking};
-use crate::core::{Event, FollowRefusal, Replica, ReplicaConfig, ReplicaStatus, RoleKind, View};
+use crate::core::{
+    Event, FollowRefusal, LogState, Replica, ReplicaConfig, ReplicaStatus, RoleKind, View,
+};
 use crate::env::Env;
 use crate::serve::Session;
 use bytes::Bytes;
@@ -168,6 +170,9 @@ impl Actor {
             }
             Message::Event(event) => self.step(event),
             Message::Produce(request) => self.on_produce(request),
+            Message::DeleteRecords(request) => self.on_delete_records(request),
+            Message::StartRaised => self.on_start_raised(),
+            Message::Failed(reason) => self.on_failure(reason),
             Message::Follow(follow) => {
                 let local = follow.log.last_epoch.and_then(|epoch| self.end_of_epoch(epoch));
                 self.step(Event::Follow { follow, local });
@@ -183,12 +188,24 @@ impl Actor {
                     let refusal = FollowRefusal::UnknownPartition;
                     return self.step(Event::FollowRefused { of, refusal });
                 };
-                let event = Event::Data { of, base, end, watermark };
+                let log_start = incoming.log_start;
+                let event = Event::Data { of, base, end, watermark, log_start };
                 let effects = self.replica.step(event, self.env.clock.now());
                 let payload = Copy { batches: incoming.batches, credit: incoming.credit };
                 self.apply(effects, Some(Payload::Copy(payload)));
             }
         }
+    }
+
+    fn on_start_raised(&mut self) {
+        let start = self.log.bounds().start;
+        self.step(Event::StartRaised { start });
+    }
+
+    fn on_delete_records(&mut self, request: DeleteRequest) {
+        let id = self.requests.add_deletion(request.reply);
+        let (before, deadline) = (request.before, self.env.clock.at(request.deadline));
+        self.step(Event::DeleteRecords { id, before, deadline });
     }
 
     fn on_produce(&mut self, request: ProduceRequest) {
@@ -232,13 +249,21 @@ impl Actor {
 
     fn on_done(&mut self, done: Done) {
         match done {
-            Done::Settled { stage, log } => self.step(Event::Settled { stage, log }),
-            Done::Wrote { stage, epoch, writes } => {
-                for placed in &writes {
-                    self.requests.appended(placed.id, placed.base, placed.log_end, epoch);
+            Done::Settled { stage, log } => {
+                // Retention may have removed something since it was looked at.
+                let log = LogState { start: self.log.bounds().start.min(log.end), ..log };
+                self.step(Event::Settled { stage, log });
+            }
+            Done::StartRaised => self.on_start_raised(),
+            Done::Wrote { stage, epoch, end, writes } => {
+                for written in &writes {
+                    if let Ok((base, _)) = written.place {
+                        self.requests.appended(written.id, base, end, epoch);
+                    }
                 }
-                let writes = writes.iter().map(|placed| (placed.id, placed.next)).collect();
-                self.step(Event::Wrote { stage, writes });
+                let next = |written: Placed| (written.id, written.place.map(|(_, next)| next));
+                let writes = writes.into_iter().map(next).collect();
+                self.step(Event::Wrote { stage, end, writes });
             }
             Done::WriteRejected { stage, ids } => {
                 tracing::warn!(partition = %self.partition.id, "no space for a write");
@@ -260,7 +285,7 @@ impl Actor {
 
     fn on_failure(&mut self, reason: String) {
         if self.failure.is_none() {
-            self.partition.fail(&reason);
+            self.partition.fail(&self.env, &reason);
             self.failure = Some(reason);
             self.step(Event::DiskFailed);
         }
@@ -289,7 +314,9 @@ impl Actor {
             });
         }
         if status.role == RoleKind::Leader && status.leader_epoch == before.leader_epoch {
-            if (status.log_end, status.high_watermark) != (before.log_end, before.high_watermark) {
+            let seen =
+                |status: &ReplicaStatus| (status.log_start, status.log_end, status.high_watermark);
+            if seen(&status) != seen(&before) {
                 self.served.retain(|session| session.wake(self.partition.id));
             }
         } else {
@@ -299,8 +326,8 @@ impl Actor {
         }
     }
 
-    /// Ends in order: nothing of what was begun is left half done, and all that
-    /// is appended is synced.
+    /// Ends in order: nothing of what was begun is left half done, and the log
+    /// is closed.
     async fn end(mut self, mailbox: mpsc::Receiver<Message>) {
         drop(mailbox);
         for session in self.served.drain(..) {
@@ -313,14 +340,14 @@ impl Actor {
             running.done().await;
         }
         if let Some(syncing) = self.syncing.take() {
-            // Whatever it found, the sync below finds too.
+            // Whatever it found, closing finds too.
             let _ = syncing.await;
         }
         let log = Arc::clone(&self.log);
-        match blocking(move || log.sync()).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => self.partition.fail(&error.to_string()),
-            Err(error) => self.partition.fail(&error.to_string()),
+        match blocking(move || log.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.partition.fail(&self.env, &error.to_string()),
+            Err(error) => self.partition.fail(&self.env, &error.to_string()),
         }
     }
 }

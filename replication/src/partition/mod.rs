@@ -2,20 +2,26 @@
 //! may see and send.
 
 mod actor;
+mod fit;
 mod ops;
 mod requests;
 
+pub(crate) use ops::wall_clock_ms;
+
 use crate::blocking::blocking;
 use crate::core::{
-    Acks, Event, Follow, FollowRefusal, ProduceRefusal, ReplicaStatus, RoleKind, SessionRef, View,
+    Acks, DeletionRefusal, Event, Follow, FollowRefusal, ProduceRefusal, ReplicaStatus, RoleKind,
+    SessionRef, View,
 };
 use crate::env::Env;
 use crate::link::Credit;
 use actor::Actor;
 use bytes::Bytes;
+use ottla_commitlog::data_dir::Place;
 use ottla_commitlog::format::ValidBatch;
-use ottla_commitlog::{Log, LogConfig, LogError, OpenMode};
+use ottla_commitlog::{Log, LogConfig, LogError, OpenMode, Recovery};
 use ottla_proto::{ApiError, LeaderEpoch, NodeId, Offset, PartitionId};
+use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
@@ -63,9 +69,18 @@ impl LocalPartition {
 
 pub(crate) enum Message {
     Produce(ProduceRequest),
+    DeleteRecords(DeleteRequest),
+    /// Retention removed records from the start of the log.
+    StartRaised,
+    /// Maintenance found the disk failed.
+    Failed(String),
     Follow(Follow),
     Data(Incoming),
-    Diverging { of: SessionRef, epoch: Option<LeaderEpoch>, end: Offset },
+    Diverging {
+        of: SessionRef,
+        epoch: Option<LeaderEpoch>,
+        end: Offset,
+    },
     Event(Event),
 }
 
@@ -78,11 +93,19 @@ pub(crate) struct ProduceRequest {
     pub(crate) permit: OwnedSemaphorePermit,
 }
 
+pub(crate) struct DeleteRequest {
+    /// All records below are to go; `None`: all that are committed.
+    pub(crate) before: Option<Offset>,
+    pub(crate) deadline: Instant,
+    pub(crate) reply: oneshot::Sender<Result<Offset, ApiError>>,
+}
+
 /// Records that a leader pushed.
 pub(crate) struct Incoming {
     pub(crate) of: SessionRef,
     pub(crate) base: Offset,
     pub(crate) watermark: Offset,
+    pub(crate) log_start: Offset,
     pub(crate) batches: Bytes,
     /// Goes back to the leader when the records are written or dropped.
     pub(crate) credit: Credit,
@@ -98,6 +121,14 @@ enum Directive {
     Delete,
 }
 
+/// How a partition of this process begins.
+pub(crate) struct Start {
+    /// Where its log lies, or why it cannot be used.
+    pub(crate) place: Result<Place, String>,
+    /// It belongs to what this node had when it started.
+    pub(crate) at_start: bool,
+}
+
 /// A partition as others see it.
 pub(crate) struct Partition {
     pub(crate) id: PartitionId,
@@ -105,6 +136,10 @@ pub(crate) struct Partition {
     directive: watch::Sender<Directive>,
     state: watch::Sender<LocalPartition>,
     log: OnceLock<Arc<Log>>,
+    /// What the log is to be configured to, also while it is being opened.
+    config: Mutex<LogConfig>,
+    /// The data directory its log lies in, if it can be used.
+    directory: Option<usize>,
 }
 
 impl Partition {
@@ -114,12 +149,15 @@ impl Partition {
         id: PartitionId,
         view: View,
         config: LogConfig,
+        start: Start,
     ) -> Arc<Self> {
         let (mailbox, messages) = mpsc::channel(MAILBOX_MESSAGES);
         let (directive, directives) = watch::channel(Directive::Run(Arc::new(view)));
         let state = watch::Sender::new(LocalPartition::Opening);
-        let partition = Arc::new(Self { id, mailbox, directive, state, log: OnceLock::new() });
-        let task = run(Arc::clone(env), Arc::clone(&partition), messages, directives, config);
+        let directory = start.place.as_ref().ok().map(|place| place.directory);
+        let (log, config) = (OnceLock::new(), Mutex::new(config));
+        let partition = Arc::new(Self { id, mailbox, directive, state, log, config, directory });
+        let task = run(Arc::clone(env), Arc::clone(&partition), messages, directives, start);
         env.tasks.spawn(task);
         partition
     }
@@ -132,6 +170,23 @@ impl Partition {
 
     pub(crate) fn set_view(&self, view: View) {
         self.directive.send_replace(Directive::Run(Arc::new(view)));
+    }
+
+    /// The topic has other options: they hold for the log at once.
+    pub(crate) fn configure(&self, config: LogConfig) {
+        let mut wanted = self.config.lock();
+        if std::mem::replace(&mut *wanted, config) != config
+            && let Some(log) = self.log.get()
+        {
+            log.configure(config);
+        }
+    }
+
+    /// The log is open. Whatever it was to be configured to meanwhile, it is now.
+    fn opened(&self, log: &Arc<Log>) {
+        let wanted = self.config.lock();
+        log.configure(*wanted);
+        assert!(self.log.set(Arc::clone(log)).is_ok(), "a partition is opened once");
     }
 
     pub(crate) fn stop(&self) {
@@ -151,14 +206,37 @@ impl Partition {
         self.state.borrow().leading().copied()
     }
 
+    /// It takes part: its log is open and its disk has not failed.
+    pub(crate) fn is_running(&self) -> bool {
+        self.state.borrow().status().is_some()
+    }
+
+    /// The high watermark, as far as this replica knows it.
+    pub(crate) fn committed(&self) -> Option<Offset> {
+        self.state.borrow().status().map(|status| status.high_watermark)
+    }
+
     /// The log, once it is open.
     pub(crate) fn log(&self) -> Option<&Arc<Log>> {
         self.log.get()
     }
 
-    fn fail(&self, reason: &str) {
+    /// The node stops before the log was opened. After an unclean stop it is still to
+    /// be recovered, and this stop is not clean either.
+    fn leave_closed(&self, env: &Env) {
+        if !env.clean_start {
+            let reason = "the node stopped before its log was recovered".into();
+            self.state.send_replace(LocalPartition::Offline { reason });
+        }
+    }
+
+    fn fail(&self, env: &Env, reason: &str) {
         tracing::error!(partition = %self.id, reason, "partition is offline on this node");
         self.state.send_replace(LocalPartition::Offline { reason: reason.into() });
+        if let Some(directory) = self.directory {
+            env.data_dirs.suspect(directory, &format!("log of {} failed: {reason}", self.id));
+        }
+        env.offline.add(self.id);
     }
 }
 
@@ -167,12 +245,24 @@ async fn run(
     partition: Arc<Partition>,
     messages: mpsc::Receiver<Message>,
     mut directives: watch::Receiver<Directive>,
-    config: LogConfig,
+    start: Start,
 ) {
-    match open(&env, partition.id, config).await {
-        Ok(log) => {
+    let config = *partition.config.lock();
+    let opened = match start.place {
+        Ok(place) => match open(&env, place, config).await {
+            Some(opened) => opened,
+            None => return partition.leave_closed(&env),
+        },
+        Err(reason) => Err(reason),
+    };
+    if start.at_start {
+        env.opening.opened(opened.as_ref().ok().map(|(_, recovery)| recovery));
+    }
+    match opened {
+        Ok((log, recovery)) => {
+            tracing::debug!(partition = %partition.id, ?recovery, "log opened");
             let log = Arc::new(log);
-            assert!(partition.log.set(Arc::clone(&log)).is_ok(), "a partition is opened once");
+            partition.opened(&log);
             let directive = directives.borrow_and_update().clone();
             if let Directive::Run(view) = directive {
                 let view = View::clone(&view);
@@ -181,7 +271,7 @@ async fn run(
             }
         }
         Err(reason) => {
-            partition.fail(&reason);
+            partition.fail(&env, &reason);
             tokio::select! {
                 () = refuse_all(&env, partition.id, messages) => {}
                 // The sender lives in `partition`.
@@ -191,6 +281,9 @@ async fn run(
     }
     let delete = matches!(*directives.borrow(), Directive::Delete);
     if delete {
+        if let Some(log) = partition.log() {
+            log.discard();
+        }
         delete_data(&env, partition.id).await;
     }
 }
@@ -210,24 +303,43 @@ async fn refuse_all(env: &Env, id: PartitionId, mut messages: mpsc::Receiver<Mes
                     session.refuse(id, of, FollowRefusal::Offline);
                 }
             }
-            Message::Data(_) | Message::Diverging { .. } | Message::Event(_) => {}
+            Message::DeleteRecords(request) => {
+                let error = requests::deletion_error(env, id, DeletionRefusal::Offline);
+                let _ = request.reply.send(Err(error));
+            }
+            Message::Data(_)
+            | Message::Diverging { .. }
+            | Message::Event(_)
+            | Message::StartRaised
+            | Message::Failed(_) => {}
         }
     }
 }
 
-async fn open(env: &Arc<Env>, id: PartitionId, config: LogConfig) -> Result<Log, String> {
-    let _slot = env.opening.acquire().await.map_err(|closed| closed.to_string())?;
-    let (vfs, dir) = (Arc::clone(&env.vfs), env.data_dir.partition_dir(id));
+/// `None`: the node stops before it was this log's turn.
+async fn open(
+    env: &Env,
+    place: Place,
+    config: LogConfig,
+) -> Option<Result<(Log, Recovery), String>> {
+    let slot = tokio::select! {
+        biased;
+        () = env.stop.cancelled() => return None,
+        slot = env.opening.slot(place.directory) => slot.expect("never closed"),
+    };
+    let shared = Arc::clone(&env.shared);
     let mode = if env.clean_start { OpenMode::Clean } else { OpenMode::Recover };
-    let opened = blocking(move || Log::open(vfs, &dir, config, mode)).await;
-    let (log, recovery) = opened.map_err(|lost| lost.to_string())?.map_err(|e| e.to_string())?;
-    tracing::debug!(partition = %id, ?recovery, bounds = ?log.bounds(), "log opened");
-    Ok(log)
+    let opened = blocking(move || Log::open(&shared, &place.path, config, mode)).await;
+    drop(slot);
+    Some(match opened {
+        Ok(opened) => opened.map_err(|error| error.to_string()),
+        Err(lost) => Err(lost.to_string()),
+    })
 }
 
 async fn delete_data(env: &Arc<Env>, id: PartitionId) {
-    let data_dir = Arc::clone(&env.data_dir);
-    match blocking(move || data_dir.delete_partition(id)).await {
+    let data_dirs = Arc::clone(&env.data_dirs);
+    match blocking(move || data_dirs.delete_partition(id)).await {
         Ok(Ok(())) => tracing::info!(partition = %id, "log deleted"),
         Ok(Err(error)) => tracing::error!(partition = %id, %error, "log could not be deleted"),
         Err(error) => tracing::error!(partition = %id, %error, "log could not be deleted"),

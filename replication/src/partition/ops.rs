@@ -1,16 +1,18 @@
 //! Operations on a partition's log: one after the other, in the order given,
 //! with all that wait for the same thing taken together.
 
+use super::fit::fit;
 use super::is_full;
 use crate::blocking::{Blocking, WorkLost, blocking};
 use crate::core::{LogState, RequestId, Stage};
 use crate::link::Credit;
 use bytes::Bytes;
 use ottla_commitlog::format::ValidBatch;
-use ottla_commitlog::{Log, LogError};
+use ottla_commitlog::{Log, LogError, Placement, ProducerRefusal};
 use ottla_proto::{LeaderEpoch, Offset};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::OwnedSemaphorePermit;
 
 pub(super) struct Write {
@@ -29,6 +31,7 @@ pub(super) enum Op {
     StartEpoch(Stage, LeaderEpoch),
     Truncate(Stage, Offset),
     Reset(Stage, Offset),
+    RaiseStart(Stage, Offset),
     Write(Stage, LeaderEpoch, Vec<Write>),
     Copy(Stage, Vec<Copy>),
 }
@@ -42,6 +45,7 @@ pub(super) enum Done {
     Wrote {
         stage: Stage,
         epoch: LeaderEpoch,
+        end: Offset,
         writes: Vec<Placed>,
     },
     WriteRejected {
@@ -56,6 +60,8 @@ pub(super) enum Done {
         stage: Stage,
         reason: String,
     },
+    /// Records were removed from the start of the log, as far as space allowed.
+    StartRaised,
     /// No space for what must not be left out: to be tried again.
     Blocked(Op),
     Failed(String),
@@ -63,9 +69,8 @@ pub(super) enum Done {
 
 pub(super) struct Placed {
     pub(super) id: RequestId,
-    pub(super) base: Offset,
-    pub(super) next: Offset,
-    pub(super) log_end: Offset,
+    /// Base offset and the one after the last record.
+    pub(super) place: Result<(Offset, Offset), ProducerRefusal>,
 }
 
 impl Op {
@@ -75,6 +80,7 @@ impl Op {
             | Self::StartEpoch(stage, _)
             | Self::Truncate(stage, _)
             | Self::Reset(stage, _)
+            | Self::RaiseStart(stage, _)
             | Self::Write(stage, ..)
             | Self::Copy(stage, _) => *stage,
         }
@@ -155,6 +161,7 @@ fn carry_out(log: &Log, op: Op) -> Done {
     let (stage, result) = match op {
         Op::Write(stage, epoch, writes) => return write(log, stage, epoch, writes),
         Op::Copy(stage, copies) => return copy(log, stage, copies),
+        Op::RaiseStart(_, to) => return raise_start(log, to),
         Op::Inspect(stage) => (stage, Ok(())),
         Op::StartEpoch(stage, epoch) => (stage, log.start_epoch(epoch)),
         Op::Truncate(stage, to) => (stage, log.truncate_to(to)),
@@ -176,14 +183,17 @@ fn write(log: &Log, stage: Stage, epoch: LeaderEpoch, writes: Vec<Write>) -> Don
         batches.push(batch);
         permits.push(permit);
     }
-    match log.append_as_leader(batches, epoch) {
+    match log.append_as_leader(batches, epoch, wall_clock_ms()) {
         Ok(appended) => {
-            assert_eq!(appended.base_offsets.len(), places.len(), "one base offset a batch");
-            let placed =
-                places.into_iter().zip(&appended.base_offsets).map(|((id, records), &base)| {
-                    Placed { id, base, next: base + records, log_end: appended.end_offset }
-                });
-            Done::Wrote { stage, epoch, writes: placed.collect() }
+            assert_eq!(appended.placed.len(), places.len(), "one place a batch");
+            let placed = places.into_iter().zip(appended.placed).map(|((id, records), place)| {
+                let place = match place {
+                    Placement::At(base) | Placement::Duplicate(base) => Ok((base, base + records)),
+                    Placement::Refused(refusal) => Err(refusal),
+                };
+                Placed { id, place }
+            });
+            Done::Wrote { stage, epoch, end: appended.end_offset, writes: placed.collect() }
         }
         Err(error) if is_full(&error) => {
             let ids = places.into_iter().map(|(id, _)| id).collect();
@@ -193,9 +203,28 @@ fn write(log: &Log, stage: Stage, epoch: LeaderEpoch, writes: Vec<Write>) -> Don
     }
 }
 
+/// Milliseconds since the Unix epoch.
+pub(crate) fn wall_clock_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A full disk is no reason to stop everything else: whoever waits for it is
+/// told in time, and the next call, or retention, does it.
+fn raise_start(log: &Log, to: Offset) -> Done {
+    match log.delete_before(to) {
+        Ok(()) => Done::StartRaised,
+        Err(error) if is_full(&error) => {
+            tracing::warn!(dir = %log.dir().display(), %error, "old records stay for now");
+            Done::StartRaised
+        }
+        Err(error) => Done::Failed(error.to_string()),
+    }
+}
+
 fn copy(log: &Log, stage: Stage, copies: Vec<Copy>) -> Done {
     for Copy { batches, credit } in copies {
-        let result = log.append_as_follower(batches);
+        let result = fit(log, &batches).and_then(|()| log.append_as_follower(batches));
         drop(credit);
         match result {
             Ok(_) => {}

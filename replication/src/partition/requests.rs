@@ -1,10 +1,11 @@
 //! Produce requests between their arrival and their answer.
 
 use crate::Produced;
-use crate::core::{ProduceRefusal, RequestId};
+use crate::core::{DeletionRefusal, ProduceRefusal, RequestId};
 use crate::env::Env;
+use ottla_commitlog::ProducerRefusal;
 use ottla_proto::v1::ErrorReason as R;
-use ottla_proto::{ApiError, LeaderEpoch, PartitionId};
+use ottla_proto::{ApiError, LeaderEpoch, Offset, PartitionId};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -19,6 +20,7 @@ struct Request {
 #[derive(Default)]
 pub(super) struct Requests {
     open: HashMap<RequestId, Request>,
+    deletions: HashMap<RequestId, oneshot::Sender<Result<Offset, ApiError>>>,
     last: RequestId,
 }
 
@@ -38,6 +40,29 @@ impl Requests {
         };
         self.open.insert(self.last, Request { reply, produced, _permit: permit });
         self.last
+    }
+
+    pub(super) fn add_deletion(
+        &mut self,
+        reply: oneshot::Sender<Result<Offset, ApiError>>,
+    ) -> RequestId {
+        self.last += 1;
+        self.deletions.insert(self.last, reply);
+        self.last
+    }
+
+    pub(super) fn answer_deletion(
+        &mut self,
+        env: &Env,
+        partition: PartitionId,
+        id: RequestId,
+        result: Result<Offset, DeletionRefusal>,
+    ) {
+        if let Some(reply) = self.deletions.remove(&id) {
+            let result = result.map_err(|refusal| deletion_error(env, partition, refusal));
+            // A caller that has gone needs no answer.
+            let _ = reply.send(result);
+        }
     }
 
     /// Notes where the records went. The request may be answered already.
@@ -90,8 +115,37 @@ pub(super) fn error_of(env: &Env, id: PartitionId, refusal: ProduceRefusal) -> A
             (R::PartitionOffline, format!("the disk of node {node} failed under {name}"))
         }
         ProduceRefusal::DiskFull => (R::DiskFull, format!("no space on node {node} for {name}")),
+        ProduceRefusal::Producer(refusal) => return producer_error(refusal, &name.to_string()),
     };
     ApiError::new(reason, message).with_leader(env.leader_hint(id).filter(|l| l.node_id != node))
+}
+
+pub(super) fn deletion_error(env: &Env, id: PartitionId, refusal: DeletionRefusal) -> ApiError {
+    let (node, name) = (env.node_id, env.name(id));
+    match refusal {
+        DeletionRefusal::NotLeader => env.not_leader(id),
+        DeletionRefusal::OutOfRange { start, watermark } => {
+            let message = format!(
+                "{name}: only records that are there and committed can be deleted: \
+                 those of {start} to {watermark}"
+            );
+            ApiError::new(R::OffsetOutOfRange, message)
+                .with("log_start_offset", start)
+                .with("high_watermark", watermark)
+        }
+        DeletionRefusal::TimedOut => {
+            let message = format!("{name}: the records are not yet gone from all replicas");
+            ApiError::new(R::RequestTimedOut, message)
+        }
+        DeletionRefusal::LeadershipLost => {
+            let message = format!("node {node} stopped leading {name} before they were gone");
+            ApiError::new(R::LeadershipLost, message)
+        }
+        DeletionRefusal::Offline => {
+            let message = format!("the disk of node {node} failed under {name}");
+            ApiError::new(R::PartitionOffline, message)
+        }
+    }
 }
 
 /// How many replicas there are and how many acks=all needs.
@@ -100,4 +154,22 @@ fn in_sync(env: &Env, id: PartitionId) -> String {
     let now = image.partitions.get(&id).map_or(0, |partition| partition.isr.len());
     let least = image.effective_min_isr(id).unwrap_or_default();
     format!("{now} in-sync replicas, acks=all needs {least} (min.insync.replicas)")
+}
+
+/// Definite, and no other node says anything else.
+fn producer_error(refusal: ProducerRefusal, name: &str) -> ApiError {
+    let of = |reason| ApiError::new(reason, format!("{name}: {refusal}; nothing was written"));
+    match refusal {
+        ProducerRefusal::OutOfOrderSequence { expected, got, .. } => {
+            of(R::OutOfOrderSequence).with("expected", expected).with("got", got)
+        }
+        ProducerRefusal::InvalidProducerEpoch { current, got, .. } => {
+            of(R::InvalidProducerEpoch).with("current", current).with("got", got)
+        }
+        ProducerRefusal::StaleCoordinatorEpoch { current, got, .. } => {
+            of(R::TransactionCoordinatorFenced).with("current", current).with("got", got)
+        }
+        ProducerRefusal::InvalidTransactionState { .. } => of(R::InvalidTransactionState),
+        ProducerRefusal::TooManyTransactions { .. } => of(R::Overloaded),
+    }
 }

@@ -47,9 +47,20 @@ pub(super) fn effect(effect: &Effect) -> String {
             format!("follow node {leader} {} with {}", session(of), log_state(log))
         }
         Effect::Unfollow { leader } => format!("unfollow node {leader}"),
-        Effect::Acknowledge { leader, of, end, synced } => {
-            format!("acknowledge to node {leader} {}: end {end}, synced {synced}", session(of))
+        Effect::Acknowledge { leader, of, end, synced, start } => {
+            let start = if *start == 0 { String::new() } else { format!(", start {start}") };
+            format!(
+                "acknowledge to node {leader} {}: end {end}, synced {synced}{start}",
+                session(of)
+            )
         }
+        Effect::RaiseStart { stage, to } => {
+            format!("remove what is below {to} (stage {})", stage.0)
+        }
+        Effect::AnswerDeletion { id, result } => match result {
+            Ok(low) => format!("answer request {id}: gone below {low}"),
+            Err(refusal) => format!("answer request {id}: {refusal:?}"),
+        },
     }
 }
 
@@ -92,6 +103,7 @@ fn produce_refusal(refusal: ProduceRefusal) -> &'static str {
         ProduceRefusal::LeadershipLost => "LEADERSHIP_LOST",
         ProduceRefusal::Offline => "PARTITION_OFFLINE",
         ProduceRefusal::DiskFull => "DISK_FULL",
+        ProduceRefusal::Producer(_) => "OUT_OF_ORDER_SEQUENCE",
     }
 }
 

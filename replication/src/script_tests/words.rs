@@ -4,6 +4,7 @@ use crate::core::{
     Acks, AlterOutcome, Durability, EpochEnd, Event, Follow, FollowRefusal, LogState, Member, Peer,
     Progress, SessionRef, Stage, View,
 };
+use ottla_commitlog::ProducerRefusal;
 use ottla_proto::{BrokerEpoch, LeaderEpoch, NodeId, PartitionEpoch};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -81,6 +82,7 @@ impl Words {
             partition_epoch: PartitionEpoch(1),
             replicas: [1, 2, 3].map(member).to_vec(),
             isr: [1, 2, 3].map(NodeId).into(),
+            recovering: false,
             min_isr: 2,
             durability: Durability::Disk,
         }
@@ -99,8 +101,15 @@ impl Words {
         if let Some(min) = self.optional("min") {
             view.min_isr = usize::try_from(min).expect("a count");
         }
-        if self.plain.iter().any(|word| word == "memory") {
-            view.durability = Durability::Memory;
+        for (word, durability) in [("memory", Durability::Memory), ("disk", Durability::Disk)] {
+            if self.plain.iter().any(|plain| plain == word) {
+                view.durability = durability;
+            }
+        }
+        for (word, recovering) in [("recovering", true), ("recovered", false)] {
+            if self.plain.iter().any(|plain| plain == word) {
+                view.recovering = recovering;
+            }
         }
         for (name, eligible) in [("fenced", false), ("unfenced", true)] {
             for node in self.nodes(name).unwrap_or_default() {
@@ -124,6 +133,24 @@ impl Words {
         Peer { node: NodeId(self.required("node")), stream: self.number("stream", 1) }
     }
 
+    /// `ids=id:next,…`; next may be `refused`. `end` if it is not the last next.
+    fn wrote(&self, stage: Stage) -> Event {
+        let refusal =
+            |got| ProducerRefusal::OutOfOrderSequence { producer_id: 7, expected: 0, got };
+        let write = |write: &str| {
+            let (id, next) = write.split_once(':').expect("id:next");
+            let outcome = match next {
+                "refused" => Err(refusal(5)),
+                next => Ok(next.parse().expect("an offset")),
+            };
+            (id.parse().expect("an id"), outcome)
+        };
+        let writes: Vec<_> =
+            self.named.get("ids").expect("ids=id:next,…").split(',').map(write).collect();
+        let last = writes.last().and_then(|(_, outcome)| outcome.ok()).unwrap_or_default();
+        Event::Wrote { stage, end: self.number("end", last), writes }
+    }
+
     pub(super) fn event(&self, view: &View, stage: Stage, now: u64) -> Event {
         let of = self.of(view);
         match self.command.as_str() {
@@ -138,23 +165,17 @@ impl Words {
                 },
                 deadline: self.number("deadline", now + 30_000),
             },
-            "wrote" => Event::Wrote {
-                stage,
-                writes: self
-                    .named
-                    .get("ids")
-                    .expect("ids=id:next,…")
-                    .split(',')
-                    .map(|write| {
-                        let (id, next) = write.split_once(':').expect("id:next");
-                        (id.parse().expect("an id"), next.parse().expect("an offset"))
-                    })
-                    .collect(),
-            },
+            "wrote" => self.wrote(stage),
             "write-rejected" => Event::WriteRejected { stage, ids: vec![self.required("id")] },
             "copied" => Event::Copied { stage, end: self.required("end") },
             "copy-rejected" => Event::CopyRejected { stage },
             "synced" => Event::Synced { up_to: self.required("to") },
+            "start-raised" => Event::StartRaised { start: self.required("to") },
+            "delete-records" => Event::DeleteRecords {
+                id: self.required("id"),
+                before: self.optional("before"),
+                deadline: self.number("deadline", now + 30_000),
+            },
             "disk-failed" => Event::DiskFailed,
             "follow" => Event::Follow { follow: self.follow(of), local: self.known() },
             "progress" => Event::Progress(Progress {
@@ -163,6 +184,7 @@ impl Words {
                 leader_epoch: of.leader_epoch,
                 end: self.required("end"),
                 synced: self.number("synced", self.required("end")),
+                start: self.number("start", 0),
             }),
             "unfollow" => Event::Unfollow { peer: self.peer() },
             "answered" => Event::AlterAnswered {
@@ -176,8 +198,13 @@ impl Words {
                 base: self.required("base"),
                 end: self.required("end"),
                 watermark: self.number("watermark", 0),
+                log_start: self.number("start", 0),
             },
-            "watermark" => Event::Watermark { of, watermark: self.required("to") },
+            "watermark" => Event::Watermark {
+                of,
+                watermark: self.required("to"),
+                log_start: self.number("start", 0),
+            },
             "diverging" => Event::Diverging {
                 of,
                 epoch: self.epoch("at"),
@@ -213,6 +240,7 @@ impl Words {
                 leader_epoch,
                 partition_epoch: self.version("version"),
                 isr: self.nodes("isr").expect("isr="),
+                min_isr: usize::try_from(self.number("min", 2)).expect("a count"),
             },
         }
     }

@@ -87,8 +87,15 @@ fn read(turn: &Turn, max_bytes: usize) -> Read {
     }
     let batches = match log.read(turn.next, status.log_end, max_bytes) {
         Ok(batches) => batches,
-        // The log was cut, or reset, under the read: the leadership has ended.
-        Err(LogError::OutOfRange { .. }) => return Read::Ended,
+        // Retention overtook the follower; or the log was reset under the read,
+        // and the leadership has ended.
+        Err(LogError::OutOfRange { start, .. }) => {
+            let leads = turn
+                .partition
+                .leading()
+                .is_some_and(|now| now.leader_epoch == status.leader_epoch && turn.next < start);
+            return if leads { Read::Gone { log_start: start } } else { Read::Ended };
+        }
         Err(error) => {
             tracing::error!(partition = %turn.id, %error, "reading for a follower failed");
             return Read::Failed;

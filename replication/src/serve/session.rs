@@ -22,8 +22,8 @@ struct Served {
     of: SessionRef,
     /// First offset not yet sent.
     next: Offset,
-    /// Highest watermark sent.
-    watermark: Option<Offset>,
+    /// Highest watermark and log start sent.
+    told: Option<(Offset, Offset)>,
     partition: Arc<Partition>,
 }
 
@@ -56,7 +56,7 @@ pub(super) struct Turn {
     pub(super) id: PartitionId,
     pub(super) of: SessionRef,
     pub(super) next: Offset,
-    pub(super) watermark: Option<Offset>,
+    pub(super) told: Option<(Offset, Offset)>,
     pub(super) partition: Arc<Partition>,
 }
 
@@ -72,6 +72,8 @@ pub(super) enum Read {
     },
     /// The leadership has ended.
     Ended,
+    /// What the follower needs next is gone: the log starts behind it.
+    Gone { log_start: Offset },
     /// The disk failed.
     Failed,
 }
@@ -87,7 +89,7 @@ impl Session {
 
     /// From now on the follower is sent what the partition has from `from` on.
     pub(crate) fn serve(&self, partition: &Arc<Partition>, of: SessionRef, from: Offset) {
-        let served = Served { of, next: from, watermark: None, partition: Arc::clone(partition) };
+        let served = Served { of, next: from, told: None, partition: Arc::clone(partition) };
         self.change(partition.id, |entry| {
             entry.served = Some(served);
             entry.answer = None;
@@ -192,7 +194,7 @@ impl Session {
                     id,
                     of: served.of,
                     next: served.next,
-                    watermark: served.watermark,
+                    told: served.told,
                     partition: Arc::clone(&served.partition),
                 }),
                 Some(_) => {
@@ -219,12 +221,17 @@ impl Session {
         match read {
             Read::Records { batches, next, watermark, log_start, more } => {
                 served.next = next;
-                served.watermark = served.watermark.max(Some(watermark));
+                served.told = served.told.max(Some((watermark, log_start)));
                 if more && !std::mem::replace(&mut entry.in_line, true) {
                     state.line.push_back(turn.id);
                 }
                 state.credit -= i64::try_from(batches.len()).unwrap_or(i64::MAX);
                 body(turn, batches, watermark, log_start)
+            }
+            Read::Gone { log_start } => {
+                entry.served = None;
+                let refusal = FollowRefusal::OutOfRange { log_start };
+                Some(Body::Refused(wire::refused(turn.id, turn.of, refusal)))
             }
             // The partition's task will say what the follower has to know.
             Read::Ended => None,
@@ -256,7 +263,7 @@ fn body(
             log_start_offset,
         }));
     }
-    let moved = turn.watermark != Some(high_watermark);
+    let moved = turn.told != Some((high_watermark, log_start_offset));
     moved.then_some(Body::Watermark(Watermark {
         partition,
         session,

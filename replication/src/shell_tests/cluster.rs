@@ -8,12 +8,13 @@ use crate::{
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use ottla_commitlog::data_dir::{DataDir, DirectoryIdentity};
-use ottla_commitlog::format::{NewRecord, ValidBatch, decode_records, encode_batch};
+use ottla_commitlog::Shared;
+use ottla_commitlog::data_dir::{DataDir, DataDirs, Owner};
+use ottla_commitlog::format::{BatchOptions, NewRecord, ValidBatch, decode_records, encode_batch};
 use ottla_commitlog::vfs::{SimVfs, Vfs};
 use ottla_metadata::controller::{
     AlterPartition, Command, Controller, ControllerOptions, CreateTopic, Heartbeat,
-    PartitionAlteration, PartitionOutcome, RegisterBroker, Reply,
+    PartitionAlteration, PartitionOutcome, RegisterBroker, Reply, ReportOffline,
 };
 use ottla_metadata::image::Image;
 use ottla_proto::{
@@ -22,6 +23,7 @@ use ottla_proto::{
 };
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -69,12 +71,22 @@ impl Quorum {
 
     /// A topic of one partition on three nodes, the first of which leads.
     pub(super) fn create_topic(&self, name: &str, configs: &[(&str, &str)]) -> PartitionId {
+        self.create_wide_topic(name, 1, configs)
+    }
+
+    /// Returns the first partition.
+    pub(super) fn create_wide_topic(
+        &self,
+        name: &str,
+        partitions: u32,
+        configs: &[(&str, &str)],
+    ) -> PartitionId {
         let configs = configs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let topic = TopicId::random();
         self.submit(Command::CreateTopic(CreateTopic {
             name: name.to_owned(),
             topic_id: topic,
-            partitions: 1,
+            partitions,
             replication_factor: 0,
             configs,
             validate_only: false,
@@ -90,14 +102,18 @@ impl Quorum {
 
     /// The other replicas, in order.
     pub(super) fn followers(&self, id: PartitionId) -> Vec<NodeId> {
-        let leader = self.leader(id);
+        self.all_but(id, self.leader(id))
+    }
+
+    /// All replicas but one, in order.
+    pub(super) fn all_but(&self, id: PartitionId, leader: NodeId) -> Vec<NodeId> {
         let mut nodes = self.image().partitions[&id].replicas.clone();
         nodes.retain(|node| *node != leader);
         nodes.sort();
         nodes
     }
 
-    async fn until(&self, what: &str, holds: impl FnMut(&Arc<Image>) -> bool) {
+    pub(super) async fn until(&self, what: &str, holds: impl FnMut(&Arc<Image>) -> bool) {
         let mut images = self.images.subscribe();
         let waited = timeout(PATIENCE, images.wait_for(holds)).await;
         drop(waited.unwrap_or_else(|_| panic!("never: {what}")).expect("the quorum lives"));
@@ -133,38 +149,57 @@ impl Cluster for Process {
         });
         std::future::ready(outcomes).boxed()
     }
+
+    fn report_offline(&self, partitions: Vec<PartitionId>) -> BoxFuture<'_, Result<(), ApiError>> {
+        let (node_id, broker_epoch) = (self.node_id, self.epoch);
+        let command = ReportOffline { node_id, broker_epoch, partitions };
+        let reply = self.quorum.submit(Command::ReportOffline(command));
+        std::future::ready(reply.map(drop)).boxed()
+    }
+}
+
+fn owner(node_id: NodeId) -> Owner {
+    Owner { cluster_id: CLUSTER.to_owned(), node_id }
 }
 
 /// A machine: what outlives its process.
 pub(super) struct Machine {
     pub(super) node_id: NodeId,
     pub(super) vfs: SimVfs,
-    folder: tempfile::TempDir,
+    /// Removed with it.
+    _folder: tempfile::TempDir,
+    /// The data directories: marks and locks are on the real disk, logs on `vfs`.
+    pub(super) directories: Vec<PathBuf>,
     directory: DirectoryId,
     incarnation: IncarnationId,
     pub(super) limits: Limits,
 }
 
 impl Machine {
-    pub(super) fn new(node: u64) -> Self {
-        let (node_id, directory_id) = (NodeId(node), DirectoryId::random());
+    pub(super) fn with_directories(node: u64, count: usize) -> Self {
+        let node_id = NodeId(node);
         let folder = tempfile::tempdir().expect("a folder");
-        let identity = DirectoryIdentity { cluster_id: CLUSTER.to_owned(), node_id, directory_id };
-        DataDir::format(folder.path(), &identity).expect("formatted");
+        let directories: Vec<PathBuf> =
+            (0..count).map(|n| folder.path().join(format!("d{n}"))).collect();
+        DataDirs::format(&directories, &owner(node_id)).expect("formatted");
+        let identity = DataDir::identity_at(&directories[0]).expect("readable");
         let vfs = SimVfs::new();
-        vfs.create_dir_all(&folder.path().join("partitions")).expect("a directory");
+        for directory in &directories {
+            vfs.create_dir_all(&directory.join("partitions")).expect("a directory");
+        }
         Self {
             node_id,
             vfs,
-            folder,
-            directory: directory_id,
+            _folder: folder,
+            directories,
+            directory: identity.expect("formatted").directory_id,
             incarnation: IncarnationId::random(),
             limits: Limits::default(),
         }
     }
 
     pub(super) fn path(&self) -> &std::path::Path {
-        self.folder.path()
+        &self.directories[0]
     }
 
     /// A new process, registered and unfenced.
@@ -200,6 +235,7 @@ impl Machine {
 /// A process.
 pub(super) struct Node {
     pub(super) replicas: Replicas,
+    pub(super) data_dirs: Arc<DataDirs>,
     node_id: NodeId,
     epoch: BrokerEpoch,
     quorum: Quorum,
@@ -210,17 +246,17 @@ pub(super) struct Node {
 impl Node {
     fn start(machine: &Machine, quorum: &Quorum, epoch: BrokerEpoch, port: TcpListener) -> Self {
         let node_id = machine.node_id;
-        let data_dir = Arc::new(DataDir::open(machine.path()).expect("a data directory"));
+        let data_dirs = DataDirs::open(&machine.directories, &owner(node_id));
+        let data_dirs = Arc::new(data_dirs.expect("data directories"));
         let replicas = Replicas::start(ReplicasOptions {
             node_id,
             cluster_id: CLUSTER.to_owned(),
-            data_dir,
-            vfs: Arc::new(machine.vfs.clone()),
+            data_dirs: Arc::clone(&data_dirs),
+            shared: Shared::new(Arc::new(machine.vfs.clone())),
             cluster: Arc::new(Process { quorum: quorum.clone(), node_id, epoch }),
             clean_start: false,
             limits: machine.limits,
-        })
-        .expect("started");
+        });
         let stop = CancellationToken::new();
         let serving = tonic::transport::Server::builder()
             .add_service(replicas.service())
@@ -229,7 +265,7 @@ impl Node {
                 stop.clone().cancelled_owned(),
             );
         let server = tokio::spawn(async move { serving.await.expect("served") });
-        Self { replicas, node_id, epoch, quorum: quorum.clone(), stop, server }
+        Self { replicas, data_dirs, node_id, epoch, quorum: quorum.clone(), stop, server }
     }
 
     pub(super) fn unfence(&self) {
@@ -280,8 +316,19 @@ impl Node {
         acks: Acks,
         within: Duration,
     ) -> Result<Produced, ApiError> {
+        self.send(topic, batch(&[value]), acks, within).await
+    }
+
+    /// A batch as it is.
+    pub(super) async fn send(
+        &self,
+        topic: &str,
+        batch: ValidBatch,
+        acks: Acks,
+        within: Duration,
+    ) -> Result<Produced, ApiError> {
         let deadline = Instant::now() + within;
-        let ticket = self.replicas.produce(topic, 0, batch(&[value]), acks, deadline).await?;
+        let ticket = self.replicas.produce(topic, 0, batch, acks, deadline).await?;
         timeout(PATIENCE, ticket.wait()).await.expect("an answer")
     }
 
@@ -353,7 +400,7 @@ pub(super) fn batch(values: &[&str]) -> ValidBatch {
             timestamp_ms: 1_000,
         })
         .collect();
-    let bytes = encode_batch(&records).expect("encoded");
+    let bytes = encode_batch(&records, &BatchOptions::default()).expect("encoded");
     ValidBatch::new(bytes, MAX_BATCH_BYTES).expect("valid")
 }
 
@@ -375,8 +422,13 @@ pub(super) struct Three {
 
 impl Three {
     pub(super) async fn start(limits: Limits) -> Self {
+        Self::with_directories(limits, 1).await
+    }
+
+    pub(super) async fn with_directories(limits: Limits, count: usize) -> Self {
         let quorum = Quorum::new();
-        let mut machines: Vec<Machine> = (1..=3).map(Machine::new).collect();
+        let mut machines: Vec<Machine> =
+            (1..=3).map(|node| Machine::with_directories(node, count)).collect();
         let mut nodes = Vec::new();
         for machine in &mut machines {
             machine.limits = limits;

@@ -1,7 +1,10 @@
 //! Whole nodes: actors, connections and handles together.
 
 mod cluster;
+mod directories;
 mod disks;
+mod old_records;
+mod producers;
 mod requests;
 
 use crate::{Acks, Limits};

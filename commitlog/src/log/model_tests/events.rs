@@ -65,7 +65,7 @@ fn fault() -> impl Strategy<Value = FaultRule> {
         Just(Fault::Enospc),
         (0..300usize).prop_map(Fault::ShortWrite)
     ];
-    let path = prop::sample::select(vec!["", ".log", ".index", "checkpoint.tmp"]);
+    let path = prop::sample::select(vec!["", ".log", ".index", ".timeindex", "checkpoint.tmp"]);
     (operation, fault, path, 0..2u64, 1..3u64).prop_map(|(operation, fault, path, skip, times)| {
         FaultRule { operation, path_ends_with: path.to_owned(), skip, times, fault }
     })
@@ -77,7 +77,7 @@ pub(super) fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::CleanRestart),
         1 => Just(Event::ProcessCrash),
         2 => any::<u64>().prop_map(Event::PowerLoss),
-        4 => (op(), 0..14u64, any::<u64>()).prop_map(|(o, n, s)| Event::PowerLossDuring(o, n, s)),
+        4 => (op(), 0..24u64, any::<u64>()).prop_map(|(o, n, s)| Event::PowerLossDuring(o, n, s)),
         4 => (op(), fault(), prop::option::of(any::<u64>()))
             .prop_map(|(o, f, s)| Event::FaultDuring(o, f, s)),
     ]

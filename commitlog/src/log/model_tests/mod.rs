@@ -5,10 +5,13 @@
 
 mod events;
 mod model;
+mod whole;
 
 use super::*;
 use crate::LogError;
-use crate::format::{BatchHeader, NewRecord, ValidBatch, batch_headers, encode_batch};
+use crate::format::{
+    BatchHeader, BatchOptions, NewRecord, ValidBatch, batch_headers, encode_batch,
+};
 use crate::vfs::{FaultRule, SimVfs};
 use events::{Event, Op, event};
 use model::{Model, decode, epochs_of, stored};
@@ -16,6 +19,7 @@ use proptest::prelude::*;
 
 struct Run {
     vfs: SimVfs,
+    hot_tail_bytes: usize,
     config: LogConfig,
     log: Option<Log>,
     model: Model,
@@ -24,9 +28,10 @@ struct Run {
 }
 
 impl Run {
-    fn new(config: LogConfig) -> Self {
+    fn new(config: LogConfig, hot_tail_bytes: usize) -> Self {
         let mut run = Self {
             vfs: SimVfs::new(),
+            hot_tail_bytes,
             config,
             log: None,
             model: Model::default(),
@@ -44,8 +49,9 @@ impl Run {
     fn open(&mut self, mode: OpenMode) -> Recovery {
         self.log = None;
         let vfs = Arc::new(self.vfs.clone());
+        let shared = Shared::with_hot_tail(vfs, self.hot_tail_bytes);
         let (log, recovery) =
-            Log::open(vfs, Path::new("/log"), self.config, mode).expect("a healthy disk opens");
+            Log::open(&shared, Path::new("/log"), self.config, mode).expect("a healthy disk opens");
         self.log = Some(log);
         recovery
     }
@@ -63,7 +69,7 @@ impl Run {
                     NewRecord { value: Some(value.into()), timestamp_ms, ..NewRecord::default() }
                 })
                 .collect();
-            let encoded = encode_batch(&records).expect("encodes");
+            let encoded = encode_batch(&records, &BatchOptions::default()).expect("encodes");
             let mut batch = ValidBatch::new(encoded, 1 << 20).expect("valid");
             if index + 1 == counts.len() {
                 epoch += last_step;
@@ -93,7 +99,7 @@ impl Run {
                     batch
                 });
                 let epoch = LeaderEpoch(last_epoch + step);
-                self.log().append_as_leader(unplaced.collect(), epoch).map(|_| ())
+                self.log().append_as_leader(unplaced.collect(), epoch, 0).map(|_| ())
             }
             Op::Follow(counts, step) => {
                 let batches = self.make_batches(counts, *step, 0);
@@ -197,7 +203,7 @@ impl Run {
         self.model = model;
         self.check();
         let found = Log::verify(&self.vfs, Path::new("/log")).expect("reads");
-        assert_eq!(found.problems, []);
+        assert_eq!(found.damage().collect::<Vec<_>>(), Vec::<&crate::inspect::Problem>::new());
         assert_eq!((found.start, found.end), (self.model.start, self.model.end));
     }
 
@@ -291,7 +297,7 @@ impl Run {
             }
             Err(LogError::Io { .. }) => {
                 assert!(offline, "a failed write was survived");
-                let again = self.log().append_as_leader(Vec::new(), LeaderEpoch(9999));
+                let again = self.log().append_as_leader(Vec::new(), LeaderEpoch(9999), 0);
                 assert!(matches!(again, Err(LogError::Offline { .. } | LogError::Invalid(_))));
                 assert!(matches!(self.log().sync(), Err(LogError::Offline { .. })));
                 if let Some(seed) = crash {
@@ -314,10 +320,17 @@ proptest! {
         segment_bytes in 150..900u64,
         index_interval_bytes in 0..300u32,
         max_index_entries in prop_oneof![1..4u32, Just(1000)],
+        // None of what is read from memory, some, or most.
+        hot_tail_bytes in prop::sample::select(vec![0, 700, 3000, 1 << 20]),
         events in prop::collection::vec(event(), 1..40),
     ) {
-        let config = LogConfig { segment_bytes, index_interval_bytes, max_index_entries };
-        let mut run = Run::new(config);
+        let config = LogConfig {
+            segment_bytes,
+            index_interval_bytes,
+            max_index_entries,
+            ..LogConfig::default()
+        };
+        let mut run = Run::new(config, hot_tail_bytes);
         for event in &events {
             run.run(event);
         }

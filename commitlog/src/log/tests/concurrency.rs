@@ -7,9 +7,11 @@ use parking_lot::Condvar;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Counts syncs of files, and holds them while told to.
+/// Counts syncs of files, and holds them while told to; does something before the
+/// next read.
 #[derive(Default)]
 struct Barrier {
+    before_read: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     held: Mutex<bool>,
     changed: Condvar,
     begun: Mutex<u64>,
@@ -66,6 +68,8 @@ impl VfsFile for SlowFile {
         self.0.len()
     }
     fn read_at(&self, offset: u64, len: usize, into: &mut Vec<u8>) -> io::Result<usize> {
+        let before = self.1.before_read.lock().take();
+        before.into_iter().for_each(|before| before());
         self.0.read_at(offset, len, into)
     }
     fn write_all_at(&self, offset: u64, buffers: &[&[u8]]) -> io::Result<()> {
@@ -96,7 +100,8 @@ fn syncs_are_shared() {
     let barrier = Arc::new(Barrier::default());
     let vfs = SlowVfs(SimVfs::new(), Arc::clone(&barrier));
     let config = LogConfig::default();
-    let (log, _) = Log::open(Arc::new(vfs), dir(), config, OpenMode::Clean).expect("opens");
+    let (log, _) =
+        Log::open(&Shared::new(Arc::new(vfs)), dir(), config, OpenMode::Clean).expect("opens");
     fill(&log, 1, 1);
     let before = *barrier.begun.lock();
     barrier.hold(true);
@@ -117,6 +122,26 @@ fn syncs_are_shared() {
     assert_eq!(*barrier.begun.lock(), before + 2);
 }
 
+/// The log is cut, and other batches are where a reader was about to look: it
+/// looks again, and gets what is there now.
+#[test]
+fn a_read_begins_anew_after_a_truncation() {
+    let barrier = Arc::new(Barrier::default());
+    let vfs = SlowVfs(SimVfs::new(), Arc::clone(&barrier));
+    let shared = Shared::with_hot_tail(Arc::new(vfs), 0);
+    let log = Arc::new(Log::open(&shared, dir(), small(), OpenMode::Clean).expect("opens").0);
+    fill(&log, 5, 1);
+    let cut = Arc::clone(&log);
+    *barrier.before_read.lock() = Some(Box::new(move || {
+        cut.truncate_to(1).expect("truncates");
+        let longer = |_| batch(&["longer than before"]);
+        cut.append_as_leader((0..4).map(longer).collect(), LeaderEpoch(2), NOW).expect("appends");
+    }));
+    let bytes = log.read(4, u64::MAX, 1).expect("reads");
+    let header = check_batch(&bytes).expect("a whole batch");
+    assert_eq!((header.base_offset, header.leader_epoch), (4, LeaderEpoch(2)));
+}
+
 /// Lets other threads come as far as they can. Nothing depends on it: without,
 /// the tests below would only see less.
 fn let_others_run() {
@@ -131,7 +156,8 @@ fn a_failed_sync_fails_all_who_wait() {
     let (vfs, barrier) = (SimVfs::new(), Arc::new(Barrier::default()));
     let slow = SlowVfs(vfs.clone(), Arc::clone(&barrier));
     let config = LogConfig::default();
-    let (log, _) = Log::open(Arc::new(slow), dir(), config, OpenMode::Clean).expect("opens");
+    let (log, _) =
+        Log::open(&Shared::new(Arc::new(slow)), dir(), config, OpenMode::Clean).expect("opens");
     fill(&log, 1, 1);
     let before = *barrier.begun.lock();
     barrier.hold(true);
@@ -157,7 +183,8 @@ fn a_truncation_waits_for_the_sync() {
     let barrier = Arc::new(Barrier::default());
     let slow = SlowVfs(SimVfs::new(), Arc::clone(&barrier));
     let config = LogConfig::default();
-    let (log, _) = Log::open(Arc::new(slow), dir(), config, OpenMode::Clean).expect("opens");
+    let (log, _) =
+        Log::open(&Shared::new(Arc::new(slow)), dir(), config, OpenMode::Clean).expect("opens");
     fill(&log, 5, 1);
     let before = *barrier.begun.lock();
     barrier.hold(true);

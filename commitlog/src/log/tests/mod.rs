@@ -1,15 +1,29 @@
 //! Behaviour of the log, one story at a time.
 
+mod compaction;
 mod concurrency;
+mod damage;
+mod every_fault;
 mod faults;
+mod figures;
+mod hot;
+mod producers;
 mod recovery;
+mod retention;
+mod rolls;
+mod times;
 
 use super::*;
-use crate::format::{FormatError, NewRecord, Record, ValidBatch, decode_records, encode_batch};
+use crate::format::{
+    BatchOptions, FormatError, NewRecord, Record, ValidBatch, decode_records, encode_batch,
+};
 use crate::vfs::{Fault, FaultRule, Operation, RealVfs, SimVfs};
 use bytes::{Bytes, BytesMut};
 
 const DIR: &str = "/data/log";
+
+/// When everything here happens, as far as the log is told.
+const NOW: i64 = 1_000_000;
 
 fn dir() -> &'static Path {
     Path::new(DIR)
@@ -25,11 +39,12 @@ fn batch(values: &[&str]) -> ValidBatch {
             ..NewRecord::default()
         })
         .collect();
-    ValidBatch::new(encode_batch(&records).expect("encodes"), 1 << 20).expect("valid")
+    ValidBatch::new(encode_batch(&records, &BatchOptions::default()).expect("encodes"), 1 << 20)
+        .expect("valid")
 }
 
 fn open(vfs: &SimVfs, config: LogConfig, mode: OpenMode) -> (Log, Recovery) {
-    Log::open(Arc::new(vfs.clone()), dir(), config, mode).expect("opens")
+    Log::open(&Shared::new(Arc::new(vfs.clone())), dir(), config, mode).expect("opens")
 }
 
 /// Small segments and an entry for nearly every batch.
@@ -59,7 +74,7 @@ fn values(log: &Log) -> Vec<(u64, String)> {
 fn fill(log: &Log, count: usize, epoch: u32) {
     for index in 0..count {
         let value = format!("e{epoch}-{index}");
-        log.append_as_leader(vec![batch(&[&value])], LeaderEpoch(epoch)).expect("appends");
+        log.append_as_leader(vec![batch(&[&value])], LeaderEpoch(epoch), NOW).expect("appends");
     }
 }
 
@@ -71,12 +86,14 @@ fn rule(operation: Operation, path: &str, fault: Fault) -> FaultRule {
 fn real_files_named_as_kafkas() {
     let temp = tempfile::tempdir().expect("a directory");
     let path = temp.path().join("orders-0");
-    let open = |mode| Log::open(Arc::new(RealVfs), &path, small(), mode).expect("opens").0;
+    let open =
+        |mode| Log::open(&Shared::new(Arc::new(RealVfs)), &path, small(), mode).expect("opens").0;
     let log = open(OpenMode::Recover);
-    let appended =
-        log.append_as_leader(vec![batch(&["a", "b"]), batch(&["c"])], LeaderEpoch(1)).expect("ok");
+    let appended = log
+        .append_as_leader(vec![batch(&["a", "b"]), batch(&["c"])], LeaderEpoch(1), NOW)
+        .expect("ok");
     assert_eq!((appended.first_offset, appended.end_offset), (0, 3));
-    assert_eq!(appended.base_offsets, [0, 2]);
+    assert_eq!(appended.placed, [Placement::At(0), Placement::At(2)]);
     fill(&log, 10, 2);
     assert_eq!(log.sync().expect("syncs"), 13);
     let before = values(&log);
@@ -119,7 +136,7 @@ fn appends_that_do_not_fit_change_nothing() {
     let torn = stamped(3, 5).split_to(65);
     assert!(matches!(follow(torn), LogError::Invalid(FormatError::Truncated { .. })));
     assert!(matches!(follow(BytesMut::new()), LogError::Invalid(FormatError::NoRecords)));
-    let old = log.append_as_leader(vec![batch(&["x"])], LeaderEpoch(4)).expect_err("refused");
+    let old = log.append_as_leader(vec![batch(&["x"])], LeaderEpoch(4), NOW).expect_err("refused");
     assert!(matches!(old, LogError::EpochWentBack { .. }));
     assert!(matches!(log.start_epoch(LeaderEpoch(4)), Err(LogError::EpochWentBack { .. })));
     assert!(matches!(log.start_epoch(LeaderEpoch(1 << 31)), Err(LogError::Invalid(_))));
@@ -163,7 +180,8 @@ fn a_new_leader_notes_its_epoch_before_it_appends() {
 fn reads_keep_their_bounds() {
     let (log, _) = open(&SimVfs::new(), small(), OpenMode::Recover);
     assert_eq!(log.read(0, u64::MAX, 100).expect("at the end"), Bytes::new());
-    log.append_as_leader(vec![batch(&["a", "b", "c"]), batch(&["d"])], LeaderEpoch(1)).expect("ok");
+    log.append_as_leader(vec![batch(&["a", "b", "c"]), batch(&["d"])], LeaderEpoch(1), NOW)
+        .expect("ok");
     let count = |from, up_to, max| {
         let bytes = log.read(from, up_to, max).expect("reads");
         decode_records(&bytes).filter(Result::is_ok).count()
@@ -190,7 +208,7 @@ fn offsets_by_timestamp() {
     let (log, _) = open(&SimVfs::new(), small(), OpenMode::Recover);
     for _ in 0..6 {
         // Timestamps 10, 20, 30 in every batch.
-        log.append_as_leader(vec![batch(&["a", "b", "c"])], LeaderEpoch(1)).expect("appends");
+        log.append_as_leader(vec![batch(&["a", "b", "c"])], LeaderEpoch(1), NOW).expect("appends");
     }
     let find = |timestamp, up_to| log.offset_for_timestamp(timestamp, up_to).expect("reads");
     assert_eq!(find(0, u64::MAX), Some((0, 10)));
@@ -216,7 +234,7 @@ fn segments_roll_and_are_deleted_whole() {
     log.reset_to(100).expect("resets");
     assert_eq!((bases(), log.bounds()), (vec![100], Bounds { start: 100, end: 100, synced: 100 }));
     assert_eq!(log.last_epoch(), None);
-    let appended = log.append_as_leader(vec![batch(&["a"])], LeaderEpoch(3)).expect("appends");
+    let appended = log.append_as_leader(vec![batch(&["a"])], LeaderEpoch(3), NOW).expect("appends");
     assert_eq!(appended.first_offset, 100);
 }
 
@@ -224,17 +242,23 @@ fn segments_roll_and_are_deleted_whole() {
 /// batch comes whole.
 #[test]
 fn a_large_batch_comes_whole() {
-    let (log, _) = open(&SimVfs::new(), LogConfig::default(), OpenMode::Recover);
+    let vfs = SimVfs::new();
+    let (log, _) = open(&vfs, LogConfig::default(), OpenMode::Recover);
     let large = "x".repeat(1 << 20);
     let records = [NewRecord { value: Some(Bytes::from(large)), ..NewRecord::default() }];
     for _ in 0..2 {
-        let encoded = encode_batch(&records).expect("encodes");
+        let encoded = encode_batch(&records, &BatchOptions::default()).expect("encodes");
         let batch = ValidBatch::new(encoded, 2 << 20).expect("valid");
-        log.append_as_leader(vec![batch], LeaderEpoch(1)).expect("appends");
+        log.append_as_leader(vec![batch], LeaderEpoch(1), NOW).expect("appends");
     }
     fill(&log, 1, 1);
+    // From memory: no copy is made to add a little to a lot.
+    let hot = log.read(1, u64::MAX, usize::MAX).expect("reads").len();
+    drop(log);
+    let (log, _) = open(&vfs, LogConfig::default(), OpenMode::Recover);
     let one = log.read(0, u64::MAX, 1).expect("reads").len();
     assert!(one > 1 << 20 && one < (1 << 20) + 200);
     assert_eq!(log.read(1, u64::MAX, usize::MAX).expect("reads").len(), one + 72);
     assert_eq!(log.read(1, u64::MAX, one + 71).expect("reads").len(), one);
+    assert_eq!(hot, one);
 }

@@ -1,7 +1,7 @@
 //! What opening makes of what it finds.
 
 use super::*;
-use crate::log::segment::{index_path, log_path};
+use crate::log::segment::log_path;
 
 /// Ten batches in segments of a few, synced and closed.
 fn written() -> (SimVfs, Vec<(u64, String)>) {
@@ -100,7 +100,7 @@ fn indexes_are_only_believed_if_true() {
         for mode in [OpenMode::Clean, OpenMode::Recover] {
             let (vfs, all) = written();
             for base in open::segment_bases(&vfs, dir()).expect("lists") {
-                damage(&vfs, &index_path(dir(), base));
+                damage(&vfs, &log_path(dir(), base).with_extension("index"));
             }
             let (log, recovery) = open(&vfs, small(), mode);
             assert_eq!(recovery.cut_at, None);
@@ -150,22 +150,39 @@ fn a_lost_start_means_the_first_segment() {
     assert_eq!(log.bounds(), Bounds { start: first, end: 20, synced: 20 });
 }
 
-/// A disk that lost a synced end of an earlier segment: the hole is not papered
-/// over.
+/// A disk that lost a synced end of an earlier segment, or all of it: what lies
+/// behind may be the only copy. Nothing is cut, and what is missing is named.
 #[test]
-fn a_hole_between_segments_ends_the_log() {
-    let (vfs, all) = written();
-    let bases = open::segment_bases(&vfs, dir()).expect("lists");
-    let before_last = bases[bases.len() - 2];
-    let path = log_path(dir(), before_last);
-    let file = vfs.open(&path).expect("opens");
-    file.set_len(file.len().expect("simulated") - 10).expect("cuts");
-    let (log, recovery) = open(&vfs, small(), OpenMode::Recover);
-    let end = log.bounds().end;
-    assert!(end >= before_last && end < bases[bases.len() - 1]);
-    assert_eq!((recovery.cut_at, values(&log)), (Some(end), all[..end as usize].to_vec()));
-    fill(&log, 3, 3);
-    assert_eq!(log.bounds().end, end + 3);
+fn a_hole_between_segments_costs_only_itself() {
+    for lost in [Some(10), None] {
+        let (vfs, all) = written();
+        let bases = open::segment_bases(&vfs, dir()).expect("lists");
+        let (hole, last) = (bases[bases.len() - 2], bases[bases.len() - 1]);
+        let path = log_path(dir(), hole);
+        match lost {
+            Some(bytes) => {
+                let file = vfs.open(&path).expect("opens");
+                file.set_len(file.len().expect("simulated") - bytes).expect("cuts");
+            }
+            None => vfs.remove_file(&path).expect("removes"),
+        }
+        // Not even where the epochs must be looked for in what is left.
+        vfs.remove_file(&dir().join(EPOCHS_FILE)).expect("removes");
+        let (log, recovery) = open(&vfs, small(), OpenMode::Recover);
+        assert_eq!((recovery.cut_at, log.bounds().end), (None, 20));
+        let damage = recovery.damage.expect("is named");
+        assert!(damage.contains(".log"), "{damage}");
+        assert!(matches!(log.read(last - 1, 20, 1), Err(LogError::Corrupt { .. })));
+        let (first, behind) = (log.read(0, hole, 1), log.read(last, 20, 1));
+        for (read, offset) in [(first, 0), (behind, last as usize)] {
+            let record = decode_records(&read.expect("reads")).next().expect("one").expect("good");
+            assert_eq!(record.value.expect("has one"), all[offset].1.as_bytes());
+        }
+        fill(&log, 3, 3);
+        assert_eq!(log.bounds().end, 23);
+        let found = Log::verify(&vfs, dir()).expect("reads");
+        assert!(found.damage().count() > 0);
+    }
 }
 
 /// A segment whose name was never made durable can be seen after a restart of
@@ -178,7 +195,7 @@ fn names_are_durable_after_recovery() {
         fill(&log, 5, 1);
         vfs.fail(rule(Operation::SyncDir, "", Fault::Eio));
         let batches = vec![batch(&["x"])];
-        let failed = log.append_as_leader(batches, LeaderEpoch(1)).expect_err("no name");
+        let failed = log.append_as_leader(batches, LeaderEpoch(1), NOW).expect_err("no name");
         assert!(matches!(failed, LogError::Io { .. }));
         drop(log);
         let (log, _) = open(&vfs, small(), OpenMode::Recover);
@@ -230,4 +247,29 @@ fn verify_names_what_is_wrong() {
     assert!(bad.records < good.records && bad.end == good.end);
     let (log, _) = open(&vfs, small(), OpenMode::Recover);
     assert_eq!(log.bounds().end, 20);
+}
+
+/// Power lost while a reset begins a new segment: what was torn in the one before
+/// was never synced, and is no damage.
+#[test]
+fn an_interrupted_reset_is_no_damage() {
+    for (start, step, seed) in [3, 20]
+        .into_iter()
+        .flat_map(|start| (0..24).map(move |step| (start, step)))
+        .flat_map(|(start, step)| (0..12).map(move |seed| (start, step, seed)))
+    {
+        let vfs = SimVfs::new();
+        let (log, _) = open(&vfs, small(), OpenMode::Recover);
+        log.append_as_leader(vec![batch(&["a", "b", "c"])], LeaderEpoch(1), NOW).expect("appends");
+        vfs.power_fails_after(step);
+        let done = log.reset_to(start).is_ok();
+        vfs.crash(seed);
+        drop(log);
+        let (log, recovery) = open(&vfs, small(), OpenMode::Recover);
+        let bounds = (log.bounds().start, log.bounds().end);
+        let before = !done && [(0, 0), (0, 3)].contains(&bounds);
+        assert!(before || bounds == (start, start), "step {step}, seed {seed}: {bounds:?}");
+        assert_eq!(recovery.damage, None, "step {step}, seed {seed}");
+        assert_eq!(values(&log).len() as u64, bounds.1 - bounds.0);
+    }
 }

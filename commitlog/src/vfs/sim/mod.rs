@@ -100,6 +100,12 @@ impl SimVfs {
         self.0.lock().rules.clear();
     }
 
+    /// Rules that have not made all of their calls fail yet.
+    #[must_use]
+    pub fn unmet(&self) -> usize {
+        self.0.lock().rules.len()
+    }
+
     /// Lets the power fail at the `changes`-th changing call from now (0: the
     /// next one): it and all after it fail, a write possibly half done. Call
     /// [`SimVfs::crash`] to bring the disk back.

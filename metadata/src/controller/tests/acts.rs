@@ -15,9 +15,12 @@ pub(super) enum Act {
     Gone { node: u64, stale: bool },
     Tick,
     Create { name: u8, partitions: u32, factor: u32, seed: u64 },
+    Configure { name: u8, option: &'static str, value: Option<&'static str> },
     Delete { name: u8 },
     Alter { of: Index, by_leader: bool, node: u64, members: u8, leader_skew: i8, skew: i8 },
     Balance,
+    Elect { name: u8, index: u32, unclean: bool },
+    Offline { node: u64, stale: bool, of: Index, count: usize },
     Voter { node: u64, directory: u128, replace: bool },
 }
 
@@ -32,6 +35,20 @@ pub(super) struct Round {
 
 fn skew() -> impl Strategy<Value = i8> {
     prop_oneof![8 => Just(0), 1 => Just(-1), 1 => Just(1)]
+}
+
+fn option() -> impl Strategy<Value = (&'static str, Option<&'static str>)> {
+    let min_isr = || Just("min.insync.replicas");
+    let number = prop_oneof![Just("0"), Just("1"), Just("2"), Just("3")];
+    let durability = prop_oneof![Just("disk"), Just("memory")];
+    let unclean = Just(("unclean.leader.election.enable", Some("true")));
+    let unset = prop_oneof![min_isr(), Just("durability"), Just("unclean.leader.election.enable")];
+    prop_oneof![
+        4 => (min_isr(), number.prop_map(Some)),
+        4 => (Just("durability"), durability.prop_map(Some)),
+        1 => unclean,
+        4 => unset.prop_map(|option| (option, None)),
+    ]
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -69,9 +86,15 @@ fn act() -> impl Strategy<Value = Act> {
         2 => (node(), rarely()).prop_map(|(node, stale)| Act::Gone { node, stale }),
         2 => Just(Act::Tick),
         2 => create,
+        1 => (0u8..3, option())
+            .prop_map(|(name, (option, value))| Act::Configure { name, option, value }),
         1 => (0u8..3).prop_map(|name| Act::Delete { name }),
         8 => alter,
         1 => Just(Act::Balance),
+        1 => (0u8..3, 0u32..4, any::<bool>())
+            .prop_map(|(name, index, unclean)| Act::Elect { name, index, unclean }),
+        2 => (node(), rarely(), any::<Index>(), 0usize..4)
+            .prop_map(|(node, stale, of, count)| Act::Offline { node, stale, of, count }),
         1 => (node(), 1u128..3, any::<bool>())
             .prop_map(|(node, directory, replace)| Act::Voter { node, directory, replace }),
     ]

@@ -4,25 +4,18 @@
 use crate::image::{Change, Delta, Image, Partition};
 use crate::records::MetadataRecord;
 use imbl::OrdMap;
-use ottla_proto::NodeId;
+use ottla_proto::{NodeId, PartitionId};
 use std::sync::Arc;
 
 /// The invariants of the whole image.
 pub(super) fn check_image(image: &Image) {
-    for (id, Partition { replicas, isr, leader, .. }) in
-        image.partitions.iter().map(|(id, partition)| (id, &**partition))
-    {
-        assert!(image.topics.contains_key(&id.topic), "{id} without a topic");
-        assert!(!isr.is_empty(), "{id}: nobody has the data");
-        assert!(isr.iter().all(|node| replicas.contains(node)), "{id}: {isr:?} of {replicas:?}");
-        let away = isr.iter().filter(|&&node| !image.is_active(node)).count();
-        assert!(away == 0 || isr.len() == 1, "{id}: inactive members in {isr:?}");
-        match leader {
-            Some(node) => {
-                assert!(isr.contains(node), "{id}: {node} leads outside of {isr:?}");
-                assert!(!image.brokers[node].fenced, "{id}: {node} leads and is fenced");
-            }
-            None => assert_eq!(away, 1, "{id}: {isr:?} could lead"),
+    for (id, partition) in &image.partitions {
+        check_partition(image, *id, partition);
+    }
+    for (node, offline) in &image.offline_replicas {
+        assert!(!offline.is_empty());
+        for id in offline.iter() {
+            assert!(image.partitions[id].replicas.contains(node), "{id} is not on {node}");
         }
     }
     for topic in image.topics.values() {
@@ -35,15 +28,58 @@ pub(super) fn check_image(image: &Image) {
     }
 }
 
-/// Only a member of the ISR is ever elected, and nobody joins an ISR unless a
-/// leader proposed it.
+fn check_partition(image: &Image, id: PartitionId, partition: &Partition) {
+    let Partition { replicas, isr, elr, last_known_elr: known, leader, .. } = partition;
+    let topic = image.topics.get(&id.topic).unwrap_or_else(|| panic!("{id} without a topic"));
+    let mut listed: Vec<NodeId> = [isr, elr, known].into_iter().flatten().copied().collect();
+    assert!(listed.iter().all(|node| replicas.contains(node)), "{id}: {partition:?}");
+    listed.sort_unstable();
+    listed.dedup();
+    assert_eq!(listed.len(), isr.len() + elr.len() + known.len(), "{id}: {partition:?}");
+    let alone = |node: &NodeId| *isr == [*node] && *leader == Some(*node);
+    for node in isr {
+        assert!(image.can_serve(*node, id) || alone(node), "{id}: {node} cannot serve in {isr:?}");
+    }
+    let min = topic.config.effective_min_isr(replicas.len());
+    if isr.len() >= min {
+        assert!(elr.is_empty() && known.is_empty(), "{id}: {partition:?}");
+    }
+    match leader {
+        Some(node) => {
+            assert!(isr.contains(node), "{id}: {node} leads outside of {isr:?}");
+            assert!(!image.brokers[node].fenced, "{id}: {node} leads and is fenced");
+            assert!(!image.is_offline(*node, id), "{id}: {node} leads and lost its disk");
+            assert!(partition.last_leader.is_none(), "{id}: {partition:?}");
+        }
+        None => {
+            assert!(isr.is_empty(), "{id}: {isr:?} could lead");
+            let able = |node: &NodeId| image.can_serve(*node, id);
+            assert!(!elr.iter().any(able), "{id}: {elr:?} could lead");
+            let last = partition.last_leader.filter(|_| elr.is_empty());
+            assert!(!last.as_ref().is_some_and(able), "{id}: {last:?} could lead");
+            let unclean = topic.config.unclean_leader_election_enable;
+            assert!(!unclean || !replicas.iter().any(able), "{id}: somebody may lead");
+        }
+    }
+}
+
+/// Without being called recovering only a member of the ISR, or an eligible
+/// replica if it is empty, is ever elected; nobody joins an ISR unless a leader
+/// proposed it or it leads; nobody becomes eligible but from the ISR.
 pub(super) fn check_record(image: &Image, record: &MetadataRecord, may_grow: bool) {
     let MetadataRecord::PartitionChanged(change) = record else { return };
     let before = &image.partitions[&change.partition];
     let isr = change.isr.as_ref().unwrap_or(&before.isr);
-    assert!(may_grow || isr.iter().all(|node| before.isr.contains(node)), "{change:?}");
-    if let Some(Some(leader)) = change.leader.map(Option::<NodeId>::from) {
-        assert!(before.isr.contains(&leader) || may_grow, "{before:?} {change:?}");
+    let leader = change.leader.and_then(Option::<NodeId>::from);
+    let grown = |node: &NodeId| !before.isr.contains(node) && leader != Some(*node);
+    assert!(may_grow || !isr.iter().any(grown), "{before:?} {change:?}");
+    if let Some(leader) = leader {
+        let complete = before.isr.contains(&leader) || before.elr.contains(&leader);
+        let lossy = change.recovering == Some(true) || before.recovering;
+        assert!(complete || lossy || may_grow, "{before:?} {change:?}");
+    }
+    for node in change.elr.iter().flatten() {
+        assert!(before.isr.contains(node) || before.elr.contains(node), "{before:?} {change:?}");
     }
 }
 
@@ -57,6 +93,12 @@ pub(super) fn check_progress(before: &Image, after: &Image) {
     for (node, old) in &before.brokers {
         let new = &after.brokers[node];
         assert!(new.epoch >= old.epoch);
+        let offline = |image: &Image| image.offline_replicas.get(node).map(Arc::clone);
+        if let Some(lost) = offline(before).filter(|_| new.epoch == old.epoch) {
+            let still = offline(after).unwrap_or_default();
+            let gone = |id: &PartitionId| !after.partitions.contains_key(id);
+            assert!(lost.iter().all(|id| still.contains(id) || gone(id)), "{lost:?} {still:?}");
+        }
         assert!(new.epoch > old.epoch || new.incarnation == old.incarnation, "{old:?} {new:?}");
     }
 }
@@ -65,6 +107,8 @@ pub(super) fn check_delta(before: &Image, after: &Image) {
     let delta = Delta::between(before, after);
     assert_eq!(applied(&before.brokers, &delta.brokers), after.brokers);
     assert_eq!(applied(&before.topics, &delta.topics), after.topics);
+    let offline = applied(&before.offline_replicas, &delta.offline_replicas);
+    assert_eq!(offline, after.offline_replicas);
     assert_eq!(applied(&before.partitions, &delta.partitions), after.partitions);
 }
 

@@ -5,6 +5,7 @@ mod checks;
 mod placement;
 mod property;
 mod script;
+mod tell;
 mod world;
 
 macro_rules! stories {
@@ -27,4 +28,9 @@ stories!(
     voters,
     balance,
     controller_change,
+    offline_replicas,
+    eligible,
+    elections,
+    elect_by_hand,
+    power_loss,
 );

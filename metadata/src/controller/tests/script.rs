@@ -4,15 +4,16 @@
 //! `NAME=VALUE` arguments that are left out mean the ordinary thing: the
 //! current epoch, all metadata applied, the first directory.
 
+use super::tell::{leader, list};
 use crate::controller::{
-    AlterPartition, Command, Controller, ControllerOptions, CreateTopic, Heartbeat,
-    PartitionAlteration, PartitionState, RegisterBroker, Reply,
+    AlterPartition, AlterTopicConfig, Command, Controller, ControllerOptions, CreateTopic,
+    ElectLeader, Election, Heartbeat, PartitionAlteration, RegisterBroker, ReportOffline,
 };
 use crate::image::Image;
 use crate::records::{MetadataRecord, PartitionCreated, TopicConfig, TopicCreated};
 use ottla_proto::{
-    ApiError, BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, MetadataOffset, NodeId,
-    PartitionEpoch, PartitionId, TopicId, reason_name,
+    BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, MetadataOffset, NodeId, PartitionEpoch,
+    PartitionId, TopicId,
 };
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -43,8 +44,8 @@ pub(super) fn run(name: &str, script: &str) {
     assert!(actual == script, "{name} went differently:\n-----\n{actual}-----");
 }
 
-struct Stage {
-    image: Image,
+pub(super) struct Stage {
+    pub(super) image: Image,
     controller: Controller,
     now_ms: u64,
     topics_made: u128,
@@ -83,7 +84,12 @@ impl<'a> Step<'a> {
 
     fn nodes(&self, name: &str) -> Option<Vec<NodeId>> {
         let list = self.named.get(name)?;
-        Some(list.split(',').map(|n| NodeId(n.parse().expect("a node"))).collect())
+        Some(
+            list.split(',')
+                .filter(|n| !n.is_empty())
+                .map(|n| NodeId(n.parse().expect("a node")))
+                .collect(),
+        )
     }
 }
 
@@ -134,12 +140,19 @@ impl Stage {
         let partition = PartitionCreated {
             partition: PartitionId { topic: id, index: 0 },
             isr: step.nodes("isr").unwrap_or_else(|| replicas.clone()),
+            elr: step.nodes("elr").unwrap_or_default(),
+            last_known_elr: step.nodes("once").unwrap_or_default(),
+            last_leader: None,
+            recovering: step.has("recovering"),
             leader,
             replicas,
             leader_epoch: LeaderEpoch(step.number("leader-epoch").unwrap_or(0)),
             partition_epoch: PartitionEpoch(step.number("partition-epoch").unwrap_or(0)),
         };
-        let topic = TopicCreated { id, name, partitions: 1, config: TopicConfig::default() };
+        let known = ["replicas", "isr", "elr", "once", "leader", "leader-epoch", "partition-epoch"];
+        let options = step.named.iter().filter(|(name, _)| !known.contains(name));
+        let config = TopicConfig::parse(options).expect("options");
+        let topic = TopicCreated { id, name, partitions: 1, config };
         for record in [MetadataRecord::from(topic), partition.into()] {
             self.image.replay(&record).expect("a state that can be");
         }
@@ -185,10 +198,25 @@ impl Stage {
             }
             "create" => Command::CreateTopic(self.create(step)),
             "delete" => Command::DeleteTopic { name: step.word(1).to_owned() },
+            "configure" => Command::AlterTopicConfig(configure(step)),
             "alter" => Command::AlterPartition(AlterPartition {
                 node_id: step.node(),
                 broker_epoch: epoch(step.node()),
                 partitions: vec![self.alteration(step)],
+            }),
+            "elect" => {
+                let (topic, index) = step.word(1).rsplit_once('-').expect("topic-index");
+                let unclean = step.has("unclean");
+                Command::ElectLeader(ElectLeader {
+                    topic: topic.to_owned(),
+                    partition: index.parse().expect("an index"),
+                    election: if unclean { Election::Unclean } else { Election::Preferred },
+                })
+            }
+            "offline" => Command::ReportOffline(ReportOffline {
+                node_id: step.node(),
+                broker_epoch: epoch(step.node()),
+                partitions: step.words[2..].iter().map(|word| self.partition_id(word)).collect(),
             }),
             "voter" => Command::RecordVoterDirectory {
                 node_id: step.node(),
@@ -214,11 +242,15 @@ impl Stage {
         }
     }
 
-    fn alteration(&self, step: &Step<'_>) -> PartitionAlteration {
-        let (name, index) = step.word(2).rsplit_once('-').expect("topic-index");
+    fn partition_id(&self, word: &str) -> PartitionId {
+        let (name, index) = word.rsplit_once('-').expect("topic-index");
         let unknown = TopicId(Uuid::from_u128(u128::MAX));
         let topic = self.image.topic_by_name(name).map_or(unknown, |topic| topic.id);
-        let index = index.parse().expect("an index");
+        PartitionId { topic, index: index.parse().expect("an index") }
+    }
+
+    fn alteration(&self, step: &Step<'_>) -> PartitionAlteration {
+        let PartitionId { topic, index } = self.partition_id(step.word(2));
         let now = self.image.partition(topic, index);
         let member = |text: &str| match text.split_once('@') {
             Some((node, epoch)) => {
@@ -235,79 +267,8 @@ impl Stage {
             partition: PartitionId { topic, index },
             leader_epoch: leader_epoch.or(now.map(|p| p.leader_epoch)).unwrap_or_default(),
             partition_epoch: partition_epoch.or(now.map(|p| p.partition_epoch)).unwrap_or_default(),
+            recovered: !step.has("recovering"),
             new_isr: step.named["isr"].split(',').filter(|m| !m.is_empty()).map(member).collect(),
-        }
-    }
-
-    fn name_of(&self, id: PartitionId) -> String {
-        match self.image.topics.get(&id.topic) {
-            Some(topic) => format!("{}-{}", topic.name, id.index),
-            None => format!("?-{}", id.index),
-        }
-    }
-
-    fn describe(&self, record: &MetadataRecord) -> String {
-        match record {
-            MetadataRecord::BrokerRegistered(r) => {
-                let flags = if r.fenced { ", fenced" } else { "" };
-                format!("node {} registered with epoch {}{flags}", r.node_id, r.epoch)
-            }
-            MetadataRecord::BrokerFenced(r) => format!("node {} fenced", r.node_id),
-            MetadataRecord::BrokerUnfenced(r) => format!("node {} unfenced", r.node_id),
-            MetadataRecord::BrokerShutdownStarted(r) => {
-                format!("node {} shutting down", r.node_id)
-            }
-            MetadataRecord::TopicCreated(r) => {
-                format!("topic {} {:?}", r.name, r.config.set_options())
-            }
-            MetadataRecord::TopicDeleted(r) => {
-                format!("topic {} deleted", self.image.topics[&r.id].name)
-            }
-            MetadataRecord::PartitionCreated(r) => format!(
-                "partition {} replicas {} isr {} leader {}",
-                r.partition.index,
-                list(&r.replicas),
-                list(&r.isr),
-                leader(r.leader)
-            ),
-            MetadataRecord::PartitionChanged(r) => {
-                let mut line = self.name_of(r.partition);
-                if let Some(isr) = &r.isr {
-                    write!(line, " isr {}", list(isr)).expect("into memory");
-                }
-                if let Some(new) = r.leader {
-                    write!(line, " leader {}", leader(new.into())).expect("into memory");
-                }
-                line + &format!(" (epochs {}/{})", r.leader_epoch, r.partition_epoch)
-            }
-            MetadataRecord::VoterDirectoryRecorded(r) => {
-                format!("voter {} directory {}", r.node_id, r.directory.0.as_u128())
-            }
-            MetadataRecord::SnapshotEnded(r) => format!("snapshot of {}", r.offset),
-        }
-    }
-
-    fn answer(&self, reply: &Result<Reply, ApiError>) -> String {
-        match reply {
-            Err(error) => failure(error),
-            Ok(Reply::Done) => "done".to_owned(),
-            Ok(Reply::Registered { broker_epoch, clean_restart }) => {
-                format!("epoch {broker_epoch}{}", if *clean_restart { ", clean" } else { "" })
-            }
-            Ok(Reply::Heartbeat { fenced, should_shutdown }) => {
-                let state = if *fenced { "fenced" } else { "unfenced" };
-                format!("{state}{}", if *should_shutdown { ", may stop" } else { "" })
-            }
-            Ok(Reply::TopicCreated(planned)) => {
-                format!("{} partitions planned", planned.partitions.len())
-            }
-            Ok(Reply::TopicDeleted { .. }) => "deleted".to_owned(),
-            Ok(Reply::Balanced { moved }) => format!("{moved} moved"),
-            Ok(Reply::Altered(outcomes)) => outcomes
-                .iter()
-                .map(|outcome| outcome.result.as_ref().map_or_else(failure, describe_state))
-                .collect::<Vec<_>>()
-                .join("; "),
         }
     }
 
@@ -316,14 +277,27 @@ impl Stage {
         let topic = self.image.topic_by_name(name).expect("a topic").id;
         let index = index.parse().expect("an index");
         let p = self.image.partition(topic, index).expect("a partition");
-        writeln!(
-            out,
-            "replicas {} isr {} leader {}",
-            list(&p.replicas),
-            list(&p.isr),
-            leader(p.leader)
-        )
-        .expect("into memory");
+        let mut line = format!("replicas {} isr {}", list(&p.replicas), list(&p.isr));
+        for (what, nodes) in [("elr", &p.elr), ("once", &p.last_known_elr)] {
+            if !nodes.is_empty() {
+                write!(line, " {what} {}", list(nodes)).expect("into memory");
+            }
+        }
+        write!(line, " leader {}", leader(p.leader)).expect("into memory");
+        line += if p.recovering { " recovering" } else { "" };
+        writeln!(out, "{line}").expect("into memory");
+    }
+}
+
+/// `configure NAME k=v unset=k,k`.
+fn configure(step: &Step<'_>) -> AlterTopicConfig {
+    let set = step.named.iter().filter(|(name, _)| **name != "unset");
+    let unset = step.named.get("unset").map_or("", |names| names);
+    AlterTopicConfig {
+        name: step.word(1).to_owned(),
+        set: set.map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        unset: unset.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+        validate_only: step.has("validate-only"),
     }
 }
 
@@ -343,26 +317,4 @@ fn register(step: &Step<'_>) -> RegisterBroker {
 
 fn directory(step: &Step<'_>) -> DirectoryId {
     DirectoryId(Uuid::from_u128(step.number("directory").unwrap_or(1)))
-}
-
-fn list(nodes: &[NodeId]) -> String {
-    nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(",")
-}
-
-fn leader(node: Option<NodeId>) -> String {
-    node.map_or("none".to_owned(), |node| node.to_string())
-}
-
-fn failure(error: &ApiError) -> String {
-    format!("{}: {}", reason_name(error.reason), error.message)
-}
-
-fn describe_state(state: &PartitionState) -> String {
-    format!(
-        "isr {} leader {} (epochs {}/{})",
-        list(&state.isr),
-        leader(state.leader),
-        state.leader_epoch,
-        state.partition_epoch
-    )
 }

@@ -5,8 +5,8 @@ use super::acts::{Act, NODES, Round};
 use super::checks::{check_delta, check_image, check_progress, check_record};
 use super::script::{CLUSTER, SESSION_MS, options};
 use crate::controller::{
-    AlterPartition, BatchDecision, Command, Controller, CreateTopic, Heartbeat,
-    PartitionAlteration, RegisterBroker, Reply,
+    AlterPartition, AlterTopicConfig, BatchDecision, Command, Controller, CreateTopic, ElectLeader,
+    Election, Heartbeat, PartitionAlteration, RegisterBroker, Reply, ReportOffline,
 };
 use crate::image::{Delta, Image, Partition};
 use ottla_proto::{
@@ -122,11 +122,29 @@ impl World {
                 validate_only: false,
                 placement_seed: seed,
             }),
+            Act::Configure { name, option, value } => {
+                Command::AlterTopicConfig(configure(name, option, value))
+            }
             Act::Delete { name } => Command::DeleteTopic { name: format!("topic-{name}") },
             Act::Alter { of, by_leader, node, members, leader_skew, skew } => {
                 return self.alter(of, by_leader, node, members, leader_skew, skew);
             }
             Act::Balance => Command::BalanceLeaders,
+            Act::Elect { name, index, unclean } => Command::ElectLeader(ElectLeader {
+                topic: format!("topic-{name}"),
+                partition: index,
+                election: if unclean { Election::Unclean } else { Election::Preferred },
+            }),
+            Act::Offline { node, stale, of, count } => {
+                let known = self.image.partitions.len();
+                let from = if known == 0 { 0 } else { of.index(known) };
+                let some = self.image.partitions.keys().skip(from).take(count).copied();
+                Command::ReportOffline(ReportOffline {
+                    node_id: NodeId(node),
+                    broker_epoch: self.epoch_of(NodeId(node), stale),
+                    partitions: some.collect(),
+                })
+            }
             Act::Voter { node, directory, replace } => Command::RecordVoterDirectory {
                 node_id: NodeId(node),
                 directory: DirectoryId(Uuid::from_u128(directory)),
@@ -192,6 +210,7 @@ impl World {
                     partition.partition_epoch.0.saturating_add_signed(skew.into()),
                 ),
                 new_isr,
+                recovered: members & 1 == 0,
             }],
         })]
     }
@@ -226,7 +245,20 @@ impl World {
     pub(super) fn heal(&mut self) {
         self.revive_all();
         for (id, partition) in &self.image.partitions {
-            assert!(partition.leader.is_some(), "{id}: every node is active");
+            // Only where every complete copy came back blank.
+            let nobody = partition.elr.is_empty() && partition.last_leader.is_none();
+            assert!(partition.leader.is_some() || nobody, "{id}: every node is active");
+        }
+        let unclean = (0..3).map(|name| {
+            Command::AlterTopicConfig(configure(
+                name,
+                "unclean.leader.election.enable",
+                Some("true"),
+            ))
+        });
+        self.decide_and_commit(unclean.collect());
+        for (id, partition) in &self.image.partitions {
+            assert!(partition.leader.is_some(), "{id}: somebody may lead");
         }
         let proposals = self.grow_all();
         self.decide_and_commit(proposals);
@@ -242,6 +274,7 @@ impl World {
             partition: id,
             leader_epoch: partition.leader_epoch,
             partition_epoch: partition.partition_epoch,
+            recovered: true,
             new_isr: partition.replicas.iter().map(|&n| (n, self.epoch_of(n, false))).collect(),
         };
         (1..=NODES)
@@ -255,5 +288,14 @@ impl World {
                 })
             })
             .collect()
+    }
+}
+
+fn configure(name: u8, option: &str, value: Option<&str>) -> AlterTopicConfig {
+    AlterTopicConfig {
+        name: format!("topic-{name}"),
+        set: value.map(|value| (option.to_owned(), value.to_owned())).into_iter().collect(),
+        unset: if value.is_none() { [option.to_owned()].into() } else { [].into() },
+        validate_only: false,
     }
 }

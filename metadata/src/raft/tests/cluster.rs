@@ -4,6 +4,7 @@ use crate::image::Image;
 use crate::raft::types::LogId;
 use crate::raft::{LogLimits, Metadata, MetadataError, MetadataOptions, QuorumStatus, Timings};
 use openraft::async_runtime::watch::WatchReceiver;
+use ottla_commitlog::Shared;
 use ottla_commitlog::vfs::RealVfs;
 use ottla_proto::v1::{CreateTopicRequest, CreateTopicResponse};
 use ottla_proto::{ApiError, BrokerEpoch, DirectoryId, IncarnationId, NodeId};
@@ -112,7 +113,7 @@ impl Cluster {
             incarnation_id: IncarnationId::random(),
             previous_broker_epoch: None,
             dir: self.dir(id),
-            vfs: Arc::new(RealVfs),
+            shared: Shared::new(Arc::new(RealVfs)),
             voters: self.voters.clone(),
             advertised: self.voters[&id].clone(),
             rack: None,

@@ -275,6 +275,7 @@ async fn isr_changes_reach_the_controller() {
             leader_epoch: state.leader_epoch,
             partition_epoch: state.partition_epoch,
             new_isr: vec![(node.id, node.epoch())],
+            recovered: true,
         };
         let outcomes =
             node.metadata.alter_partition(vec![alteration.clone()]).await.expect("is decided");
@@ -287,6 +288,24 @@ async fn isr_changes_reach_the_controller() {
         let error = outcomes[0].result.as_ref().expect_err("is stale");
         assert_eq!(error.reason, ErrorReason::InvalidUpdateVersion);
         assert_eq!(changed.leader_epoch, LeaderEpoch(state.leader_epoch.0));
+    }
+}
+
+/// A report of a failed disk reaches the controller from wherever it is made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn offline_replicas_reach_the_controller() {
+    let cluster = Cluster::formed().await;
+    let created = cluster.follower().await.create("orders").await.expect("creates");
+    let id = topic_id(&created.topic.expect("is described").topic_id);
+    for node in cluster.nodes.values() {
+        let image = node.image_where("the topic", |image| image.topics.contains_key(&id)).await;
+        let (partition, _) = image.partitions_of(id).next().expect("a partition");
+        node.metadata.report_offline(vec![partition]).await.expect("is taken");
+        node.image_where("the report", |image| {
+            image.is_offline(node.id, partition)
+                && image.partitions[&partition].leader != Some(node.id)
+        })
+        .await;
     }
 }
 

@@ -1,22 +1,29 @@
 //! The Raft log store and the state machine: openraft's own suite, restarts,
 //! and damage.
 
-use super::super::applied::AppliedStore;
+use super::super::applied::{Applied, AppliedStore};
 use super::super::log_files::LogStoreError;
 use super::super::log_store::LogStore;
 use super::super::snapshot::{self, SnapshotBytes};
 use super::super::state_machine::StateMachine;
 use super::super::types::{Entry, LeaderId, LogId, Membership, Proposal, TypeConfig, Vote};
 use crate::image::Image;
-use crate::records::{BrokerRegistered, MetadataRecord, VoterDirectoryRecorded};
+use crate::records::{
+    BrokerRegistered, MetadataRecord, PartitionCreated, ReplicasOffline, TopicConfig, TopicCreated,
+    TopicDeleted, VoterDirectoryRecorded,
+};
 use openraft::entry::RaftEntry;
 use openraft::storage::{
     RaftLogReader, RaftLogStorage, RaftLogStorageExt, RaftSnapshotBuilder, RaftStateMachine,
 };
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{EntryPayload, StorageError};
+use ottla_commitlog::Shared;
 use ottla_commitlog::vfs::{Fault, FaultRule, Operation, RealVfs, SimVfs, Vfs};
-use ottla_proto::{BrokerEpoch, DirectoryId, IncarnationId, MetadataOffset, NodeId};
+use ottla_proto::{
+    BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, MetadataOffset, NodeId, PartitionEpoch,
+    PartitionId,
+};
 use std::path::Path;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -32,9 +39,9 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
 }
 
 fn open(dir: &Path) -> (LogStore, StateMachine) {
-    let log = LogStore::open(Arc::new(RealVfs), dir).expect("opens");
-    let machine =
-        StateMachine::open(dir, Arc::new(RealVfs), |id, covered| log.justifies(id, covered));
+    let shared = Shared::new(Arc::new(RealVfs));
+    let log = LogStore::open(&shared, dir).expect("opens");
+    let machine = StateMachine::open(dir, &shared, |id, covered| log.justifies(id, covered));
     (log, machine.expect("opens"))
 }
 
@@ -116,6 +123,45 @@ async fn the_applied_image_survives_a_restart() {
     assert_eq!(recovered(dir.path()).await, (image, true));
 }
 
+/// Whatever kind of fact changes the image, it is there after a restart.
+#[tokio::test]
+async fn every_kind_of_fact_survives_a_restart() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("image.sled");
+    let partition = PartitionId { topic: topic(), index: 0 };
+    let created = PartitionCreated {
+        partition,
+        replicas: vec![NodeId(1), NodeId(2), NodeId(3)],
+        isr: vec![],
+        elr: vec![NodeId(1)],
+        last_known_elr: vec![NodeId(2)],
+        last_leader: Some(NodeId(2)),
+        recovering: true,
+        leader: None,
+        leader_epoch: LeaderEpoch(1),
+        partition_epoch: PartitionEpoch(2),
+    };
+    let (node_id, epoch) = (NodeId(1), BrokerEpoch(1));
+    let name = "orders".to_owned();
+    let history: Vec<MetadataRecord> = vec![
+        broker(1, 1),
+        voter(1),
+        TopicCreated { id: topic(), name, partitions: 1, config: TopicConfig::default() }.into(),
+        created.into(),
+        ReplicasOffline { node_id, epoch, partitions: vec![partition] }.into(),
+        TopicDeleted { id: topic() }.into(),
+    ];
+    let mut applied = Applied::default();
+    for record in history {
+        let (mut store, found) = AppliedStore::open(&path);
+        assert_eq!(found, applied);
+        let before = applied.image.clone();
+        applied.image.replay(&record).expect("makes sense");
+        store.write(&before, &applied);
+    }
+    assert_eq!(AppliedStore::open(&path).1, applied);
+}
+
 /// Every file of the sled database overwritten, cut, or gone: the image is
 /// made again from the log.
 #[tokio::test]
@@ -181,7 +227,8 @@ async fn a_log_without_its_vote_is_refused() {
             None => std::fs::remove_file(&vote).expect("removes"),
             Some(bytes) => std::fs::write(&vote, bytes).expect("writes"),
         }
-        let error = LogStore::open(Arc::new(RealVfs), dir.path()).err().expect("refuses");
+        let error =
+            LogStore::open(&Shared::new(Arc::new(RealVfs)), dir.path()).err().expect("refuses");
         assert!(matches!(error, LogStoreError::Damaged { .. }), "{error}");
     }
 }
@@ -272,7 +319,8 @@ async fn what_was_promised_survives_a_power_loss() {
         let vfs = Arc::new(SimVfs::new());
         let dir = Path::new("/metadata");
         vfs.create_dir_all(dir).expect("simulated");
-        let open = || LogStore::open(Arc::clone(&vfs) as Arc<dyn Vfs>, dir).expect("opens");
+        let shared = Shared::new(vfs.clone());
+        let open = || LogStore::open(&shared, dir).expect("opens");
         let mut log = open();
         log.save_vote(&Vote::new(1, 1)).await.expect("saves");
         let mut written = Vec::new();
@@ -306,7 +354,7 @@ async fn a_failed_sync_is_no_promise() {
     let vfs = Arc::new(SimVfs::new());
     let dir = Path::new("/metadata");
     vfs.create_dir_all(dir).expect("simulated");
-    let mut log = LogStore::open(Arc::clone(&vfs) as Arc<dyn Vfs>, dir).expect("opens");
+    let mut log = LogStore::open(&Shared::new(vfs.clone()), dir).expect("opens");
     log.save_vote(&Vote::new(1, 1)).await.expect("saves");
     log.blocking_append([entry(0, 0, vec![])]).await.expect("appends");
     vfs.fail(FaultRule {

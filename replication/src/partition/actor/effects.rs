@@ -32,9 +32,14 @@ impl Actor {
             Effect::AlterPartition { leader_epoch, partition_epoch, isr } => {
                 tracing::info!(partition = %id, %leader_epoch, ?isr, "ISR proposed");
                 let (partition, new_isr) = (id, isr);
-                let change =
-                    PartitionAlteration { partition, leader_epoch, partition_epoch, new_isr };
-                self.env.proposals.add(change);
+                self.env.proposals.add(PartitionAlteration {
+                    partition,
+                    leader_epoch,
+                    partition_epoch,
+                    new_isr,
+                    // Nothing is proposed before this leadership has started.
+                    recovered: true,
+                });
             }
             Effect::Serve { peer, of, from } => self.serve(peer.stream, of, from),
             Effect::Diverge { peer, of, epoch, end } => {
@@ -52,8 +57,12 @@ impl Actor {
                 self.env.links.follow(&self.env, leader, &self.partition, of, log);
             }
             Effect::Unfollow { leader } => self.env.links.unfollow(leader, id),
-            Effect::Acknowledge { leader, of, end, synced } => {
-                self.env.links.acknowledge(leader, id, of, end, synced);
+            Effect::Acknowledge { leader, of, end, synced, start } => {
+                self.env.links.acknowledge(leader, id, of, (end, synced, start));
+            }
+            Effect::AnswerDeletion { id: request, result } => {
+                self.publish();
+                self.requests.answer_deletion(&self.env, id, request, result);
             }
             on_the_log => {
                 if let Some(op) = self.op(on_the_log, payload) {
@@ -80,6 +89,7 @@ impl Actor {
                 tracing::info!(partition = %id, start, "log reset to the leader's start");
                 Some(Op::Reset(stage, start))
             }
+            (Effect::RaiseStart { stage, to }, _) => Some(Op::RaiseStart(stage, to)),
             (Effect::Write { stage, epoch, .. }, Some(Payload::Write(write))) => {
                 Some(Op::Write(stage, epoch, vec![write]))
             }

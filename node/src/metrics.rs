@@ -1,0 +1,133 @@
+//! What `/metrics` on the HTTP port shows, in the OpenMetrics text that Prometheus
+//! reads: `ottla_<area>_<what>_<unit>`.
+//!
+//! Figures are kept where they arise; a collector per area asks for them when
+//! somebody scrapes.
+//!
+//! Not its job: measuring.
+
+use ottla_commitlog::{HistogramSnapshot, Shared};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+use std::fmt;
+use std::sync::Arc;
+
+/// Media type of [`Metrics::text`].
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Everything that is shown.
+pub(crate) struct Metrics(Registry);
+
+impl Metrics {
+    pub(crate) fn new(logs: Arc<Shared>) -> Self {
+        let mut registry = Registry::with_prefix("ottla");
+        registry.register_collector(Box::new(Logs(logs)));
+        Self(registry)
+    }
+
+    /// The figures of this moment.
+    pub(crate) fn text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.0)?;
+        Ok(text)
+    }
+}
+
+/// What the logs of this node do.
+struct Logs(Arc<Shared>);
+
+impl fmt::Debug for Logs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Logs")
+    }
+}
+
+impl Collector for Logs {
+    fn encode(&self, mut to: DescriptorEncoder<'_>) -> fmt::Result {
+        let (figures, hot) = (self.0.figures(), self.0.hot_tail_use());
+        let counters = [
+            ("log_appends", "Appends written", None, figures.appends.get()),
+            ("log_appended_records", "Records appended", None, figures.appended_records.get()),
+            ("log_appended", "Bytes appended", Some(Unit::Bytes), figures.appended_bytes.get()),
+            ("log_hot_tail_hits", "Reads served from memory", None, hot.hits),
+            ("log_hot_tail_misses", "Reads that went to the disk", None, hot.misses),
+        ];
+        for (name, help, unit, value) in counters {
+            to.encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?
+                .encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+        }
+        to.encode_descriptor(
+            "log_hot_tail",
+            "Memory held by what was appended last",
+            Some(&Unit::Bytes),
+            MetricType::Gauge,
+        )?
+        .encode_gauge(&hot.bytes)?;
+        let (seconds, appends, records) =
+            (Unit::Seconds, Unit::Other("appends".into()), Unit::Other("records".into()));
+        let histograms = [
+            ("log_sync", "Duration of an fdatasync", &seconds, &figures.sync_micros),
+            ("log_sync_wait", "Wait of a caller for a sync", &seconds, &figures.sync_wait_micros),
+            ("log_sync_batch", "Appends in one sync", &appends, &figures.sync_appends),
+            ("log_sync_batch", "Records in one sync", &records, &figures.sync_records),
+            ("log_sync_batch", "Bytes in one sync", &Unit::Bytes, &figures.sync_bytes),
+        ];
+        for (name, help, unit, histogram) in histograms {
+            let scale = if matches!(unit, Unit::Seconds) { 1e-6 } else { 1.0 };
+            let HistogramSnapshot { buckets, sum, count } = histogram.snapshot();
+            let last = buckets.len() - 1;
+            let bound = |index, bound: u64| {
+                if index == last { f64::INFINITY } else { bound as f64 * scale }
+            };
+            let buckets: Vec<(f64, u64)> =
+                buckets.iter().enumerate().map(|(i, (b, n))| (bound(i, *b), *n)).collect();
+            to.encode_descriptor(name, help, Some(unit), MetricType::Histogram)?
+                .encode_histogram::<NoLabelSet>(sum as f64 * scale, count, &buckets, None)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ottla_commitlog::format::{BatchOptions, NewRecord, ValidBatch, encode_batch};
+    use ottla_commitlog::vfs::SimVfs;
+    use ottla_commitlog::{Log, LogConfig, OpenMode};
+    use ottla_proto::LeaderEpoch;
+    use std::path::Path;
+
+    #[test]
+    fn shows_what_the_logs_did() {
+        let shared = Shared::new(Arc::new(SimVfs::new()));
+        let log = Log::open(&shared, Path::new("/log"), LogConfig::default(), OpenMode::Clean);
+        let log = log.expect("opens").0;
+        let records = [NewRecord::default(), NewRecord::default()];
+        let batch = encode_batch(&records, &BatchOptions::default()).expect("encodes");
+        let size = batch.len();
+        let batch = ValidBatch::new(batch, 1 << 20).expect("valid");
+        log.append_as_leader(vec![batch], LeaderEpoch(1), 0).expect("appends");
+        log.sync().expect("syncs");
+        log.read(0, 2, 1).expect("reads");
+        let text = Metrics::new(shared).text().expect("encodes");
+        for line in [
+            "# TYPE ottla_log_sync_seconds histogram".to_owned(),
+            "ottla_log_sync_seconds_count 1".to_owned(),
+            "ottla_log_sync_wait_seconds_count 1".to_owned(),
+            "ottla_log_sync_seconds_bucket{le=\"+Inf\"} 1".to_owned(),
+            "ottla_log_sync_batch_appends_sum 1.0".to_owned(),
+            "ottla_log_sync_batch_records_bucket{le=\"1.0\"} 0".to_owned(),
+            "ottla_log_sync_batch_records_bucket{le=\"2.0\"} 1".to_owned(),
+            format!("ottla_log_sync_batch_bytes_sum {size}.0"),
+            "ottla_log_appends_total 1".to_owned(),
+            "ottla_log_appended_records_total 2".to_owned(),
+            format!("ottla_log_appended_bytes_total {size}"),
+            "ottla_log_hot_tail_hits_total 1".to_owned(),
+            "ottla_log_hot_tail_misses_total 0".to_owned(),
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
+        }
+    }
+}
