@@ -90,8 +90,17 @@ struct Meta {
 pub struct DataDir {
     path: PathBuf,
     identity: DirectoryIdentity,
-    /// The lock goes with the open file.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for DataDir {
+    /// The lock goes with the open file, of which a child process that is just
+    /// being started holds a copy for a moment.
+    fn drop(&mut self) {
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!(path = %self.path.display(), %error, "data directory not unlocked");
+        }
+    }
 }
 
 impl DataDir {
@@ -149,7 +158,7 @@ impl DataDir {
         }
         // Again, now that nobody else can be changing it.
         let identity = read_meta(path)?.ok_or_else(not_formatted)?;
-        let this = Self { path: path.to_owned(), identity, _lock: lock };
+        let this = Self { path: path.to_owned(), identity, lock };
         let partitions = this.partitions();
         create_dir_durably(&RealVfs, &partitions).map_err(io("create", &partitions))?;
         this.finish_deletions()?;

@@ -28,8 +28,11 @@ fn formatted_once_and_locked() {
     assert_eq!(DataDir::identity_at(&path).expect("reads"), Some(first));
     // flock is by open file, so this is as good as another process.
     assert!(matches!(DataDir::open(&path), Err(DataDirError::Locked { .. })));
+    // What a child process holds between fork and exec.
+    let copy = dir.lock.try_clone().expect("copies");
     drop(dir);
     DataDir::open(&path).expect("free again");
+    drop(copy);
 }
 
 #[test]
