@@ -11,5 +11,6 @@ pub mod raft;
 pub mod records;
 
 pub use raft::{
-    BrokerStatus, LogLimits, Metadata, MetadataError, MetadataOptions, QuorumStatus, Timings,
+    AdminCall, BrokerStatus, LogLimits, Metadata, MetadataError, MetadataOptions, QuorumStatus,
+    Timings,
 };

@@ -1,6 +1,7 @@
 //! Calls to the active controller, wherever it is: found through the quorum,
 //! followed when it moves, waited for while there is none.
 
+use super::administration::{self, Answer, Call};
 use super::inner::Inner;
 use super::types::Peer;
 use super::{channel, controller_service, wire};
@@ -9,7 +10,7 @@ use crate::controller::{
 };
 use ottla_proto::internal::v1 as internal;
 use ottla_proto::internal::v1::controller_service_client::ControllerServiceClient;
-use ottla_proto::v1::{self, ErrorReason};
+use ottla_proto::v1::ErrorReason;
 use ottla_proto::{ApiError, BrokerEpoch, MAX_GRPC_MESSAGE_BYTES, NodeId};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -124,97 +125,30 @@ pub(super) async fn register(
     }
 }
 
-pub(super) async fn create_topic(
+/// Has an operator's call decided, wherever the controller is.
+pub(super) async fn administer(
     inner: &Inner,
-    request: v1::CreateTopicRequest,
+    call: Call,
     deadline: Instant,
-) -> Result<v1::CreateTopicResponse, ApiError> {
+) -> Result<Answer, ApiError> {
     let attempt = |place| {
-        let request = request.clone();
+        let call = call.clone();
         async move {
             match place {
-                Place::Here => controller_service::create_topic(inner, request).await,
+                Place::Here => administration::decide_here(inner, call).await,
                 Place::There(node_id, peer) => {
                     let mut client = connect(node_id, &peer).await?;
-                    let request = internal::ForwardCreateTopicRequest { request: Some(request) };
-                    let response = client.forward_create_topic(request).await;
+                    let message = internal::AdministerRequest { call: Some(call) };
+                    let mut request = tonic::Request::new(message);
+                    request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+                    let response = client.administer(request).await;
                     let response = response.map_err(|status| ApiError::from_status(&status))?;
-                    Ok(response.into_inner().response.unwrap_or_default())
+                    response.into_inner().answer.ok_or_else(administration::unknown_answer)
                 }
             }
         }
     };
-    call(inner, deadline, attempt).await
-}
-
-pub(super) async fn delete_topic(
-    inner: &Inner,
-    request: v1::DeleteTopicRequest,
-    deadline: Instant,
-) -> Result<v1::DeleteTopicResponse, ApiError> {
-    let attempt = |place| {
-        let request = request.clone();
-        async move {
-            match place {
-                Place::Here => controller_service::delete_topic(inner, request).await,
-                Place::There(node_id, peer) => {
-                    let mut client = connect(node_id, &peer).await?;
-                    let request = internal::ForwardDeleteTopicRequest { request: Some(request) };
-                    let response = client.forward_delete_topic(request).await;
-                    let response = response.map_err(|status| ApiError::from_status(&status))?;
-                    Ok(response.into_inner().response.unwrap_or_default())
-                }
-            }
-        }
-    };
-    call(inner, deadline, attempt).await
-}
-
-pub(super) async fn alter_topic_config(
-    inner: &Inner,
-    request: v1::AlterTopicConfigRequest,
-    deadline: Instant,
-) -> Result<v1::AlterTopicConfigResponse, ApiError> {
-    let attempt = |place| {
-        let request = request.clone();
-        async move {
-            match place {
-                Place::Here => controller_service::alter_topic_config(inner, request).await,
-                Place::There(node_id, peer) => {
-                    let mut client = connect(node_id, &peer).await?;
-                    let request =
-                        internal::ForwardAlterTopicConfigRequest { request: Some(request) };
-                    let response = client.forward_alter_topic_config(request).await;
-                    let response = response.map_err(|status| ApiError::from_status(&status))?;
-                    Ok(response.into_inner().response.unwrap_or_default())
-                }
-            }
-        }
-    };
-    call(inner, deadline, attempt).await
-}
-
-pub(super) async fn elect_leader(
-    inner: &Inner,
-    request: v1::ElectLeaderRequest,
-    deadline: Instant,
-) -> Result<v1::ElectLeaderResponse, ApiError> {
-    let attempt = |place| {
-        let request = request.clone();
-        async move {
-            match place {
-                Place::Here => controller_service::elect_leader(inner, request).await,
-                Place::There(node_id, peer) => {
-                    let mut client = connect(node_id, &peer).await?;
-                    let request = internal::ForwardElectLeaderRequest { request: Some(request) };
-                    let response = client.forward_elect_leader(request).await;
-                    let response = response.map_err(|status| ApiError::from_status(&status))?;
-                    Ok(response.into_inner().response.unwrap_or_default())
-                }
-            }
-        }
-    };
-    call(inner, deadline, attempt).await
+    self::call(inner, deadline, attempt).await
 }
 
 pub(super) async fn alter_partition(

@@ -4,13 +4,13 @@
 
 use super::inner::Inner;
 use super::streams::OpenStream;
-use super::{probe, wire};
+use super::{administration, probe, wire};
 use crate::controller::{Command, Heartbeat, Reply};
 use ottla_proto::internal::v1 as internal;
 use ottla_proto::internal::v1::controller_service_server::{
     ControllerService, ControllerServiceServer,
 };
-use ottla_proto::v1::{self, ErrorReason};
+use ottla_proto::v1::ErrorReason;
 use ottla_proto::{ApiError, BrokerEpoch, MAX_GRPC_MESSAGE_BYTES, NodeId};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -108,68 +108,6 @@ async fn serve_heartbeats(
     }
 }
 
-/// What `CreateTopic` answers, decided by the controller on this node.
-pub(super) async fn create_topic(
-    inner: &Inner,
-    request: v1::CreateTopicRequest,
-) -> Result<v1::CreateTopicResponse, ApiError> {
-    let submitted = inner.control.submit_here(wire::create_topic(request)).await?;
-    match submitted.reply {
-        Reply::TopicCreated(planned) => Ok(v1::CreateTopicResponse {
-            header: Some(inner.header(submitted.offset)),
-            topic: Some(wire::topic_metadata(&planned)),
-        }),
-        reply => Err(unexpected(&reply)),
-    }
-}
-
-/// What `DeleteTopic` answers, decided by the controller on this node.
-pub(super) async fn delete_topic(
-    inner: &Inner,
-    request: v1::DeleteTopicRequest,
-) -> Result<v1::DeleteTopicResponse, ApiError> {
-    let command = Command::DeleteTopic { name: request.name };
-    let submitted = inner.control.submit_here(command).await?;
-    match submitted.reply {
-        Reply::TopicDeleted { topic_id } => Ok(v1::DeleteTopicResponse {
-            header: Some(inner.header(submitted.offset)),
-            topic_id: topic_id.to_wire().into(),
-        }),
-        reply => Err(unexpected(&reply)),
-    }
-}
-
-/// What `AlterTopicConfig` answers, decided by the controller on this node.
-pub(super) async fn alter_topic_config(
-    inner: &Inner,
-    request: v1::AlterTopicConfigRequest,
-) -> Result<v1::AlterTopicConfigResponse, ApiError> {
-    let submitted = inner.control.submit_here(wire::alter_topic_config(request)).await?;
-    match submitted.reply {
-        Reply::TopicConfigAltered(planned) => Ok(v1::AlterTopicConfigResponse {
-            header: Some(inner.header(submitted.offset)),
-            topic: Some(wire::topic_metadata(&planned)),
-        }),
-        reply => Err(unexpected(&reply)),
-    }
-}
-
-/// What `ElectLeader` answers, decided by the controller on this node.
-pub(super) async fn elect_leader(
-    inner: &Inner,
-    request: v1::ElectLeaderRequest,
-) -> Result<v1::ElectLeaderResponse, ApiError> {
-    let submitted = inner.control.submit_here(wire::elect_leader(request)?).await?;
-    match submitted.reply {
-        Reply::Elected { index, partition, changed } => Ok(v1::ElectLeaderResponse {
-            header: Some(inner.header(submitted.offset)),
-            partition: Some(wire::partition_metadata(index, &partition)),
-            changed,
-        }),
-        reply => Err(unexpected(&reply)),
-    }
-}
-
 #[tonic::async_trait]
 impl ControllerService for ControllerRpc {
     async fn register_broker(
@@ -212,40 +150,12 @@ impl ControllerService for ControllerRpc {
         Ok(Response::new(internal::ReportOfflineResponse {}))
     }
 
-    async fn forward_create_topic(
+    async fn administer(
         &self,
-        request: Request<internal::ForwardCreateTopicRequest>,
-    ) -> Result<Response<internal::ForwardCreateTopicResponse>, Status> {
-        let response = create_topic(&self.inner, request.into_inner().request.unwrap_or_default());
-        let response = Some(response.await?);
-        Ok(Response::new(internal::ForwardCreateTopicResponse { response }))
-    }
-
-    async fn forward_delete_topic(
-        &self,
-        request: Request<internal::ForwardDeleteTopicRequest>,
-    ) -> Result<Response<internal::ForwardDeleteTopicResponse>, Status> {
-        let response = delete_topic(&self.inner, request.into_inner().request.unwrap_or_default());
-        let response = Some(response.await?);
-        Ok(Response::new(internal::ForwardDeleteTopicResponse { response }))
-    }
-
-    async fn forward_alter_topic_config(
-        &self,
-        request: Request<internal::ForwardAlterTopicConfigRequest>,
-    ) -> Result<Response<internal::ForwardAlterTopicConfigResponse>, Status> {
-        let response =
-            alter_topic_config(&self.inner, request.into_inner().request.unwrap_or_default());
-        let response = Some(response.await?);
-        Ok(Response::new(internal::ForwardAlterTopicConfigResponse { response }))
-    }
-
-    async fn forward_elect_leader(
-        &self,
-        request: Request<internal::ForwardElectLeaderRequest>,
-    ) -> Result<Response<internal::ForwardElectLeaderResponse>, Status> {
-        let response = elect_leader(&self.inner, request.into_inner().request.unwrap_or_default());
-        let response = Some(response.await?);
-        Ok(Response::new(internal::ForwardElectLeaderResponse { response }))
+        request: Request<internal::AdministerRequest>,
+    ) -> Result<Response<internal::AdministerResponse>, Status> {
+        let call = request.into_inner().call.ok_or_else(administration::unknown_call)?;
+        let answer = Some(administration::decide_here(&self.inner, call).await?);
+        Ok(Response::new(internal::AdministerResponse { answer }))
     }
 }

@@ -6,6 +6,7 @@
 //! and its services to mount; [`Metadata::join`] introduces a blank node, starts
 //! Raft, the controller's task and the broker's registration.
 
+use super::administration::{self, AdminCall};
 use super::config::raft_config;
 use super::controller_client;
 use super::controller_service::ControllerRpc;
@@ -22,7 +23,7 @@ use crate::image::Image;
 use ottla_commitlog::vfs;
 use ottla_proto::internal::v1::controller_service_server::ControllerServiceServer;
 use ottla_proto::internal::v1::raft_service_server::RaftServiceServer;
-use ottla_proto::v1::{self, ErrorReason};
+use ottla_proto::v1::ErrorReason;
 use ottla_proto::{ApiError, BrokerEpoch, DirectoryId, NodeId, PartitionId};
 use std::io;
 use std::sync::Arc;
@@ -184,62 +185,21 @@ impl Metadata {
         self.inner.broker.subscribe()
     }
 
-    /// Has a topic created by the active controller, waiting for one until
-    /// `deadline`; returns once it is committed and applied on this node.
+    /// Has an operator's call decided by the active controller, waiting for one
+    /// until `deadline`; returns once it is committed and applied on this node.
     ///
     /// # Errors
     /// What the controller refuses; CONTROLLER_NOT_AVAILABLE, with nothing
     /// done; REQUEST_TIMED_OUT or LEADERSHIP_LOST, when it may have been done.
-    pub async fn create_topic(
+    pub async fn administer<C: AdminCall>(
         &self,
-        request: v1::CreateTopicRequest,
+        call: C,
         deadline: Instant,
-    ) -> Result<v1::CreateTopicResponse, ApiError> {
-        let mut response = controller_client::create_topic(&self.inner, request, deadline).await?;
-        self.inner.localize(&mut response.header, deadline).await?;
-        Ok(response)
-    }
-
-    /// As [`create_topic`](Self::create_topic), for deletion.
-    ///
-    /// # Errors
-    /// The same.
-    pub async fn delete_topic(
-        &self,
-        request: v1::DeleteTopicRequest,
-        deadline: Instant,
-    ) -> Result<v1::DeleteTopicResponse, ApiError> {
-        let mut response = controller_client::delete_topic(&self.inner, request, deadline).await?;
-        self.inner.localize(&mut response.header, deadline).await?;
-        Ok(response)
-    }
-
-    /// As [`create_topic`](Self::create_topic), for a topic's options.
-    ///
-    /// # Errors
-    /// The same.
-    pub async fn alter_topic_config(
-        &self,
-        request: v1::AlterTopicConfigRequest,
-        deadline: Instant,
-    ) -> Result<v1::AlterTopicConfigResponse, ApiError> {
-        let mut response =
-            controller_client::alter_topic_config(&self.inner, request, deadline).await?;
-        self.inner.localize(&mut response.header, deadline).await?;
-        Ok(response)
-    }
-
-    /// As [`create_topic`](Self::create_topic), for a leader that an operator wants.
-    ///
-    /// # Errors
-    /// The same.
-    pub async fn elect_leader(
-        &self,
-        request: v1::ElectLeaderRequest,
-        deadline: Instant,
-    ) -> Result<v1::ElectLeaderResponse, ApiError> {
-        let mut response = controller_client::elect_leader(&self.inner, request, deadline).await?;
-        self.inner.localize(&mut response.header, deadline).await?;
+    ) -> Result<C::Response, ApiError> {
+        let call = call.into_call();
+        let answer = controller_client::administer(&self.inner, call, deadline).await?;
+        let mut response = C::response_of(answer).ok_or_else(administration::unknown_answer)?;
+        self.inner.localize(C::header(&mut response), deadline).await?;
         Ok(response)
     }
 

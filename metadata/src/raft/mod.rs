@@ -8,7 +8,7 @@
 //!      images()   │             │                              ▼
 //!                 └─────────────┼──────────────────── state_machine ─► applied (sled), snapshot
 //!  other nodes ── service ──────┤ Raft's own calls, introductions
-//!              ── controller_service: registrations, heartbeats, AlterPartition, forwarded calls
+//!              ── controller_service: registrations, heartbeats, AlterPartition, calls of operators
 //!  lifecycle: this node's own registration and heartbeats, to whoever is the controller
 //! ```
 //!
@@ -16,6 +16,7 @@
 //! acting on the image.
 
 mod active;
+mod administration;
 mod applied;
 mod channel;
 mod committed;
@@ -45,6 +46,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use administration::AdminCall;
 pub use controller_service::ControllerRpc;
 pub use log_files::LogStoreError;
 pub use metadata::{Metadata, MetadataError};

@@ -13,11 +13,12 @@ pub(crate) use log::Log;
 pub(crate) use metadata::MetadataWatch;
 pub(crate) use topic::Topics;
 
-use ottla_metadata::Metadata;
+use crate::deadline;
+use ottla_metadata::{AdminCall, Metadata};
 use ottla_proto::{NodeId, v1};
 use std::pin::Pin;
 use tokio_stream::Stream;
-use tonic::Status;
+use tonic::{Request, Response, Status};
 
 /// What every service knows.
 #[derive(Clone)]
@@ -37,6 +38,15 @@ impl Context {
             node_id: self.node_id.0,
             metadata_offset: self.metadata.image().offset.0,
         })
+    }
+
+    /// Passes an operator's call to the active controller, wherever it is.
+    pub(crate) async fn administer<C: AdminCall>(
+        &self,
+        request: Request<C>,
+    ) -> Result<Response<C::Response>, Status> {
+        let deadline = deadline::of(request.metadata(), 0);
+        Ok(Response::new(self.metadata.administer(request.into_inner(), deadline).await?))
     }
 }
 

@@ -3,7 +3,6 @@
 
 use super::Context;
 use super::metadata::describe;
-use crate::deadline;
 use ottla_proto::ApiError;
 use ottla_proto::v1::topic_option::Source;
 use ottla_proto::v1::topic_service_server::TopicService;
@@ -22,40 +21,28 @@ impl TopicService for Topics {
         &self,
         request: Request<v1::CreateTopicRequest>,
     ) -> Result<Response<v1::CreateTopicResponse>, Status> {
-        let deadline = deadline::of(request.metadata(), 0);
-        let created = self.context.metadata.create_topic(request.into_inner(), deadline).await?;
-        Ok(Response::new(v1::CreateTopicResponse { header: self.context.header(), ..created }))
+        self.context.administer(request).await
     }
 
     async fn delete_topic(
         &self,
         request: Request<v1::DeleteTopicRequest>,
     ) -> Result<Response<v1::DeleteTopicResponse>, Status> {
-        let deadline = deadline::of(request.metadata(), 0);
-        let deleted = self.context.metadata.delete_topic(request.into_inner(), deadline).await?;
-        Ok(Response::new(v1::DeleteTopicResponse { header: self.context.header(), ..deleted }))
+        self.context.administer(request).await
     }
 
     async fn alter_topic_config(
         &self,
         request: Request<v1::AlterTopicConfigRequest>,
     ) -> Result<Response<v1::AlterTopicConfigResponse>, Status> {
-        let deadline = deadline::of(request.metadata(), 0);
-        let request = request.into_inner();
-        let altered = self.context.metadata.alter_topic_config(request, deadline).await?;
-        let header = self.context.header();
-        Ok(Response::new(v1::AlterTopicConfigResponse { header, ..altered }))
+        self.context.administer(request).await
     }
 
     async fn elect_leader(
         &self,
         request: Request<v1::ElectLeaderRequest>,
     ) -> Result<Response<v1::ElectLeaderResponse>, Status> {
-        let deadline = deadline::of(request.metadata(), 0);
-        let request = request.into_inner();
-        let elected = self.context.metadata.elect_leader(request, deadline).await?;
-        let header = self.context.header();
-        Ok(Response::new(v1::ElectLeaderResponse { header, ..elected }))
+        self.context.administer(request).await
     }
 
     async fn list_topics(

@@ -253,6 +253,6 @@ impl Node {
             replication_factor: 3,
             ..Default::default()
         };
-        self.metadata.create_topic(request, Instant::now() + PATIENCE).await
+        self.metadata.administer(request, Instant::now() + PATIENCE).await
     }
 }

@@ -31,11 +31,11 @@ async fn forms_and_administers_topics_from_any_node() {
         assert_eq!(again.reason, ErrorReason::TopicAlreadyExists);
         let request = DeleteTopicRequest { name: name.clone() };
         let deadline = Instant::now() + PATIENCE;
-        node.metadata.delete_topic(request, deadline).await.expect("deletes");
+        node.metadata.administer(request, deadline).await.expect("deletes");
         assert!(node.metadata.image().topic_by_name(&name).is_none());
     }
     let bad = CreateTopicRequest { name: "no/slash".to_owned(), ..Default::default() };
-    let refused = cluster.follower().await.metadata.create_topic(bad, Instant::now() + PATIENCE);
+    let refused = cluster.follower().await.metadata.administer(bad, Instant::now() + PATIENCE);
     assert_eq!(refused.await.expect_err("bad name").reason, ErrorReason::InvalidTopicName);
     // Every voter's directory is on record.
     let node = cluster.node(leader);
@@ -113,7 +113,7 @@ async fn a_minority_changes_nothing() {
         let before = node.metadata.image();
         let request = CreateTopicRequest { name: "lonely".to_owned(), ..Default::default() };
         let deadline = Instant::now() + Duration::from_millis(500);
-        let error = node.metadata.create_topic(request, deadline).await.expect_err("no majority");
+        let error = node.metadata.administer(request, deadline).await.expect_err("no majority");
         assert_eq!(error.is_indefinite(), survivor_leads, "{error}");
         assert_eq!(node.metadata.image().topics, before.topics);
         // With a second node there is a majority again.
@@ -226,7 +226,7 @@ async fn a_node_far_behind_gets_a_snapshot() {
             ..Default::default()
         };
         let deadline = Instant::now() + PATIENCE;
-        node.metadata.create_topic(request, deadline).await.expect("creates");
+        node.metadata.administer(request, deadline).await.expect("creates");
     }
     // What it lacks is in no log any more.
     node.purged_beyond(seen).await;

@@ -1,0 +1,115 @@
+//! The calls of operators: which there are, and what the active controller on
+//! this node makes of each. A further one takes a line in `calls!`, a member in
+//! both messages of `Administer`, and an arm in [`command`] and in [`answer`].
+//!
+//! Not its job: the way to the controller (`controller_client`), and deciding
+//! (`controller`).
+
+use super::active::Submitted;
+use super::inner::Inner;
+use super::{controller_service, wire};
+use crate::controller::{Command, Reply};
+use ottla_proto::ApiError;
+use ottla_proto::internal::v1 as internal;
+use ottla_proto::v1::{self, ErrorReason};
+
+/// Any of the calls, as it travels.
+pub(super) type Call = internal::administer_request::Call;
+
+/// The answer to one of them, as it travels.
+pub(super) type Answer = internal::administer_response::Answer;
+
+/// A call of an operator, for [`Metadata::administer`](super::Metadata::administer).
+pub trait AdminCall {
+    /// What it is answered.
+    type Response;
+
+    /// As it travels.
+    fn into_call(self) -> Call;
+
+    /// Its answer as it travelled; `None` for the answer to another call.
+    fn response_of(answer: Answer) -> Option<Self::Response>;
+
+    /// Who answers, as of which metadata.
+    fn header(response: &mut Self::Response) -> &mut Option<v1::ResponseHeader>;
+}
+
+macro_rules! calls {
+    ($($name:ident: $request:ident => $response:ident;)*) => {
+        $(impl AdminCall for v1::$request {
+            type Response = v1::$response;
+
+            fn into_call(self) -> Call {
+                Call::$name(self)
+            }
+
+            fn response_of(answer: Answer) -> Option<v1::$response> {
+                match answer {
+                    Answer::$name(response) => Some(response),
+                    _ => None,
+                }
+            }
+
+            fn header(response: &mut v1::$response) -> &mut Option<v1::ResponseHeader> {
+                &mut response.header
+            }
+        })*
+    };
+}
+
+calls! {
+    CreateTopic: CreateTopicRequest => CreateTopicResponse;
+    DeleteTopic: DeleteTopicRequest => DeleteTopicResponse;
+    AlterTopicConfig: AlterTopicConfigRequest => AlterTopicConfigResponse;
+    ElectLeader: ElectLeaderRequest => ElectLeaderResponse;
+}
+
+/// What the controller on this node answers; NOT_CONTROLLER where it is not.
+pub(super) async fn decide_here(inner: &Inner, call: Call) -> Result<Answer, ApiError> {
+    let submitted = inner.control.submit_here(command(call)?).await?;
+    answer(inner, submitted)
+}
+
+fn command(call: Call) -> Result<Command, ApiError> {
+    Ok(match call {
+        Call::CreateTopic(request) => wire::create_topic(request),
+        Call::DeleteTopic(request) => Command::DeleteTopic { name: request.name },
+        Call::AlterTopicConfig(request) => wire::alter_topic_config(request),
+        Call::ElectLeader(request) => wire::elect_leader(request)?,
+    })
+}
+
+fn answer(inner: &Inner, submitted: Submitted) -> Result<Answer, ApiError> {
+    let header = Some(inner.header(submitted.offset));
+    Ok(match submitted.reply {
+        Reply::TopicCreated(planned) => {
+            let topic = Some(wire::topic_metadata(&planned));
+            Answer::CreateTopic(v1::CreateTopicResponse { header, topic })
+        }
+        Reply::TopicDeleted { topic_id } => {
+            let topic_id = topic_id.to_wire().into();
+            Answer::DeleteTopic(v1::DeleteTopicResponse { header, topic_id })
+        }
+        Reply::TopicConfigAltered(planned) => {
+            let topic = Some(wire::topic_metadata(&planned));
+            Answer::AlterTopicConfig(v1::AlterTopicConfigResponse { header, topic })
+        }
+        Reply::Elected { index, partition, changed } => {
+            let partition = Some(wire::partition_metadata(index, &partition));
+            Answer::ElectLeader(v1::ElectLeaderResponse { header, partition, changed })
+        }
+        reply => return Err(controller_service::unexpected(&reply)),
+    })
+}
+
+/// A call that only another release knows.
+pub(super) fn unknown_call() -> ApiError {
+    let what = "the controller's release does not know this call: expected one of those in \
+                ottla.internal.v1.AdministerRequest";
+    ApiError::new(ErrorReason::InvalidRequest, what)
+}
+
+/// An answer of another kind than the call, or of none.
+pub(super) fn unknown_answer() -> ApiError {
+    ApiError::new(ErrorReason::Internal, "the controller answered another call than was made")
+}
