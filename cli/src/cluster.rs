@@ -113,9 +113,10 @@ fn info_text(info: &v1::GetClusterInfoResponse, nodes: &[Probe]) -> String {
         None => "none".to_owned(),
     };
     let mut text = format!(
-        "cluster {}\ncontroller {controller}\nvoters {}\nversion {} (node {})\n",
+        "cluster {}\ncontroller {controller}\nvoters {}\nlearners {}\nversion {} (node {})\n",
         header.cluster_id,
         list(&info.voters),
+        list_or_none(&info.learners),
         info.version,
         header.node_id
     );
@@ -136,6 +137,10 @@ fn info_text(info: &v1::GetClusterInfoResponse, nodes: &[Probe]) -> String {
     text
 }
 
+fn list_or_none(nodes: &[u64]) -> String {
+    if nodes.is_empty() { "none".to_owned() } else { list(nodes) }
+}
+
 fn info_json(info: &v1::GetClusterInfoResponse, nodes: &[Probe]) -> Value {
     let header = info.header.clone().unwrap_or_default();
     json!({
@@ -143,6 +148,7 @@ fn info_json(info: &v1::GetClusterInfoResponse, nodes: &[Probe]) -> Value {
         "controller": info.controller_id,
         "controller_term": info.controller_term,
         "voters": info.voters,
+        "learners": info.learners,
         "answered_by": header.node_id,
         "metadata_offset": header.metadata_offset,
         "version": info.version,

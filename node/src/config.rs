@@ -57,7 +57,8 @@ pub struct NodeConfig {
     pub http_listen: SocketAddr,
     /// Failure domain of this node; replicas are spread over racks.
     pub rack: Option<String>,
-    /// The voters of the metadata quorum, this node included: id to address.
+    /// The voters that a new cluster begins with, the same on each of them: id to
+    /// address. A node that is not among them joins the cluster that they are.
     pub voters: BTreeMap<String, HostPort>,
     /// Shape of log lines.
     #[serde(default)]
@@ -264,15 +265,6 @@ impl NodeConfig {
         let voters = self.voter_addresses()?;
         if voters.is_empty() || voters.len() > MAX_VOTERS {
             return invalid("voters", format!("1 to {MAX_VOTERS} voters, not {}", voters.len()));
-        }
-        if !voters.contains_key(&NodeId(self.node_id)) {
-            return invalid(
-                "voters",
-                format!(
-                    "node {} is not among them; a node that does not vote cannot be started yet",
-                    self.node_id
-                ),
-            );
         }
         self.check_timings()
     }

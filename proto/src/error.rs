@@ -104,6 +104,9 @@ impl ApiError {
                 | R::ShuttingDown
                 | R::InvalidUpdateVersion
                 | R::IneligibleReplica
+                | R::MembershipChangeRunning
+                | R::LearnerBehind
+                | R::TooFewVoters
         )
     }
 
@@ -136,7 +139,9 @@ impl ApiError {
             | R::CorruptBatch => Code::InvalidArgument,
             R::TopicAlreadyExists => Code::AlreadyExists,
             R::OffsetOutOfRange => Code::OutOfRange,
-            R::UnknownTopic | R::UnknownPartition | R::BrokerNotRegistered => Code::NotFound,
+            R::UnknownTopic | R::UnknownPartition | R::UnknownNode | R::BrokerNotRegistered => {
+                Code::NotFound
+            }
             R::RequestTimedOut => Code::DeadlineExceeded,
             R::LeadershipLost | R::FencedLeaderEpoch | R::InvalidUpdateVersion => Code::Aborted,
             R::Overloaded | R::DiskFull => Code::ResourceExhausted,
@@ -145,6 +150,11 @@ impl ApiError {
             | R::DuplicateBrokerRegistration
             | R::IneligibleReplica
             | R::BlankDiskOfKnownVoter
+            | R::NodeRemoved
+            | R::MembershipChangeRunning
+            | R::LearnerBehind
+            | R::TooFewVoters
+            | R::NodeInUse
             | R::OutOfOrderSequence
             | R::InvalidProducerEpoch
             | R::TransactionCoordinatorFenced

@@ -8,6 +8,7 @@
 //!
 //! Not its job: the rules (`controller`), and who may ask (`controller_service`).
 
+use super::addresses::Addresses;
 use super::inner::Inner;
 use super::probe;
 use super::types::{LeaderId, Outcome, Proposal, TypeConfig};
@@ -87,7 +88,7 @@ pub(super) struct Control {
     /// The term in which this node's controller is active.
     active: watch::Receiver<Option<LeaderId>>,
     quorum: watch::Receiver<super::QuorumStatus>,
-    endpoints: super::inner::Endpoints,
+    addresses: Arc<Addresses>,
 }
 
 impl Control {
@@ -96,10 +97,10 @@ impl Control {
         node_id: NodeId,
         active: watch::Receiver<Option<LeaderId>>,
         quorum: watch::Receiver<super::QuorumStatus>,
-        endpoints: super::inner::Endpoints,
+        addresses: Arc<Addresses>,
     ) -> (Self, mpsc::Receiver<Queued>) {
         let (queue, commands) = mpsc::channel(QUEUED_COMMANDS);
-        (Self { node_id, queue, active, quorum, endpoints }, commands)
+        (Self { node_id, queue, active, quorum, addresses }, commands)
     }
 
     /// NOT_CONTROLLER with who is, or CONTROLLER_NOT_AVAILABLE.
@@ -110,10 +111,10 @@ impl Control {
             return ApiError::new(ErrorReason::ControllerNotAvailable, what);
         };
         let what = format!("node {} is not the controller, node {leader} is", self.node_id);
-        let hint = self.endpoints.get(&leader.0).map(|peer| Leader {
+        let hint = self.addresses.of(leader).map(|peer| Leader {
             node_id: leader,
             epoch: LeaderEpoch(0),
-            host: peer.host.clone(),
+            host: peer.host,
             port: peer.port,
         });
         ApiError::new(ErrorReason::NotController, what).with_leader(hint)

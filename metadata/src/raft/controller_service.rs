@@ -42,7 +42,7 @@ pub(super) fn unexpected(reply: &Reply) -> ApiError {
 }
 
 /// Registers a broker with the controller on this node, and records the
-/// directory of a voter that has none on record yet.
+/// directory of a node that has none on record yet.
 pub(super) async fn register(
     inner: &Inner,
     mut request: crate::controller::RegisterBroker,
@@ -54,8 +54,7 @@ pub(super) async fn register(
     let Reply::Registered { broker_epoch, .. } = submitted.reply else {
         return Err(unexpected(&submitted.reply));
     };
-    let is_voter = inner.endpoints.contains_key(&node_id.0);
-    if is_voter && !inner.image().voter_directories.contains_key(&node_id) {
+    if !inner.image().voter_directories.contains_key(&node_id) {
         let record = Command::RecordVoterDirectory { node_id, directory, replace: false };
         inner.control.submit_here(record).await?;
     }

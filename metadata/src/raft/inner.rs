@@ -2,6 +2,7 @@
 //! started, and what they make of openraft's metrics.
 
 use super::active::{self, Control, Queued};
+use super::addresses::{Addresses, Endpoints};
 use super::config::raft_config;
 use super::controller_client::Place;
 use super::introduction::Way;
@@ -23,14 +24,12 @@ use ottla_proto::v1::{self, ErrorReason};
 use ottla_proto::{ApiError, MetadataOffset, NodeId};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-/// Voters' addresses by node id.
-pub(super) type Endpoints = Arc<BTreeMap<u64, Peer>>;
 
 /// What [`Metadata::join`] needs and nobody else.
 pub(super) struct Unjoined {
@@ -43,7 +42,7 @@ pub(super) struct Unjoined {
 /// Everything that the tasks and services of a node's metadata share.
 pub(super) struct Inner {
     pub(super) options: MetadataOptions,
-    pub(super) endpoints: Endpoints,
+    pub(super) addresses: Arc<Addresses>,
     pub(super) raft: OnceLock<MetadataRaft>,
     pub(super) images: watch::Receiver<Arc<Image>>,
     pub(super) quorum: watch::Sender<QuorumStatus>,
@@ -56,6 +55,10 @@ pub(super) struct Inner {
     pub(super) tasks: TaskTracker,
     /// Calls of other voters under way: Raft outlives them.
     pub(super) calls: TaskTracker,
+    /// Entry of the Raft log below which this node is not elected: see `joining`.
+    pub(super) admitted_at: AtomicU64,
+    /// Held by whoever changes the quorum's membership from here.
+    pub(super) changing: tokio::sync::Mutex<()>,
     /// How this node came into the quorum; unset before, and for a node that
     /// was in it already.
     way: OnceLock<Way>,
@@ -65,14 +68,20 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    pub(super) fn new(options: MetadataOptions, log: LogStore, machine: StateMachine) -> Self {
-        let endpoints: Endpoints = Arc::new(
+    pub(super) fn new(
+        options: MetadataOptions,
+        log: LogStore,
+        machine: StateMachine,
+        admitted_at: u64,
+    ) -> Self {
+        let configured: Endpoints = Arc::new(
             options
                 .voters
                 .iter()
                 .map(|(id, (host, port))| (id.0, Peer { host: host.clone(), port: *port }))
                 .collect(),
         );
+        let addresses = Arc::new(Addresses::new(configured, machine.images()));
         let voters = options.voters.keys().copied().collect();
         let quorum = watch::Sender::new(QuorumStatus { voters, ..QuorumStatus::default() });
         let active = watch::Sender::new(None);
@@ -80,10 +89,12 @@ impl Inner {
             options.node_id,
             active.subscribe(),
             quorum.subscribe(),
-            Arc::clone(&endpoints),
+            Arc::clone(&addresses),
         );
         Self {
-            endpoints,
+            addresses,
+            admitted_at: AtomicU64::new(admitted_at),
+            changing: tokio::sync::Mutex::default(),
             raft: OnceLock::new(),
             images: machine.images(),
             quorum,
@@ -113,7 +124,7 @@ impl Inner {
         let network = Network {
             cluster_id: self.options.cluster_id.clone(),
             node_id,
-            endpoints: Arc::clone(&self.endpoints),
+            endpoints: Arc::clone(&self.addresses.configured),
         };
         let raft = MetadataRaft::new(node_id, config, network, log, machine).await;
         let raft = raft.map_err(|error| MetadataError::Raft(error.to_string()))?;
@@ -123,7 +134,7 @@ impl Inner {
             let _ = self.way.set(way);
         }
         if way == Some(Way::Initialize) {
-            initialize(&raft, &self.endpoints).await?;
+            initialize(&raft, &self.addresses.configured).await?;
         }
         // From here on the Raft service answers.
         let raft = self.raft.get_or_init(|| raft);
@@ -140,7 +151,7 @@ impl Inner {
     /// Whether this node has no part of any metadata: it is blank, or has
     /// initialised itself and heard from no leader yet.
     pub(super) fn is_newborn(&self) -> bool {
-        if !self.was_blank || self.way.get() == Some(&Way::Follow) {
+        if !self.was_blank || matches!(self.way.get(), Some(Way::Follow { .. })) {
             return false;
         }
         self.raft.get().is_none_or(|raft| {
@@ -157,13 +168,13 @@ impl Inner {
         }
     }
 
-    /// Where the controller is, if the quorum's leader is a voter we know.
+    /// Where the controller is, if it is known where the quorum's leader is.
     pub(super) fn place_of(&self, leader: Option<NodeId>) -> Option<Place> {
         let leader = leader?;
         if leader == self.options.node_id {
             return Some(Place::Here);
         }
-        Some(Place::There(leader, self.endpoints.get(&leader.0)?.clone()))
+        Some(Place::There(leader, self.addresses.of(leader)?))
     }
 
     /// A voter was admitted that this leader may remember with a longer log.
@@ -242,10 +253,14 @@ async fn observe(
         let term = *now.vote.leader_id();
         let caught_up = now.last_applied.is_some_and(|applied| applied.leader_id == term);
         let active_term = (leads && caught_up).then_some(term);
+        let may_campaign = allow_campaign(&inner, &now);
+        inner.addresses.learn(members_of(&now));
         let status = QuorumStatus {
             leader: now.current_leader.filter(|_| !ended).map(NodeId),
             term: now.current_term,
             voters: voters_of(&inner, &now),
+            learners: learners_of(&now),
+            may_campaign,
             active_here: active_term.is_some(),
             failure: now.running_state.err().map(|error| error.to_string()),
         };
@@ -261,6 +276,26 @@ async fn observe(
         status.leader = None;
         status.active_here = false;
     });
+}
+
+/// Lets this node stand for election once it has applied what it was admitted at.
+fn allow_campaign(inner: &Inner, metrics: &RaftMetrics<TypeConfig>) -> bool {
+    let admitted_at = inner.admitted_at.load(Ordering::Relaxed);
+    let applied = metrics.last_applied.map_or(0, |applied| applied.index);
+    let may = applied >= admitted_at;
+    if let Some(raft) = inner.raft.get().filter(|_| may) {
+        raft.runtime_config().elect(true);
+    }
+    may
+}
+
+fn members_of(metrics: &RaftMetrics<TypeConfig>) -> BTreeMap<u64, Peer> {
+    let membership = metrics.membership_config.membership();
+    membership.nodes().map(|(id, peer)| (*id, peer.clone())).collect()
+}
+
+fn learners_of(metrics: &RaftMetrics<TypeConfig>) -> Vec<NodeId> {
+    metrics.membership_config.membership().learner_ids().map(NodeId).collect()
 }
 
 fn voters_of(inner: &Inner, metrics: &RaftMetrics<TypeConfig>) -> Vec<NodeId> {

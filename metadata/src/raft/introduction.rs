@@ -1,4 +1,4 @@
-//! How a node with a blank disk becomes a voter.
+//! How a node with a blank disk gets into the quorum.
 //!
 //! A voter promises: one vote in a term, and no entry it acknowledged is ever
 //! missing from its log. A voter whose disk was lost has forgotten both. Let
@@ -20,6 +20,7 @@
 //!   for which another directory is on record has lost its disk, and is
 //!   refused. The controller also records the directory of every voter that
 //!   registers as a broker, so the record does not depend on this path.
+//!   A node that is no member of the quorum becomes a learner with that.
 //!
 //! What remains: voters that lose their disks while the quorum forms, before
 //! their first registration was committed or while another voter has never been
@@ -31,14 +32,15 @@
 use super::active::Submitted;
 use super::channel;
 use super::inner::Inner;
+use super::members;
 use super::metadata::MetadataError;
 use super::types::Peer;
 use crate::controller::Command;
 use ottla_proto::internal::v1 as wire;
 use ottla_proto::internal::v1::introduce_response::Standing;
 use ottla_proto::internal::v1::raft_service_client::RaftServiceClient;
-use ottla_proto::v1::ErrorReason;
-use ottla_proto::{DirectoryId, NodeId};
+use ottla_proto::v1::{Endpoint, ErrorReason};
+use ottla_proto::{ApiError, DirectoryId, NodeId};
 use std::time::Duration;
 
 /// Longest wait for the answer to one introduction: an election and a commit.
@@ -51,9 +53,11 @@ const ROUND_PAUSE: Duration = Duration::from_millis(100);
 const ROUNDS_PER_REPORT: u32 = 50;
 
 /// A node that introduces itself.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Newcomer {
     pub(super) node_id: NodeId,
+    /// Where its services are, if it said so.
+    pub(super) peer: Option<Peer>,
     pub(super) directory: DirectoryId,
     pub(super) replace: bool,
 }
@@ -63,23 +67,20 @@ pub(super) struct Newcomer {
 pub(super) enum Way {
     /// Initialise Raft with the configured voters.
     Initialize,
-    /// Start Raft and wait for the leader.
-    Follow,
+    /// Start Raft and wait for the leader, without standing for election before
+    /// this entry of the log is applied.
+    Follow { admitted_at: u64 },
 }
 
 /// Introduces this node until it is known how to go on.
 pub(super) async fn introduce(inner: &Inner) -> Result<Way, MetadataError> {
     let mut round = 0_u32;
+    let mut known = inner.addresses.others(inner.options.node_id);
     loop {
-        let answers = futures::future::join_all(
-            inner
-                .endpoints
-                .iter()
-                .filter(|(id, _)| **id != inner.options.node_id.0)
-                .map(|(_, peer)| ask(inner, peer)),
-        )
-        .await;
+        let asked = known.values().map(|peer| ask(inner, peer));
+        let answers = futures::future::join_all(asked).await;
         let answers: Vec<_> = answers.into_iter().flatten().collect();
+        known.extend(answers.iter().filter_map(leader_of));
         match conclude(inner, &answers)? {
             Some(way) => return Ok(way),
             None if round % ROUNDS_PER_REPORT == ROUNDS_PER_REPORT - 1 => {
@@ -104,20 +105,35 @@ fn conclude(
             detail: refusal.message.clone(),
         });
     }
-    if answers.iter().any(|answer| answer.standing() == Standing::Admitted) {
-        return Ok(Some(Way::Follow));
+    let admitted = answers.iter().filter(|answer| answer.standing() == Standing::Admitted);
+    if let Some(admitted_at) = admitted.map(|answer| answer.admitted_at).max() {
+        return Ok(Some(Way::Follow { admitted_at }));
+    }
+    let configured = &inner.addresses.configured;
+    if !configured.contains_key(&inner.options.node_id.0) {
+        // It belongs to no new cluster.
+        return Ok(None);
     }
     let blank = 1 + answers.iter().filter(|answer| answer.standing() == Standing::Blank).count();
     let all_blank = blank == 1 + answers.len();
-    Ok((all_blank && blank > inner.endpoints.len() / 2).then_some(Way::Initialize))
+    Ok((all_blank && blank > configured.len() / 2).then_some(Way::Initialize))
+}
+
+/// Who leads, as an answer has it: perhaps a node that is not configured here.
+fn leader_of(answer: &wire::IntroduceResponse) -> Option<(NodeId, Peer)> {
+    let endpoint = answer.leader.clone()?;
+    let peer = Peer { host: endpoint.host, port: u16::try_from(endpoint.port).ok()? };
+    Some((NodeId(answer.leader_id?), peer))
 }
 
 async fn ask(inner: &Inner, peer: &Peer) -> Option<wire::IntroduceResponse> {
+    let (host, port) = inner.options.advertised.clone();
     let request = wire::IntroduceRequest {
         cluster_id: inner.options.cluster_id.clone(),
         node_id: inner.options.node_id.0,
         directory_id: inner.options.directory_id.to_wire().into(),
         replace_directory: inner.options.replace_directory,
+        endpoint: Some(Endpoint { host, port: port.into() }),
     };
     let call = async {
         let channel = channel::endpoint(peer)?.connect().await?;
@@ -134,31 +150,53 @@ async fn ask(inner: &Inner, peer: &Peer) -> Option<wire::IntroduceResponse> {
 }
 
 fn answer(standing: Standing, message: impl Into<String>) -> wire::IntroduceResponse {
-    wire::IntroduceResponse { standing: standing.into(), message: message.into() }
+    wire::IntroduceResponse {
+        standing: standing.into(),
+        message: message.into(),
+        ..wire::IntroduceResponse::default()
+    }
+}
+
+/// Not now, and who leads, if this error says so.
+fn not_now(error: &ApiError) -> wire::IntroduceResponse {
+    let leader = error.leader.clone();
+    wire::IntroduceResponse {
+        leader_id: leader.as_ref().map(|leader| leader.node_id.0),
+        leader: leader.map(|leader| Endpoint { host: leader.host, port: leader.port.into() }),
+        ..answer(Standing::Wait, error.to_string())
+    }
 }
 
 /// What this node says to one that introduces itself.
 pub(super) async fn receive(inner: &Inner, newcomer: Newcomer) -> wire::IntroduceResponse {
-    if !inner.endpoints.contains_key(&newcomer.node_id.0) {
-        let what = format!("node {} is not one of the configured voters", newcomer.node_id);
-        return answer(Standing::Wait, what);
-    }
     if inner.is_newborn() {
-        return answer(Standing::Blank, "");
+        // A cluster begins with the voters that all of them are configured with.
+        let configured = &inner.addresses.configured;
+        let both = [newcomer.node_id, inner.options.node_id];
+        if both.iter().all(|node| configured.contains_key(&node.0)) {
+            return answer(Standing::Blank, "");
+        }
+        return answer(Standing::Wait, "this node waits for its cluster too");
     }
+    let Some(peer) = newcomer.peer.clone() else {
+        return answer(Standing::Wait, "expected a host and a port where the node can be reached");
+    };
     let command = Command::RecordVoterDirectory {
         node_id: newcomer.node_id,
         directory: newcomer.directory,
         replace: newcomer.replace,
     };
     match inner.control.submit_here(command).await {
-        Ok(Submitted { .. }) => {
-            inner.expect_blank_log(newcomer.node_id).await;
-            answer(Standing::Admitted, "")
-        }
+        Ok(Submitted { .. }) => match members::enroll(inner, newcomer.node_id, peer).await {
+            Ok(admitted_at) => {
+                inner.expect_blank_log(newcomer.node_id).await;
+                wire::IntroduceResponse { admitted_at, ..answer(Standing::Admitted, "") }
+            }
+            Err(error) => not_now(&error),
+        },
         Err(error) if error.reason == ErrorReason::BlankDiskOfKnownVoter => {
             answer(Standing::Refused, error.message)
         }
-        Err(error) => answer(Standing::Wait, error.to_string()),
+        Err(error) => not_now(&error),
     }
 }

@@ -11,7 +11,8 @@ use super::config::raft_config;
 use super::controller_client;
 use super::controller_service::ControllerRpc;
 use super::inner::Inner;
-use super::introduction;
+use super::introduction::{self, Way};
+use super::joining;
 use super::log_files::LogStoreError;
 use super::log_store::LogStore;
 use super::options::MetadataOptions;
@@ -26,7 +27,9 @@ use ottla_proto::internal::v1::raft_service_server::RaftServiceServer;
 use ottla_proto::v1::ErrorReason;
 use ottla_proto::{ApiError, BrokerEpoch, DirectoryId, NodeId, PartitionId};
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -50,11 +53,25 @@ pub enum MetadataError {
     /// The timings or limits contradict each other.
     #[error("metadata configuration: {0}")]
     Config(#[from] openraft::ConfigError),
-    /// This node is not among the configured voters.
-    #[error("node {node_id} is not among the configured voters")]
-    NotAVoter {
+    /// No other node is configured that could admit this one, which is no voter.
+    #[error(
+        "node {node_id} is not among the configured voters, and there are none that it could join"
+    )]
+    NobodyToJoin {
         /// This node.
         node_id: NodeId,
+    },
+    /// The file that says how far this node must get before it may be elected.
+    #[error(
+        "{}: {what}. It says how much of the metadata log this node needs before it may stand \
+         for election; without it the node cannot start. Have its disk replaced",
+        path.display()
+    )]
+    Joining {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
     },
     /// The quorum knows this voter with another disk.
     #[error(
@@ -93,21 +110,22 @@ impl Metadata {
     /// # Errors
     /// A directory that cannot be used, or options that make no sense.
     pub async fn open(options: MetadataOptions) -> Result<Self, MetadataError> {
-        if !options.voters.contains_key(&options.node_id) {
-            return Err(MetadataError::NotAVoter { node_id: options.node_id });
+        if options.voters.is_empty() {
+            return Err(MetadataError::NobodyToJoin { node_id: options.node_id });
         }
         raft_config(&options)?;
         let (shared, dir) = (Arc::clone(&options.shared), options.dir.clone());
         let open = move || {
             vfs::create_dir_durably(shared.vfs(), &dir)?;
+            let admitted_at = joining::read(shared.vfs(), &dir)?;
             let log = LogStore::open(&shared, &dir)?;
             let machine =
                 StateMachine::open(&dir, &shared, |id, covered| log.justifies(id, covered))?;
-            Ok::<_, MetadataError>((log, machine))
+            Ok::<_, MetadataError>((log, machine, admitted_at))
         };
         let opened = tokio::task::spawn_blocking(open).await.map_err(io::Error::other)?;
-        let (log, machine) = opened?;
-        Ok(Self { inner: Arc::new(Inner::new(options, log, machine)) })
+        let (log, machine, admitted_at) = opened?;
+        Ok(Self { inner: Arc::new(Inner::new(options, log, machine, admitted_at)) })
     }
 
     /// Takes part: a blank node introduces itself until it may (see the module
@@ -124,11 +142,26 @@ impl Metadata {
                 introduced = introduction::introduce(&self.inner) => introduced,
                 () = self.inner.stop.cancelled() => Err(MetadataError::Closed),
             };
-            Some(introduced?)
+            let way = introduced?;
+            if let Way::Follow { admitted_at } = way {
+                self.remember(admitted_at).await?;
+            }
+            Some(way)
         } else {
             None
         };
         self.inner.start(unjoined, way).await
+    }
+
+    /// Keeps this node from being elected before it has applied an entry, over
+    /// restarts too.
+    async fn remember(&self, admitted_at: u64) -> Result<(), MetadataError> {
+        let options = &self.inner.options;
+        let (shared, dir) = (Arc::clone(&options.shared), options.dir.clone());
+        let write = move || joining::write(shared.vfs(), &dir, admitted_at);
+        tokio::task::spawn_blocking(write).await.map_err(io::Error::other)??;
+        self.inner.admitted_at.store(admitted_at, Ordering::Relaxed);
+        Ok(())
     }
 
     /// [`open`](Self::open) and [`join`](Self::join), for a node whose services

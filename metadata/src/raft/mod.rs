@@ -16,6 +16,7 @@
 //! acting on the image.
 
 mod active;
+mod addresses;
 mod administration;
 mod applied;
 mod channel;
@@ -26,10 +27,12 @@ mod controller_service;
 mod cut;
 mod inner;
 mod introduction;
+mod joining;
 mod lifecycle;
 mod log_files;
 mod log_store;
 mod log_writer;
+mod members;
 mod metadata;
 mod network;
 mod options;

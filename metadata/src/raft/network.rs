@@ -4,8 +4,8 @@
 //!
 //! Not its job: retries. openraft retries, after the pause given here.
 
+use super::addresses::Endpoints;
 use super::channel::{self, MAX_RAFT_MESSAGE_BYTES};
-use super::inner::Endpoints;
 use super::snapshot::SnapshotBytes;
 use super::types::{self, Peer, SnapshotMeta, TypeConfig, Vote};
 use openraft::RPCTypes;

@@ -21,7 +21,7 @@ pub const KEPT_ENTRIES: u64 = 1024;
 pub struct MetadataOptions {
     /// Id of the cluster, as formatted into the data directory.
     pub cluster_id: String,
-    /// This node; must be one of `voters`.
+    /// This node. If it is not one of `voters` it is added to a cluster that exists.
     pub node_id: NodeId,
     /// This data directory, since it was formatted.
     pub directory_id: DirectoryId,
@@ -34,8 +34,9 @@ pub struct MetadataOptions {
     /// What the node's logs share, the disk first. The applied image does not go through it: it is rebuildable
     /// and lives in sled, which has no such seam.
     pub shared: Arc<Shared>,
-    /// Host and port of every voter's gRPC port, this node's included. The same
-    /// on every node: it becomes the quorum's first membership.
+    /// Host and port of the gRPC ports of the voters that a new cluster begins
+    /// with: the same on each of them, as they become the quorum's first
+    /// membership. To a node that joins later they are who to ask first.
     pub voters: BTreeMap<NodeId, (String, u16)>,
     /// Host and port under which clients reach this broker.
     pub advertised: (String, u16),

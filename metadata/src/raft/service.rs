@@ -9,7 +9,7 @@ use super::channel::MAX_RAFT_MESSAGE_BYTES;
 use super::inner::Inner;
 use super::network::{Ballot, SnapshotHeader};
 use super::snapshot::{MAX_SNAPSHOT_BYTES, SnapshotBytes};
-use super::types;
+use super::types::{self, Peer};
 use super::{MetadataRaft, introduction};
 use bytes::{Bytes, BytesMut};
 use openraft::storage::Snapshot;
@@ -164,8 +164,13 @@ impl RaftService for RaftRpc {
         self.check(&request.cluster_id, self.inner.options.node_id.0)?;
         let directory = DirectoryId::from_wire(&request.directory_id)
             .ok_or_else(|| Status::invalid_argument("a directory id has 16 bytes"))?;
+        let peer = request.endpoint.and_then(|endpoint| {
+            let port = u16::try_from(endpoint.port).ok().filter(|port| *port > 0)?;
+            (!endpoint.host.is_empty()).then_some(Peer { host: endpoint.host, port })
+        });
         let newcomer = introduction::Newcomer {
             node_id: NodeId(request.node_id),
+            peer,
             directory,
             replace: request.replace_directory,
         };

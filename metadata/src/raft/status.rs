@@ -11,8 +11,12 @@ pub struct QuorumStatus {
     pub leader: Option<NodeId>,
     /// Raft term.
     pub term: u64,
-    /// Voters, in order.
+    /// Voters, in order. While they change: those of before and after.
     pub voters: Vec<NodeId>,
+    /// Nodes that follow the quorum without a vote, in order.
+    pub learners: Vec<NodeId>,
+    /// Whether this node has applied what it was admitted at, and may be elected.
+    pub may_campaign: bool,
     /// Whether the controller of *this* node is the active one.
     pub active_here: bool,
     /// Why Raft on this node has ended, if it has: nothing but a restart of

@@ -40,7 +40,7 @@ pub(super) fn start(inner: &Arc<Inner>, leader: NodeId) {
 }
 
 async fn succeed(inner: &Inner, leader: NodeId) {
-    let Some(peer) = inner.endpoints.get(&leader.0) else { return };
+    let Some(peer) = inner.addresses.of(leader) else { return };
     for pause in PAUSES_MS {
         tokio::time::sleep(Duration::from_millis(pause)).await;
         if inner.quorum.borrow().leader != Some(leader) {
@@ -60,6 +60,14 @@ async fn campaign(inner: &Inner, leader: NodeId) {
     let Some(raft) = inner.raft.get() else { return };
     let vote = raft.metrics().borrow_watched().vote;
     if !vote.is_committed() || vote.leader_id().node_id != leader.0 {
+        return;
+    }
+    // Asked to by hand, openraft would let a learner stand too.
+    let may = {
+        let quorum = inner.quorum.borrow();
+        quorum.may_campaign && quorum.voters.contains(&inner.options.node_id)
+    };
+    if !may {
         return;
     }
     tracing::info!(%leader, "the leader of the quorum is gone: campaigning");

@@ -1,5 +1,6 @@
 //! The quorum, run in one process over loopback.
 
 mod cluster;
+mod members;
 mod quorum;
 mod storage;

@@ -39,6 +39,14 @@ fn further_data_directories_come_after_the_first() {
     assert_eq!(load(GOOD, &[]).map(paths), Ok(expected(&["d"])));
 }
 
+/// A node that is not among the voters joins the cluster that they are.
+#[test]
+fn a_node_need_not_vote() {
+    let config = load(GOOD, &[("node_id", "9")]).expect("a good configuration");
+    assert_eq!((config.node_id, config.voters.len()), (9, 1));
+    assert!(load(GOOD, &[("voters", "x=a:1")]).expect_err("no id").contains("not a node id"));
+}
+
 /// Each option can be set by flag and environment, and nothing else can.
 #[test]
 fn every_field_is_an_option() {
@@ -59,7 +67,6 @@ fn what_is_wrong_is_named() {
         ("cluster_id", "a b", "cluster_id"),
         ("listen", "0.0.0.0:7401", "advertise"),
         ("advertise", "0.0.0.0:7401", "advertise"),
-        ("node_id", "9", "voters"),
         ("voters", "1=nowhere", "nowhere"),
         ("session_timeout_ms", "100", "session_timeout_ms"),
         ("log_retention_check_ms", "0", "log_retention_check_ms"),

@@ -2,6 +2,7 @@
 
 use super::Context;
 use ottla_commitlog::data_dir::{DataDirs, DirectoryState, DirectoryStatus};
+use ottla_metadata::QuorumStatus;
 use ottla_metadata::image::{Image, Partition};
 use ottla_proto::v1::cluster_service_server::ClusterService;
 use ottla_proto::{NodeId, PartitionId, v1};
@@ -19,7 +20,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    fn nodes(&self, image: &Image) -> Vec<v1::ClusterNode> {
+    fn nodes(&self, image: &Image, members: &[NodeId]) -> Vec<v1::ClusterNode> {
         let mut leaders: BTreeMap<NodeId, u32> = BTreeMap::new();
         let mut replicas: BTreeMap<NodeId, u32> = BTreeMap::new();
         for partition in image.partitions.values() {
@@ -30,8 +31,7 @@ impl Cluster {
                 *replicas.entry(*replica).or_default() += 1;
             }
         }
-        let known: BTreeSet<NodeId> =
-            self.voters.keys().chain(image.brokers.keys()).copied().collect();
+        let known: BTreeSet<NodeId> = members.iter().chain(image.brokers.keys()).copied().collect();
         known
             .into_iter()
             .map(|id| {
@@ -52,6 +52,11 @@ impl Cluster {
             })
             .collect()
     }
+}
+
+/// Voters and learners of the quorum, as this node knows them.
+fn members(quorum: &QuorumStatus) -> Vec<NodeId> {
+    quorum.voters.iter().chain(&quorum.learners).copied().collect()
 }
 
 fn directory(status: &DirectoryStatus) -> v1::DataDirectory {
@@ -93,8 +98,9 @@ impl ClusterService for Cluster {
             header: self.context.header(),
             controller_id: quorum.leader.map(|id| id.0),
             controller_term: quorum.term,
-            nodes: self.nodes(&image),
-            voters: self.voters.keys().map(|id| id.0).collect(),
+            nodes: self.nodes(&image, &members(&quorum)),
+            voters: quorum.voters.iter().map(|id| id.0).collect(),
+            learners: quorum.learners.iter().map(|id| id.0).collect(),
             version: crate::VERSION.to_owned(),
             data_directories: self.data_dirs.statuses().iter().map(directory).collect(),
         }))
@@ -105,17 +111,17 @@ impl ClusterService for Cluster {
         _request: Request<v1::GetClusterHealthRequest>,
     ) -> Result<Response<v1::GetClusterHealthResponse>, Status> {
         let image = self.context.metadata.image();
-        let controller_id = self.context.metadata.quorum().leader.map(|id| id.0);
+        let quorum = self.context.metadata.quorum();
+        let controller_id = quorum.leader.map(|id| id.0);
         let fenced: Vec<u64> = image
             .brokers
             .values()
             .filter(|broker| broker.fenced)
             .map(|broker| broker.node_id.0)
             .collect();
-        let unregistered: Vec<u64> = self
-            .voters
-            .keys()
-            .filter(|id| !image.brokers.contains_key(*id))
+        let unregistered: Vec<u64> = members(&quorum)
+            .into_iter()
+            .filter(|id| !image.brokers.contains_key(id))
             .map(|id| id.0)
             .collect();
         let leaderless = select(&image, |_, partition| partition.leader.is_none());

@@ -1,4 +1,5 @@
-//! Three nodes in one process: real services on loopback ports, real files.
+//! Three nodes in one process, and two that may be added: real services on
+//! loopback ports, real files.
 
 use crate::image::Image;
 use crate::raft::types::LogId;
@@ -35,6 +36,8 @@ pub(super) struct Node {
 pub(super) struct Cluster {
     root: TempDir,
     pub(super) voters: BTreeMap<NodeId, (String, u16)>,
+    /// Where each node is, voter to begin with or not.
+    pub(super) places: BTreeMap<NodeId, (String, u16)>,
     pub(super) limits: LogLimits,
     pub(super) session_timeout: Duration,
     /// Shortest silence before an election; the longest is twice that.
@@ -56,20 +59,22 @@ pub(super) async fn until<T: Clone>(
 }
 
 impl Cluster {
-    /// Addresses for three nodes, none of which runs.
+    /// Addresses for five nodes, none of which runs; the first three are the
+    /// voters to begin with.
     pub(super) async fn new() -> Self {
-        let mut voters = BTreeMap::new();
+        let mut places = BTreeMap::new();
         let mut listeners = Vec::new();
-        for id in 1..=3 {
+        for id in 1..=5 {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
             let port = listener.local_addr().expect("is bound").port();
-            voters.insert(NodeId(id), ("127.0.0.1".to_owned(), port));
+            places.insert(NodeId(id), ("127.0.0.1".to_owned(), port));
             listeners.push(listener);
         }
         let root = tempfile::tempdir().expect("a temporary directory");
         Self {
             root,
-            voters,
+            voters: places.range(..=NodeId(3)).map(|(id, at)| (*id, at.clone())).collect(),
+            places,
             limits: LogLimits::default(),
             session_timeout: Timings::default().broker_session_timeout,
             election: Timings::default().election_min,
@@ -115,7 +120,7 @@ impl Cluster {
             dir: self.dir(id),
             shared: Shared::new(Arc::new(RealVfs)),
             voters: self.voters.clone(),
-            advertised: self.voters[&id].clone(),
+            advertised: self.places[&id].clone(),
             rack: None,
             replace_directory: false,
             timings: Timings { broker_session_timeout: self.session_timeout, ..Timings::default() },
@@ -126,7 +131,7 @@ impl Cluster {
     /// Opens a node and serves it on its port.
     pub(super) async fn open(&self, id: NodeId, options: MetadataOptions) -> Node {
         let metadata = Metadata::open(options).await.expect("opens");
-        let (host, port) = &self.voters[&id];
+        let (host, port) = &self.places[&id];
         let router = tonic::transport::Server::builder()
             .tcp_nodelay(true)
             .add_service(metadata.raft_service())

@@ -336,6 +336,7 @@ async fn strangers_are_refused() {
         node_id: 2,
         directory_id: DirectoryId::random().to_wire().into(),
         replace_directory: false,
+        endpoint: None,
     };
     let standing = client.introduce(introduce).await.expect("answers").into_inner().standing();
     assert_eq!(standing, wire::introduce_response::Standing::Blank);
