@@ -42,6 +42,17 @@ pub enum CheckpointError {
     },
 }
 
+impl CheckpointError {
+    /// What is wrong, for those who say themselves where.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Io { source, .. } => format!("cannot be read: {source}"),
+            Self::Garbage { reason, .. } => (*reason).to_owned(),
+        }
+    }
+}
+
 /// Durably replaces the file at `path` by `bytes` and a CRC over them.
 ///
 /// # Errors

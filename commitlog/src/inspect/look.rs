@@ -6,7 +6,7 @@ use super::problem::{Problems, Severity};
 use super::scan::{Found, Scan, check_records};
 use super::verify::{BeingWritten, Owner, Verification};
 use crate::LogError;
-use crate::checkpoint::{self, CheckpointError};
+use crate::checkpoint;
 use crate::format::BatchHeader;
 use crate::log::CLEANER_FILE;
 use crate::log::epochs::Epochs;
@@ -22,6 +22,7 @@ const CUT: &str = "an unclean start cuts the log here";
 const READS_FAIL: &str = "reads of this place fail; a start does not look here";
 const ONLY_CHECKED: &str = "a start that checks the log cuts it here; until then reads of it fail";
 const REBUILT: &str = "made again from the batches at the next start";
+const SPARE: &str = "only used where the newer ones cannot be; goes with its segment";
 
 /// One look at a log.
 pub(super) struct Look<'a> {
@@ -120,15 +121,17 @@ impl<'a> Look<'a> {
         // What a running process is about to rename or remove is no leftover.
         let busy =
             |name: &str| self.owner == Owner::Running && FileKind::of(name) == FileKind::Leftover;
+        let newest = names.iter().filter_map(|name| snapshot_at(name)).max();
         for name in names.iter().filter(|name| !busy(name)) {
             if let Some((reason, outcome)) = stray(name) {
                 let path = self.dir.join(name);
                 self.problems.add(&path, 0, Severity::Leftover, reason, outcome);
             }
-            if let FileKind::Snapshot(at) = FileKind::of(name)
+            if let Some(at) = snapshot_at(name)
                 && let Err(reason) = snapshots::read(self.vfs, self.dir, at)
             {
-                self.problems.add(&self.dir.join(name), 0, Severity::Derived, reason, REBUILT);
+                let outcome = if Some(at) == newest { REBUILT } else { SPARE };
+                self.problems.add(&self.dir.join(name), 0, Severity::Derived, reason, outcome);
             }
         }
     }
@@ -143,8 +146,7 @@ impl<'a> Look<'a> {
                 Ok(Ok(start)) => return Some(start),
                 _ => "does not hold an offset".to_owned(),
             },
-            Err(CheckpointError::Garbage { reason, .. }) => reason.to_owned(),
-            Err(CheckpointError::Io { source, .. }) => format!("cannot be read: {source}"),
+            Err(error) => error.reason(),
         };
         self.problems.add(&path, 0, Severity::Derived, reason, outcome);
         None
@@ -327,7 +329,7 @@ impl<'a> Look<'a> {
         let path = self.dir.join(CLEANER_FILE);
         if let Err(error) = checkpoint::read(self.vfs, &path) {
             let outcome = "the whole log counts as not compacted";
-            self.problems.add(&path, 0, Severity::Derived, error, outcome);
+            self.problems.add(&path, 0, Severity::Derived, error.reason(), outcome);
         }
     }
 
@@ -344,10 +346,16 @@ impl<'a> Look<'a> {
                 Some(recorded) if recorded.agree_with(&self.epochs, self.found.end) => return,
                 Some(_) => "does not agree with the batches".to_owned(),
             },
-            Err(CheckpointError::Garbage { reason, .. }) => reason.to_owned(),
-            Err(CheckpointError::Io { source, .. }) => format!("cannot be read: {source}"),
+            Err(error) => error.reason(),
         };
         self.problems.add(&path, 0, Severity::Derived, reason, REBUILT);
+    }
+}
+
+fn snapshot_at(name: &str) -> Option<Offset> {
+    match FileKind::of(name) {
+        FileKind::Snapshot(at) => Some(at),
+        _ => None,
     }
 }
 

@@ -73,7 +73,7 @@ pub(crate) fn read(vfs: &dyn Vfs, dir: &Path, at: Offset) -> Result<Producers, S
     match checkpoint::read(vfs, &snapshot_path(dir, at)) {
         Ok(Some(bytes)) => Producers::decode(&bytes, at).map_err(|error| error.to_string()),
         Ok(None) => Err("it is gone".to_owned()),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(error.reason()),
     }
 }
 

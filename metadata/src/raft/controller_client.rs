@@ -53,6 +53,12 @@ fn asks_for_another(error: &ApiError) -> bool {
     )
 }
 
+/// The active controller, ready to be asked.
+enum Reached {
+    Here,
+    There(Client),
+}
+
 /// Calls the active controller, and again as long as the answer is that it is
 /// elsewhere, until `deadline`.
 ///
@@ -60,7 +66,7 @@ fn asks_for_another(error: &ApiError) -> bool {
 async fn call<T, F>(
     inner: &Inner,
     deadline: Instant,
-    attempt: impl Fn(Place) -> F,
+    attempt: impl Fn(Reached) -> F,
 ) -> Result<T, ApiError>
 where
     F: Future<Output = Result<T, ApiError>> + Send,
@@ -68,12 +74,13 @@ where
     let mut quorum = inner.quorum.subscribe();
     loop {
         let leader = quorum.borrow_and_update().leader;
-        let error = match inner.place_of(leader) {
-            None => inner.control.not_controller(),
-            Some(place) => {
-                let outcome = tokio::select! {
+        let outcome = match inner.place_of(leader) {
+            None => Err(inner.control.not_controller()),
+            Some(place) => match reach(place, deadline, &mut quorum).await {
+                Err(unreachable) => Err(unreachable),
+                Ok(reached) => tokio::select! {
                     biased; // An answer counts, even if it comes too late.
-                    outcome = attempt(place) => outcome,
+                    outcome = attempt(reached) => outcome,
                     () = tokio::time::sleep_until(deadline) => Err(ApiError::new(
                         ErrorReason::RequestTimedOut,
                         "the controller did not answer in time",
@@ -83,12 +90,12 @@ where
                         ErrorReason::LeadershipLost,
                         "the controller was replaced before it answered",
                     )),
-                };
-                match outcome {
-                    Err(error) if asks_for_another(&error) => error,
-                    outcome => return outcome,
-                }
-            }
+                },
+            },
+        };
+        let error = match outcome {
+            Err(error) if asks_for_another(&error) => error,
+            outcome => return outcome,
         };
         tokio::select! {
             () = tokio::time::sleep_until(deadline) => return Err(error),
@@ -96,6 +103,26 @@ where
             () = leader_changed(&mut quorum, leader) => {}
             () = tokio::time::sleep(RETRY_PAUSE) => {}
         }
+    }
+}
+
+/// Connects to the controller, unless it takes too long or is another meanwhile:
+/// in any case nothing was asked yet.
+async fn reach(
+    place: Place,
+    deadline: Instant,
+    quorum: &mut tokio::sync::watch::Receiver<super::QuorumStatus>,
+) -> Result<Reached, ApiError> {
+    let Place::There(node_id, peer) = place else { return Ok(Reached::Here) };
+    let given_up = |why: &str| {
+        let what = format!("node {node_id} took no connection {why}");
+        Err(ApiError::new(ErrorReason::ControllerNotAvailable, what))
+    };
+    tokio::select! {
+        biased;
+        client = connect(node_id, &peer) => client.map(Reached::There),
+        () = tokio::time::sleep_until(deadline) => given_up("in time"),
+        () = leader_changed(quorum, Some(node_id)) => given_up("before it was replaced"),
     }
 }
 
@@ -131,13 +158,12 @@ pub(super) async fn administer(
     call: Call,
     deadline: Instant,
 ) -> Result<Answer, ApiError> {
-    let attempt = |place| {
+    let attempt = |controller| {
         let call = call.clone();
         async move {
-            match place {
-                Place::Here => administration::decide_here(inner, call).await,
-                Place::There(node_id, peer) => {
-                    let mut client = connect(node_id, &peer).await?;
+            match controller {
+                Reached::Here => administration::decide_here(inner, call).await,
+                Reached::There(mut client) => {
                     let message = internal::AdministerRequest { call: Some(call) };
                     let mut request = tonic::Request::new(message);
                     request.set_timeout(deadline.saturating_duration_since(Instant::now()));
@@ -157,17 +183,16 @@ pub(super) async fn alter_partition(
     deadline: Instant,
 ) -> Result<Vec<PartitionOutcome>, ApiError> {
     let request = &request;
-    let attempt = |place| async move {
-        match place {
-            Place::Here => {
+    let attempt = |controller| async move {
+        match controller {
+            Reached::Here => {
                 let command = Command::AlterPartition(request.clone());
                 match inner.control.submit_here(command).await?.reply {
                     Reply::Altered(outcomes) => Ok(outcomes),
                     reply => Err(controller_service::unexpected(&reply)),
                 }
             }
-            Place::There(node_id, peer) => {
-                let mut client = connect(node_id, &peer).await?;
+            Reached::There(mut client) => {
                 let response = client.alter_partition(wire::alteration_request(request)).await;
                 let response = response.map_err(|status| ApiError::from_status(&status))?;
                 wire::alteration_outcomes(response.into_inner())
@@ -183,14 +208,13 @@ pub(super) async fn report_offline(
     deadline: Instant,
 ) -> Result<(), ApiError> {
     let request = &request;
-    let attempt = |place| async move {
-        match place {
-            Place::Here => {
+    let attempt = |controller| async move {
+        match controller {
+            Reached::Here => {
                 let command = Command::ReportOffline(request.clone());
                 inner.control.submit_here(command).await.map(drop)
             }
-            Place::There(node_id, peer) => {
-                let mut client = connect(node_id, &peer).await?;
+            Reached::There(mut client) => {
                 let response = client.report_offline(wire::report_request(request)).await;
                 response.map(drop).map_err(|status| ApiError::from_status(&status))
             }

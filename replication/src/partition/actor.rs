@@ -271,7 +271,10 @@ impl Actor {
             }
             Done::Copied { stage, end } => self.step(Event::Copied { stage, end }),
             Done::CopyRejected { stage, reason } => {
-                tracing::warn!(partition = %self.partition.id, reason, "leader's records refused");
+                tracing::warn!(partition = %self.partition.id, %reason, "leader's records refused");
+                if matches!(reason, LogError::DiskFull { .. }) {
+                    self.blocked_until = Some(Instant::now() + FULL_DISK_BACKOFF);
+                }
                 self.step(Event::CopyRejected { stage });
             }
             Done::Blocked(op) => {

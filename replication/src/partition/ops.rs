@@ -58,7 +58,7 @@ pub(super) enum Done {
     },
     CopyRejected {
         stage: Stage,
-        reason: String,
+        reason: LogError,
     },
     /// Records were removed from the start of the log, as far as space allowed.
     StartRaised,
@@ -234,7 +234,7 @@ fn copy(log: &Log, stage: Stage, copies: Vec<Copy>) -> Done {
                 | LogError::Invalid(_)
                 | LogError::NotContiguous { .. }
                 | LogError::EpochWentBack { .. }),
-            ) => return Done::CopyRejected { stage, reason: error.to_string() },
+            ) => return Done::CopyRejected { stage, reason: error },
             Err(error) => return Done::Failed(error.to_string()),
         }
     }

@@ -168,7 +168,8 @@ async fn a_full_disk_recovers() {
     three.end().await;
 }
 
-/// A follower without space catches up once there is some.
+/// A follower without space catches up once there is some, and meanwhile neither
+/// fetches nor tries more than once a second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_with_a_full_disk_recovers() {
     let three = Three::start(Limits::default()).await;
@@ -183,7 +184,10 @@ async fn a_follower_with_a_full_disk_recovers() {
         times: 2,
         fault: Fault::Enospc,
     });
+    let full = std::time::Instant::now();
     three.node(three.quorum.leader(id)).produce("t", "one").await.expect("acknowledged by all");
+    // Two attempts failed, and there was a pause behind each.
+    assert!(full.elapsed() >= std::time::Duration::from_secs(2), "{:?}", full.elapsed());
     let bytes = node.log_bytes(id);
     assert_eq!(values_of(&bytes), ["one"]);
     three.end().await;

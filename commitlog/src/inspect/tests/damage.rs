@@ -256,7 +256,7 @@ const TABLE: [Row; 29] = [
         |_| file("cleaner-offset-checkpoint"),
         0,
         Derived,
-        "garbage",
+        "unknown ending",
     ),
     (
         "a temporary file",
@@ -307,6 +307,25 @@ fn every_kind_of_damage_is_named_and_placed() {
         );
         assert!(first.reason.contains(reason), "{what}: {first:?}");
     }
+}
+
+/// The next start makes the newest snapshot again, and no other.
+#[test]
+fn of_a_bad_snapshot_it_is_said_whether_it_matters() {
+    let vfs = written();
+    let names = vfs.list(dir()).expect("lists");
+    let mut snapshots: Vec<&String> =
+        names.iter().filter(|name| name.ends_with(".snapshot")).collect();
+    snapshots.sort_unstable();
+    for name in &snapshots {
+        flip(&vfs, &file(name), 3);
+    }
+    let found = look(&vfs, Owner::Unknown);
+    let outcomes: Vec<&str> = found.problems.iter().map(|it| it.outcome).collect();
+    let (newest, older) = outcomes.split_last().expect("problems");
+    assert_eq!(outcomes.len(), snapshots.len());
+    assert!(newest.contains("made again"), "{newest}");
+    assert!(older.len() > 1 && older.iter().all(|it| it.starts_with("only used")), "{older:?}");
 }
 
 /// Behind a bad batch the walk goes on, by its length or through the index.
