@@ -231,7 +231,7 @@ impl Run {
                 self.model = after;
             }
             Event::CleanRestart => {
-                self.log().sync().expect("a healthy disk");
+                self.log().close().expect("a healthy disk");
                 self.model.synced = self.model.end;
                 let recovery = self.open(OpenMode::Clean);
                 assert_eq!(recovery, Recovery::default());

@@ -280,7 +280,7 @@ impl Run {
             }
             Event::Wait(ms) => self.now_ms += i64::from(*ms),
             Event::CleanRestart => {
-                self.log().sync().expect("a healthy disk");
+                self.log().close().expect("a healthy disk");
                 self.model.synced = self.model.end;
                 let recovery = self.open(OpenMode::Clean);
                 assert_eq!(recovery, Recovery::default());
