@@ -165,12 +165,24 @@ fn node_json(Probe { node, answer }: &Probe) -> Value {
         "reachable": answer.is_ok(),
         "error": answer.as_ref().err().map(ToString::to_string),
         "version": answer.as_ref().ok().map(|info| &info.version),
+        "local_replicas": answer.as_ref().ok().and_then(|info| info.local_replicas).map(counts_json),
         "data_directories": answer.as_ref().ok().map(|info| {
             info.data_directories.iter().map(directory_json).collect::<Vec<_>>()
         }),
         "broker_epoch": node.broker_epoch,
         "leaders": node.leaders,
         "replicas": node.replicas,
+    })
+}
+
+fn counts_json(counts: v1::LocalReplicas) -> Value {
+    json!({
+        "opening": counts.opening,
+        "leading": counts.leading,
+        "accepting": counts.accepting,
+        "following": counts.following,
+        "leaderless": counts.leaderless,
+        "offline": counts.offline,
     })
 }
 

@@ -4,6 +4,7 @@
 //! calls them, and shows what came of it: results on standard output,
 //! diagnostics on standard error, non-zero exit on failure.
 
+mod bench;
 mod cluster;
 mod connection;
 mod consume;
@@ -38,6 +39,7 @@ enum Command {
     Consume(consume::Args),
     Cluster(cluster::Args),
     Log(log::Args),
+    Bench(bench::Args),
 }
 
 impl Command {
@@ -50,6 +52,7 @@ impl Command {
             Self::Consume(args) => args.format(),
             Self::Cluster(args) => args.format(),
             Self::Log(args) => args.format(),
+            Self::Bench(args) => args.format(),
         }
     }
 }
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
             Command::Consume(args) => consume::run(args).await,
             Command::Cluster(args) => cluster::run(args).await,
             Command::Log(args) => Ok(log::run(args)),
+            Command::Bench(args) => bench::run(args).await,
         }
     });
     // A thread that reads standard input may still hang in there.

@@ -92,6 +92,7 @@ impl Node {
         // Ports first: a second process on the same ports must not touch data.
         let grpc = bind(config.listen, "gRPC", "listen").await?;
         let http = bind(config.http_listen, "HTTP", "http_listen").await?;
+        storage::allow_many_files();
         let data_dirs = Arc::new(storage::open(&config)?);
         let previous_broker_epoch = data_dirs.clean_shutdown();
         let directory_id = data_dirs.first().identity().directory_id;
@@ -210,6 +211,7 @@ impl Node {
             context: context.clone(),
             voters: voters(&self.config)?,
             data_dirs: Arc::clone(&self.data_dirs),
+            replicas: self.replicas.clone(),
         };
         let mut routes = RoutesBuilder::default();
         routes

@@ -4,7 +4,12 @@
 use crate::config::NodeConfig;
 use ottla_commitlog::data_dir::{DataDirError, DataDirs, Owner};
 use ottla_proto::NodeId;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::path::PathBuf;
+
+/// Open files that a node should be allowed: each partition keeps one for every
+/// segment, beside a few hundred connections and files of its own.
+const WANTED_FILES: u64 = 65_536;
 
 /// Formats those of the configured data directories that are blank, for the
 /// configured cluster and node. Returns them; the others are not changed.
@@ -24,6 +29,28 @@ pub(crate) fn open(config: &NodeConfig) -> Result<DataDirs, DataDirError> {
     DataDirs::open(&config.data_dirs(), &owner(config))
 }
 
+/// Takes what the system allows this process of open files: most systems begin with
+/// 1024, which a thousand partitions use up. Says so if that is little.
+pub(crate) fn allow_many_files() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // `None` is no limit.
+    if current != maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
+        tracing::warn!(%error, "the limit on open files could not be raised");
+    }
+    if let Some(files) = getrlimit(Resource::Nofile).current
+        && files < WANTED_FILES
+    {
+        tracing::warn!(
+            files,
+            wanted = WANTED_FILES,
+            "few open files are allowed: about one is needed for each partition; raise the hard \
+             limit (LimitNOFILE of systemd, --ulimit nofile of a container)"
+        );
+    }
+}
+
 fn owner(config: &NodeConfig) -> Owner {
     Owner { cluster_id: config.cluster_id.clone(), node_id: NodeId(config.node_id) }
 }
@@ -31,6 +58,14 @@ fn owner(config: &NodeConfig) -> Owner {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Tests run in one process, and none of them wants a lower limit.
+    #[test]
+    fn what_is_allowed_of_open_files_is_taken() {
+        allow_many_files();
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        assert_eq!(current, maximum);
+    }
 
     fn config(dir: &std::path::Path, cluster: &str, node: &str) -> NodeConfig {
         let pairs = [

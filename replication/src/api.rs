@@ -1,5 +1,7 @@
 //! What callers get back.
 
+use crate::core::RoleKind;
+use crate::partition::LocalPartition;
 use bytes::Bytes;
 use ottla_proto::v1::ErrorReason;
 use ottla_proto::{ApiError, LeaderEpoch, Offset};
@@ -76,4 +78,40 @@ pub struct ListedOffset {
     pub timestamp_ms: Option<i64>,
     /// The leadership that answered.
     pub leader_epoch: LeaderEpoch,
+}
+
+/// Replicas on this node, counted by what they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReplicaCounts {
+    /// Their logs are being opened.
+    pub opening: u32,
+    /// They lead, and the leadership has started.
+    pub leading: u32,
+    /// Of those that lead: an acks=all write would be committed.
+    pub accepting: u32,
+    /// They follow another node.
+    pub following: u32,
+    /// Nobody leads, or this node is about to.
+    pub leaderless: u32,
+    /// Unusable until the node is started again.
+    pub offline: u32,
+}
+
+impl ReplicaCounts {
+    pub(crate) fn add(&mut self, partition: &LocalPartition) {
+        let count = match partition {
+            LocalPartition::Opening => &mut self.opening,
+            LocalPartition::Offline { .. } => &mut self.offline,
+            LocalPartition::Running { status, .. } => match status.role {
+                RoleKind::Leader => {
+                    self.accepting += u32::from(status.can_commit);
+                    &mut self.leading
+                }
+                RoleKind::Follower => &mut self.following,
+                RoleKind::NoLeader => &mut self.leaderless,
+                RoleKind::Offline => &mut self.offline,
+            },
+        };
+        *count += 1;
+    }
 }

@@ -35,7 +35,7 @@ mod script_tests;
 mod shell_tests;
 
 pub use crate::core::{Acks, ReplicaStatus, RoleKind};
-pub use api::{Fetched, ListedOffset, OffsetPosition, ProduceTicket, Produced};
+pub use api::{Fetched, ListedOffset, OffsetPosition, ProduceTicket, Produced, ReplicaCounts};
 pub use cluster::Cluster;
 pub use opening::OpeningProgress;
 pub use options::{Limits, ReplicasError, ReplicasOptions};

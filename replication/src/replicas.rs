@@ -4,7 +4,7 @@ mod find;
 mod hand_over;
 
 use crate::alter::{self, IsrProposals};
-use crate::api::{Fetched, ListedOffset, OffsetPosition, ProduceTicket};
+use crate::api::{Fetched, ListedOffset, OffsetPosition, ProduceTicket, ReplicaCounts};
 use crate::blocking::blocking;
 use crate::core::{Acks, ReplicaStatus};
 use crate::env::{Clock, Env};
@@ -244,6 +244,16 @@ impl Replicas {
     #[must_use]
     pub fn watch(&self, id: PartitionId) -> Option<watch::Receiver<LocalPartition>> {
         self.env.partition(id).map(|partition| partition.state())
+    }
+
+    /// How many local replicas are what at this moment.
+    #[must_use]
+    pub fn counts(&self) -> ReplicaCounts {
+        let mut counts = ReplicaCounts::default();
+        for partition in self.env.partitions.read().values() {
+            counts.add(&partition.state().borrow());
+        }
+        counts
     }
 
     /// How far the logs that were here at the start are opened.

@@ -6,6 +6,7 @@
 
 mod access;
 mod bad_input;
+mod bench;
 mod codecs;
 mod command_line;
 mod compaction;

@@ -23,18 +23,18 @@ const SHUTDOWN_TIMEOUT_MS: u64 = 2_000;
 /// One node of a development cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct NodePlan {
-    pub(super) node_id: u64,
-    pub(super) grpc_port: u16,
-    pub(super) http_port: u16,
+pub(crate) struct NodePlan {
+    pub(crate) node_id: u64,
+    pub(crate) grpc_port: u16,
+    pub(crate) http_port: u16,
 }
 
 impl NodePlan {
-    pub(super) fn grpc(&self) -> String {
+    pub(crate) fn grpc(&self) -> String {
         format!("127.0.0.1:{}", self.grpc_port)
     }
 
-    pub(super) fn http(&self) -> String {
+    pub(crate) fn http(&self) -> String {
         format!("127.0.0.1:{}", self.http_port)
     }
 }
@@ -42,33 +42,33 @@ impl NodePlan {
 /// A development cluster, as kept in `cluster.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Plan {
-    pub(super) cluster_id: String,
-    pub(super) nodes: Vec<NodePlan>,
+pub(crate) struct Plan {
+    pub(crate) cluster_id: String,
+    pub(crate) nodes: Vec<NodePlan>,
 }
 
 impl Plan {
     /// A new cluster that has no ports yet.
-    pub(super) fn new(cluster_id: String, nodes: u16) -> Self {
+    pub(crate) fn new(cluster_id: String, nodes: u16) -> Self {
         let node = |id: u16| NodePlan { node_id: id.into(), grpc_port: 0, http_port: 0 };
         Self { cluster_id, nodes: (1..=nodes).map(node).collect() }
     }
 
     /// Every gRPC address, as `--bootstrap` takes it.
-    pub(super) fn bootstrap(&self) -> String {
+    pub(crate) fn bootstrap(&self) -> String {
         self.nodes.iter().map(NodePlan::grpc).collect::<Vec<_>>().join(",")
     }
 }
 
 /// The directory of a development cluster, locked.
-pub(super) struct Layout {
+pub(crate) struct Layout {
     dir: PathBuf,
     _lock: File,
 }
 
 impl Layout {
     /// Creates the directory if need be, and locks it.
-    pub(super) fn open(dir: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn open(dir: &Path) -> anyhow::Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let dir =
             fs::canonicalize(dir).with_context(|| format!("cannot find {}", dir.display()))?;
@@ -85,24 +85,24 @@ impl Layout {
         }
     }
 
-    pub(super) fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    pub(super) fn node_dir(&self, node: &NodePlan) -> PathBuf {
+    pub(crate) fn node_dir(&self, node: &NodePlan) -> PathBuf {
         self.dir.join(format!("node-{}", node.node_id))
     }
 
-    pub(super) fn config_path(&self, node: &NodePlan) -> PathBuf {
+    pub(crate) fn config_path(&self, node: &NodePlan) -> PathBuf {
         self.node_dir(node).join("ottla.toml")
     }
 
-    pub(super) fn log_path(&self, node: &NodePlan) -> PathBuf {
+    pub(crate) fn log_path(&self, node: &NodePlan) -> PathBuf {
         self.node_dir(node).join("ottla.log")
     }
 
     /// The cluster that lives here, if one does.
-    pub(super) fn load(&self) -> anyhow::Result<Option<Plan>> {
+    pub(crate) fn load(&self) -> anyhow::Result<Option<Plan>> {
         let path = self.dir.join("cluster.json");
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
@@ -116,7 +116,7 @@ impl Layout {
 
     /// Writes everything down. The cluster's own file comes last and at once:
     /// a cluster is either there or not.
-    pub(super) fn save(&self, plan: &Plan) -> anyhow::Result<()> {
+    pub(crate) fn save(&self, plan: &Plan) -> anyhow::Result<()> {
         for node in &plan.nodes {
             let dir = self.node_dir(node);
             fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;

@@ -1,9 +1,9 @@
 //! `ottla dev`: a local cluster in the foreground, each node a process of its
 //! own that anybody may kill.
 
-mod layout;
-mod ports;
-mod process;
+pub(crate) mod layout;
+pub(crate) mod ports;
+pub(crate) mod process;
 
 use crate::failure::diagnose;
 use crate::output::{self, Format};
@@ -249,7 +249,7 @@ fn told(status: &std::io::Result<ExitStatus>) -> String {
 }
 
 /// Returns when the cluster says that all is well.
-async fn until_healthy(bootstrap: &str) -> anyhow::Result<()> {
+pub(crate) async fn until_healthy(bootstrap: &str) -> anyhow::Result<()> {
     let endpoints = HostPort::parse_list(bootstrap)?;
     let deadline = Instant::now() + READY_TIMEOUT;
     let mut last = "no node answers".to_owned();

@@ -11,7 +11,7 @@ const FIRST_GRPC_PORT: u16 = 7401;
 const FIRST_HTTP_PORT: u16 = 7501;
 
 /// The cluster on the standard ports, whatever it was on before.
-pub(super) fn standard(mut plan: Plan) -> anyhow::Result<Plan> {
+pub(crate) fn standard(mut plan: Plan) -> anyhow::Result<Plan> {
     for (index, node) in (0..).zip(&mut plan.nodes) {
         node.grpc_port = FIRST_GRPC_PORT + index;
         node.http_port = FIRST_HTTP_PORT + index;
@@ -22,7 +22,7 @@ pub(super) fn standard(mut plan: Plan) -> anyhow::Result<Plan> {
 
 /// The cluster on the ports it was on before, or, if it had none or they are
 /// taken by now, on free ones.
-pub(super) fn any(mut plan: Plan) -> anyhow::Result<Plan> {
+pub(crate) fn any(mut plan: Plan) -> anyhow::Result<Plan> {
     let has_ports = plan.nodes.iter().all(|node| node.grpc_port > 0 && node.http_port > 0);
     if has_ports && check(&plan).is_ok() {
         return Ok(plan);

@@ -29,9 +29,9 @@ const LOG_TAIL_BYTES: u64 = 1000;
 
 /// A running node. It stops when this is dropped, or when this process ends in
 /// any way: it watches the pipe of which `stdin` is the other end.
-pub(super) struct Process {
-    pub(super) node: NodePlan,
-    pub(super) pid: u32,
+pub(crate) struct Process {
+    pub(crate) node: NodePlan,
+    pub(crate) pid: u32,
     child: Child,
     stdin: Option<ChildStdin>,
     log: PathBuf,
@@ -40,7 +40,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn start(layout: &Layout, node: &NodePlan) -> anyhow::Result<Self> {
+    pub(crate) fn start(layout: &Layout, node: &NodePlan) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("cannot find this program itself")?;
         let log_path = layout.log_path(node);
         let log = File::options()
@@ -69,19 +69,19 @@ impl Process {
     }
 
     /// When and how it ends. May be called again.
-    pub(super) async fn ended(&mut self) -> std::io::Result<ExitStatus> {
+    pub(crate) async fn ended(&mut self) -> std::io::Result<ExitStatus> {
         // `Child::wait` would close standard input, which means "stop"; it was taken out.
         self.child.wait().await
     }
 
     /// Asks it to stop.
-    pub(super) fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.stdin = None;
     }
 
     /// Waits for it to stop, and kills it when it does not. False if it had to
     /// be killed.
-    pub(super) async fn stopped(&mut self, within: Duration) -> bool {
+    pub(crate) async fn stopped(&mut self, within: Duration) -> bool {
         if timeout(within, self.child.wait()).await.is_ok() {
             return true;
         }
@@ -90,8 +90,13 @@ impl Process {
         false
     }
 
+    /// SIGKILL, and waits until the process is gone.
+    pub(crate) async fn kill(&mut self) -> std::io::Result<()> {
+        self.child.kill().await
+    }
+
     /// The end of what it has logged in this run.
-    pub(super) fn log_tail(&self) -> String {
+    pub(crate) fn log_tail(&self) -> String {
         let tail = || -> std::io::Result<String> {
             let length = fs::metadata(&self.log)?.len();
             let mut file = File::open(&self.log)?;

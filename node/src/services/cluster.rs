@@ -6,6 +6,7 @@ use ottla_metadata::QuorumStatus;
 use ottla_metadata::image::{Image, Partition};
 use ottla_proto::v1::cluster_service_server::ClusterService;
 use ottla_proto::{NodeId, PartitionId, v1};
+use ottla_replication::{ReplicaCounts, Replicas};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -17,6 +18,7 @@ pub(crate) struct Cluster {
     /// Configured addresses of the voters: known before they register.
     pub(crate) voters: BTreeMap<NodeId, (String, u16)>,
     pub(crate) data_dirs: Arc<DataDirs>,
+    pub(crate) replicas: Replicas,
 }
 
 impl Cluster {
@@ -74,6 +76,11 @@ fn directory(status: &DirectoryStatus) -> v1::DataDirectory {
     }
 }
 
+fn local_replicas(counts: ReplicaCounts) -> v1::LocalReplicas {
+    let ReplicaCounts { opening, leading, accepting, following, leaderless, offline } = counts;
+    v1::LocalReplicas { opening, leading, accepting, following, leaderless, offline }
+}
+
 fn select(image: &Image, wrong: impl Fn(PartitionId, &Partition) -> bool) -> Vec<v1::PartitionRef> {
     image
         .partitions
@@ -103,6 +110,7 @@ impl ClusterService for Cluster {
             learners: quorum.learners.iter().map(|id| id.0).collect(),
             version: crate::VERSION.to_owned(),
             data_directories: self.data_dirs.statuses().iter().map(directory).collect(),
+            local_replicas: Some(local_replicas(self.replicas.counts())),
         }))
     }
 

@@ -113,6 +113,19 @@ impl Leader {
         self.start.is_some_and(|start| local.watermark >= start)
     }
 
+    /// Whether an acks=all write would be taken, and committed as soon as the
+    /// followers have it: all whom the watermark waits for are connected and have
+    /// been heard of in this leadership.
+    pub(super) fn can_commit(&self, local: &Local) -> bool {
+        let follows = |node: &NodeId| {
+            let connected = |f: &FollowerState| f.session.is_some() && f.acked.is_some();
+            *node == local.me() || self.followers.get(node).is_some_and(connected)
+        };
+        self.has_started()
+            && self.isr.committed().len() >= self.min_isr
+            && self.isr.maximal().iter().all(follows)
+    }
+
     pub(super) fn next_deadline(&self, local: &Local) -> Option<Millis> {
         let waits = [self.waits.next_deadline(), self.deletions.next_deadline()];
         waits.into_iter().chain([self.isr_deadline(local)]).flatten().min()

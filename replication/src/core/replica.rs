@@ -209,25 +209,27 @@ impl Replica {
     #[must_use]
     pub fn status(&self) -> ReplicaStatus {
         let local = &self.local;
-        let (role, partition_epoch, current) = match &self.role {
-            Role::Leader(leader) => {
-                let role = if leader.has_started() { RoleKind::Leader } else { RoleKind::NoLeader };
-                (role, leader.partition_epoch(), leader.watermark_is_current(local))
-            }
-            Role::Follower(_) => (RoleKind::Follower, local.view.partition_epoch, false),
-            Role::NoLeader => (RoleKind::NoLeader, local.view.partition_epoch, false),
-            Role::Offline => (RoleKind::Offline, local.view.partition_epoch, false),
+        let leader = match &self.role {
+            Role::Leader(leader) => Some(leader),
+            Role::Follower(_) | Role::NoLeader | Role::Offline => None,
+        };
+        let role = match &self.role {
+            Role::Leader(leader) if leader.has_started() => RoleKind::Leader,
+            Role::Leader(_) | Role::NoLeader => RoleKind::NoLeader,
+            Role::Follower(_) => RoleKind::Follower,
+            Role::Offline => RoleKind::Offline,
         };
         ReplicaStatus {
             role,
             leader_epoch: local.epoch(),
-            partition_epoch,
+            partition_epoch: leader.map_or(local.view.partition_epoch, Leader::partition_epoch),
             leader: local.view.leader,
             log_start: local.log.start,
             log_end: local.log.end,
             synced: local.log.synced.min(local.log.end),
             high_watermark: local.watermark,
-            watermark_is_current: current,
+            watermark_is_current: leader.is_some_and(|l| l.watermark_is_current(local)),
+            can_commit: leader.is_some_and(|l| l.can_commit(local)),
         }
     }
 

@@ -271,4 +271,7 @@ pub struct ReplicaStatus {
     /// Leader only: the watermark has reached the start of the leader's epoch, so
     /// it is not below what an earlier leader may have told.
     pub watermark_is_current: bool,
+    /// Leader only: records that are written now will be committed. The ISR has
+    /// its minimum, and every member of it follows this leadership.
+    pub can_commit: bool,
 }

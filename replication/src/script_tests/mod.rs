@@ -56,6 +56,11 @@ impl Story {
             if line.starts_with('#') || line.is_empty() {
                 continue;
             }
+            if line == "can it commit?" {
+                let can = self.replica.as_ref().expect("open").status().can_commit;
+                writeln!(told, "  {}", if can { "yes" } else { "no" }).expect("a string");
+                continue;
+            }
             for effect in self.line(line) {
                 writeln!(told, "  -> {}", show::effect(&effect)).expect("a string");
             }

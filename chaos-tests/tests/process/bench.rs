@@ -1,0 +1,35 @@
+//! `ottla bench`: what it measures is there, and can be read by a program.
+
+use anyhow::Context as _;
+use ottla_chaos::process::binary;
+use serde_json::Value;
+use std::process::Command;
+
+/// Few partitions and one kill: every figure is there, and every partition was seen
+/// to accept writes after its creation and after both kinds of kill.
+#[test]
+fn bench_controller_measures_what_it_says() -> anyhow::Result<()> {
+    let output = Command::new(binary()?)
+        .args(["bench", "controller", "--partitions", "20", "--topics", "3", "--idle", "200ms"])
+        .args(["--controller-kills", "1", "--format", "json"])
+        .output()?;
+    let report = String::from_utf8(crate::plain::succeeded(output)?)?;
+    let report: Value = serde_json::from_str(&report)?;
+    let seconds = |figure: &Value| figure.as_f64().with_context(|| format!("{figure}"));
+    assert_eq!(report["topics"], 3);
+    let creation = &report["creation"];
+    assert!(seconds(&creation["accepting_seconds"])? >= seconds(&creation["committed_seconds"])?);
+    assert_eq!(creation["probe_writes_ms"]["count"], 7);
+    let idle = report["idle"]["nodes"].as_array().context("nodes")?;
+    assert_eq!(idle.len(), 3);
+    assert!(idle.iter().all(|node| node["resident_bytes"].as_u64() > Some(1 << 20)));
+    let failovers = report["failovers"].as_array().context("failovers")?;
+    assert_eq!(failovers.len(), 2);
+    for failover in failovers {
+        // The one that was killed led some of 20 in any order of election.
+        assert!(failover["partitions_led"].as_u64() > Some(0), "{failover}");
+        assert!(seconds(&failover["accepting_seconds"])? > 0.0);
+    }
+    assert_eq!(report["controller_losses_ms"]["count"], 1);
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! `ottla bench`: figures, measured on a cluster of real processes.
+//!
+//! Not its job: judging the figures. Each says what was measured, so that the
+//! same command elsewhere can be compared.
+
+mod cluster;
+mod controller;
+mod proc;
+mod report;
+
+use crate::output::Format;
+use clap::Subcommand;
+use std::process::ExitCode;
+
+/// Measure what a cluster can do.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Controller(controller::Args),
+}
+
+impl Args {
+    pub(crate) fn format(&self) -> Format {
+        match &self.command {
+            Command::Controller(args) => args.format(),
+        }
+    }
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::Controller(args) => controller::run(args).await,
+    }
+}
