@@ -38,6 +38,15 @@ pub struct TopicChange {
     pub validate_only: bool,
 }
 
+/// A topic that was asked to grow.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Grown {
+    /// With all its partitions as they are now, or as they would be.
+    pub topic: v1::TopicMetadata,
+    /// How many of them are new, the last ones. 0: it had as many already.
+    pub added: u32,
+}
+
 /// A topic with everything that is to be said of it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TopicDescription {
@@ -143,6 +152,32 @@ impl Admin {
         // The same change twice is the same as once.
         let answer = self.ask("altering the topic", Repeat::Safe, request, call).await?;
         answer.topic.ok_or_else(|| ClientError::UnexpectedAnswer("no topic in it".to_owned()))
+    }
+
+    /// Adds partitions to a topic, so that there are `partitions` in all.
+    /// Producers and whole-topic readers that run find them by themselves. Keys
+    /// move: which partition a key goes to follows from the number of partitions.
+    ///
+    /// # Errors
+    /// Such as UNKNOWN_TOPIC, or INVALID_PARTITIONS for fewer than there are;
+    /// nothing is changed then.
+    pub async fn create_partitions(
+        &self,
+        name: &str,
+        partitions: u32,
+        validate_only: bool,
+    ) -> Result<Grown, ClientError> {
+        let name = name.to_owned();
+        let request = v1::CreatePartitionsRequest { name, partitions, validate_only };
+        let call = |connection: Connection, request| async move {
+            connection.topics().create_partitions(request).await
+        };
+        // As many as there are: twice is the same as once.
+        let answer = self.ask("adding partitions", Repeat::Safe, request, call).await?;
+        let topic = answer
+            .topic
+            .ok_or_else(|| ClientError::UnexpectedAnswer("no topic in it".to_owned()))?;
+        Ok(Grown { topic, added: answer.added })
     }
 
     /// Has a partition led by its preferred replica, or, if it has no leader, by

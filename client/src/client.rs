@@ -126,6 +126,16 @@ impl Client {
         Ok(self.topic_shape(topic).await?.partitions)
     }
 
+    /// Waits until a topic has more partitions than so many, and returns how many
+    /// it has then. For ever, if it never grows.
+    pub async fn more_partitions(&self, topic: &str, than: u32) -> u32 {
+        self.follow(topic);
+        let mut news = self.metadata().version();
+        let count = || self.metadata().topic(topic).map_or(0, |shape| shape.partitions);
+        news.wait_for(|_| count() > than).await.expect("the sender lives as long as the cache");
+        count()
+    }
+
     /// Has a topic's leaders told by the cluster as they change, from now on.
     pub(crate) fn follow(&self, topic: &str) {
         self.shared.watcher.follow(self, topic);
@@ -156,9 +166,9 @@ impl Client {
         topic: Option<&str>,
         deadline: Deadline,
     ) -> Result<(), ClientError> {
-        let seen = *self.metadata().version().borrow();
+        let seen = self.metadata().current_version();
         let _only_one = self.shared.refreshing.lock().await;
-        let learnt_meanwhile = *self.metadata().version().borrow() != seen;
+        let learnt_meanwhile = self.metadata().current_version() != seen;
         if learnt_meanwhile && topic.is_none_or(|topic| self.metadata().topic(topic).is_some()) {
             return Ok(());
         }

@@ -19,7 +19,7 @@ mod producer;
 mod testing;
 mod watch;
 
-pub use admin::{Admin, Elected, Election, NewTopic, Probe, TopicChange, TopicDescription};
+pub use admin::{Admin, Elected, Election, Grown, NewTopic, Probe, TopicChange, TopicDescription};
 pub use client::{Client, ClientOptions};
 pub use consumer::{PartitionReader, ReadBatch, ReaderOptions, StartPosition};
 pub use endpoint::HostPort;

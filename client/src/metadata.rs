@@ -81,6 +81,10 @@ impl MetadataCache {
         self.version.subscribe()
     }
 
+    pub(crate) fn current_version(&self) -> u64 {
+        *self.version.borrow()
+    }
+
     pub(crate) fn nodes(&self) -> Vec<HostPort> {
         self.state.lock().nodes.values().cloned().collect()
     }

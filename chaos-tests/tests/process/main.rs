@@ -11,6 +11,7 @@ mod codecs;
 mod command_line;
 mod compaction;
 mod elections;
+mod growth;
 mod leader_kills;
 mod log_files;
 mod min_isr;

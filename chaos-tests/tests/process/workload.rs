@@ -35,7 +35,6 @@ struct Shared {
 
 /// Producers at work on a cluster of three nodes.
 pub(crate) struct Load {
-    topic: v1::TopicMetadata,
     bootstrap: Vec<HostPort>,
     shared: Arc<Shared>,
     producers: JoinSet<anyhow::Result<Vec<Write>>>,
@@ -45,7 +44,7 @@ impl Load {
     /// Creates the topic and starts the producers.
     pub(crate) async fn start(cluster: &Cluster) -> anyhow::Result<Self> {
         let configs = [("min.insync.replicas", "2")];
-        let topic = cluster.create_topic(TOPIC, PARTITIONS, &configs).await?;
+        cluster.create_topic(TOPIC, PARTITIONS, &configs).await?;
         let bootstrap = HostPort::parse_list(&cluster.bootstrap().join(","))?;
         let shared = Arc::new(Shared::default());
         let mut producers = JoinSet::new();
@@ -53,7 +52,7 @@ impl Load {
             let client = Client::connect(&bootstrap, ClientOptions::default()).await?;
             producers.spawn(produce(id, client, shared.clone()));
         }
-        Ok(Self { topic, bootstrap, shared, producers })
+        Ok(Self { bootstrap, shared, producers })
     }
 
     /// Waits until so many more values are acknowledged.
@@ -80,43 +79,55 @@ impl Load {
     /// Ends the load, stops the healthy cluster, reads everything back, for a
     /// consumer and from the files of every replica, and judges. Returns what the
     /// producers were told.
-    pub(crate) async fn finish(mut self, mut cluster: Cluster) -> anyhow::Result<Vec<Write>> {
+    pub(crate) async fn finish(mut self, cluster: Cluster) -> anyhow::Result<Vec<Write>> {
         let writes = self.end().await?;
+        self.read_back(cluster, &writes).await?;
+        Ok(writes)
+    }
+
+    /// The second half of [`finish`](Self::finish), after the load has ended.
+    pub(crate) async fn read_back(
+        self,
+        mut cluster: Cluster,
+        writes: &[Write],
+    ) -> anyhow::Result<()> {
         cluster.wait_healthy().await?;
         let mut readings = Vec::new();
         let client = Client::connect(&self.bootstrap, ClientOptions::default()).await?;
-        for partition in 0..PARTITIONS {
-            readings.push(consume(&client, partition).await?);
+        let topic = cluster.describe(TOPIC).await?;
+        for partition in &topic.partitions {
+            readings.push(consume(&client, partition.partition).await?);
         }
-        for id in 1..=3 {
+        for id in 1..=cluster.nodes().len() as u64 {
             let status = cluster.node(id).stop()?;
             anyhow::ensure!(status.success(), "node {id} did not stop cleanly: {status}");
         }
-        for node in cluster.nodes() {
-            for partition in 0..PARTITIONS {
-                readings.push(read_replica(node, &self.topic, partition)?);
+        for partition in &topic.partitions {
+            for &id in &partition.replicas {
+                let node = &cluster.nodes()[id as usize - 1];
+                readings.push(read_replica(node, &topic, partition.partition)?);
             }
         }
-        judge(&writes, &readings);
-        Ok(writes)
+        judge(writes, &readings, &topic);
+        Ok(())
     }
 }
 
-fn judge(writes: &[Write], readings: &[Reading]) {
+fn judge(writes: &[Write], readings: &[Reading], topic: &v1::TopicMetadata) {
     let acknowledged =
         writes.iter().filter(|w| matches!(w.outcome, Outcome::Acknowledged(_))).count();
     let unknown = writes.iter().filter(|w| w.outcome == Outcome::Unknown).count();
     println!(
         "{} values sent, {acknowledged} acknowledged, {unknown} unknown, {} read by the consumer",
         writes.len(),
-        readings.iter().take(PARTITIONS as usize).map(|r| r.records.len()).sum::<usize>(),
+        readings.iter().take(topic.partitions.len()).map(|r| r.records.len()).sum::<usize>(),
     );
     let anomalies = check(writes, readings);
     let shown: Vec<_> = anomalies.iter().take(20).map(ToString::to_string).collect();
     assert!(anomalies.is_empty(), "{} anomalies:\n{}", anomalies.len(), shown.join("\n"));
-    for partition in 0..PARTITIONS {
-        let of: Vec<_> = readings.iter().filter(|r| r.partition == partition).collect();
-        assert_eq!(of.len(), 4, "a consumer and three replicas");
+    for partition in &topic.partitions {
+        let of: Vec<_> = readings.iter().filter(|r| r.partition == partition.partition).collect();
+        assert_eq!(of.len(), 1 + partition.replicas.len(), "a consumer and every replica");
         for other in &of[1..] {
             assert_eq!(of[0].records, other.records, "{} and {}", of[0].reader, other.reader);
         }
@@ -156,7 +167,8 @@ async fn produce(id: u64, client: Client, shared: Arc<Shared>) -> anyhow::Result
         }
         let value = format!("p{id}-{n}");
         let record = ProducerRecord {
-            partition: Some(n % PARTITIONS),
+            // Also those that the topic gets meanwhile.
+            partition: Some(n % topic.partitions()),
             ..ProducerRecord::value(value.clone())
         };
         window.push_back((value, topic.send(record).await?));

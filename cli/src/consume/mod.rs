@@ -32,7 +32,8 @@ const OFFSETS_AT_ONCE: usize = 64;
 ///
 /// As text, each record is its value's bytes and a newline; as JSON, an object
 /// with offset, partition, timestamp, key, value and headers. Each partition
-/// comes in its order; partitions come as they arrive.
+/// comes in its order; partitions come as they arrive. Partitions that the topic
+/// gets meanwhile are read too, from their start, unless --until is given.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -73,16 +74,21 @@ impl Args {
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let client = args.connection.client().await?;
-    let partitions = client.partitions(&args.topic).await?;
+    let known = client.partitions(&args.topic).await?;
     let partitions: Vec<u32> = match args.partition {
         Some(partition) => vec![partition],
-        None => (0..partitions).collect(),
+        None => (0..known).collect(),
     };
-    let readers = open(&client, &args, &partitions).await?;
+    let batches = merged(open(&client, &args, &partitions).await?);
+    let batches = if args.partition.is_none() && args.until.is_none() {
+        stream::select(batches, later_partitions(client, &args, known)).boxed()
+    } else {
+        batches.boxed()
+    };
     let out = BufWriter::with_capacity(OUTPUT_BUFFER_BYTES, io::stdout().lock());
     let mut printer = Printer { out, format: args.format(), left: args.max };
     tokio::select! {
-        printed = print(readers, &mut printer) => printed?,
+        printed = print(batches, &mut printer) => printed?,
         _ = tokio::signal::ctrl_c() => {
             printer.flush()?;
             return Ok(ExitCode::from(INTERRUPTED));
@@ -97,13 +103,7 @@ async fn open(
     args: &Args,
     partitions: &[u32],
 ) -> Result<Vec<PartitionReader>, ClientError> {
-    let per_partition = WINDOW_BYTES / (partitions.len() as u64).max(1);
-    let options = ReaderOptions {
-        window_bytes: per_partition
-            .clamp(MIN_PARTITION_WINDOW_BYTES, ReaderOptions::default().window_bytes),
-        recovery_timeout: args.connection.timeout,
-        ..ReaderOptions::default()
-    };
+    let options = reader_options(args, partitions.len() as u64);
     let ends: Vec<Option<u64>> = stream::iter(partitions.iter().copied())
         .map(|partition| async move {
             match args.until {
@@ -135,18 +135,51 @@ async fn open(
         .await
 }
 
+/// For one of so many partitions.
+fn reader_options(args: &Args, partitions: u64) -> ReaderOptions {
+    let per_partition = WINDOW_BYTES / partitions.max(1);
+    ReaderOptions {
+        window_bytes: per_partition
+            .clamp(MIN_PARTITION_WINDOW_BYTES, ReaderOptions::default().window_bytes),
+        recovery_timeout: args.connection.timeout,
+        ..ReaderOptions::default()
+    }
+}
+
+type Batches<'a> = BoxStream<'a, Result<ReadBatch, ClientError>>;
+
+/// Polls in turn whoever has something, so no partition starves another.
+fn merged(readers: Vec<PartitionReader>) -> SelectAll<Batches<'static>> {
+    stream::select_all(readers.into_iter().map(|reader| reader.into_batches().boxed()))
+}
+
+/// What comes in the partitions that the topic gets from now on. All of it is
+/// news, so each is read from its start. Never ends.
+fn later_partitions(client: Client, args: &Args, known: u32) -> Batches<'_> {
+    let read = move |client: Client, partition: u32, of: u32| async move {
+        let options = reader_options(args, of.into());
+        let start = StartPosition::Start;
+        let reader = PartitionReader::open(&client, &args.topic, partition, start, options).await?;
+        Ok::<_, ClientError>(reader.into_batches())
+    };
+    stream::unfold((client, known), move |(client, known)| async move {
+        let now = client.more_partitions(&args.topic, known).await;
+        let from = client.clone();
+        let readers = (known..now).map(move |partition| {
+            stream::once(read(from.clone(), partition, now)).try_flatten().boxed()
+        });
+        Some((stream::iter(readers), (client, now)))
+    })
+    .flatten()
+    .flatten_unordered(None)
+    .boxed()
+}
+
 /// Prints until every partition has reached its end, or enough was printed.
-async fn print<W: Write>(
-    readers: Vec<PartitionReader>,
-    printer: &mut Printer<W>,
-) -> anyhow::Result<()> {
+async fn print<W: Write>(mut batches: Batches<'_>, printer: &mut Printer<W>) -> anyhow::Result<()> {
     if printer.left == Some(0) {
         return Ok(());
     }
-    let streams = readers.into_iter().map(|reader| reader.into_batches().boxed());
-    // Polls in turn whoever has something, so no partition starves another.
-    let mut batches: SelectAll<BoxStream<'_, Result<ReadBatch, ClientError>>> =
-        stream::select_all(streams);
     loop {
         let next = match batches.next().now_or_never() {
             Some(next) => next,

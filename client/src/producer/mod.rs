@@ -161,9 +161,9 @@ impl Producer {
         }
     }
 
-    /// A handle for writing to one topic. The number of partitions is that of
-    /// the first call for this topic, for the life of the producer: a key must
-    /// not move.
+    /// A handle for writing to one topic. When the topic grows, records are
+    /// spread over the new partitions too; then keys move, as they do for every
+    /// client.
     ///
     /// # Errors
     /// UNKNOWN_TOPIC, or the cluster cannot be reached.

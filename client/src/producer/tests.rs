@@ -230,3 +230,49 @@ async fn records_are_spread_by_key_and_without_one_by_batch() {
     }
     assert_eq!(all.iter().map(Vec::len).sum::<usize>(), 150);
 }
+
+/// The nodes get further partitions, led by node 1. Watchers are told by
+/// `Cluster::elect`.
+fn grow(cluster: &Cluster, partitions: usize) {
+    let mut state = cluster.state.lock();
+    state.leaders.resize(partitions, (Some(1), 1));
+    state.logs.resize(partitions, Vec::new());
+}
+
+#[tokio::test]
+async fn a_topic_that_grows_is_written_to_everywhere() {
+    let cluster = Cluster::start(1, 2).await;
+    let (producer, topic) = topic(&cluster, options()).await;
+    assert_eq!(topic.partitions(), 2);
+    grow(&cluster, 4);
+    cluster.elect(Some(1), 2);
+    let client = &producer.shared.context.client;
+    assert_eq!(client.more_partitions(TOPIC, 2).await, 4);
+    assert_eq!(topic.partitions(), 4);
+    for _ in 0..4 {
+        topic.send(ProducerRecord::value("x")).await.expect("queued").await.expect("written");
+    }
+    let key = (0..).map(|n: u32| n.to_string()).find(|key| {
+        partition_for_key(key.as_bytes(), 4) == 3 && partition_for_key(key.as_bytes(), 2) == 1
+    });
+    let record = ProducerRecord { key: key.map(Into::into), ..ProducerRecord::value("y") };
+    let delivered = topic.send(record).await.expect("queued").await.expect("written");
+    assert_eq!(delivered.partition, 3, "keys are spread over all of them");
+    for partition in 0..4 {
+        assert!(cluster.values(partition).contains(&"x".to_owned()), "{partition}");
+    }
+}
+
+/// Who names a partition that this producer has not heard of yet.
+#[tokio::test]
+async fn an_unknown_partition_is_asked_for_once() {
+    let cluster = Cluster::start(1, 1).await;
+    let (_producer, topic) = topic(&cluster, options()).await;
+    let asked = || cluster.state.lock().metadata_calls;
+    let before = asked();
+    grow(&cluster, 2);
+    topic.send(to_partition(1, "a")).await.expect("it is there").await.expect("written");
+    assert_eq!(asked(), before + 1);
+    let error = topic.send(to_partition(2, "b")).await.expect_err("there is none");
+    assert_eq!((error.reason_name(), asked()), ("UNKNOWN_PARTITION", before + 2));
+}

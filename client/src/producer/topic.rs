@@ -4,12 +4,13 @@ use super::partitioner::partition_for_key;
 use super::queue::{Entry, PartitionQueue, Room};
 use super::{Delivery, Producer, ProducerOptions, ProducerRecord, TrySendError, TrySendReason};
 use crate::ClientError;
-use crate::metadata::TopicShape;
+use crate::metadata::{MetadataCache, TopicShape};
 use ottla_commitlog::format::{HEADER_LEN, NewRecord, encoded_record_len};
 use ottla_proto::ApiError;
 use ottla_proto::v1::ErrorReason;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use parking_lot::RwLock;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{OwnedSemaphorePermit, TryAcquireError};
 
@@ -24,7 +25,13 @@ pub(super) struct Topic {
     pub(super) batch_bytes: usize,
     /// Most bytes of a batch of one record: what the topic takes.
     max_batch_bytes: usize,
-    queues: Vec<OnceLock<Arc<PartitionQueue>>>,
+    /// As many as were ever needed; each from its first record on.
+    queues: RwLock<Vec<Option<Arc<PartitionQueue>>>>,
+    /// How many partitions records are spread over: as many as there are now, as
+    /// far as known.
+    partitions: AtomicU32,
+    /// The metadata's version that says so.
+    seen: AtomicU64,
     /// The partition that records without a key go to at the moment.
     sticky: AtomicU32,
 }
@@ -36,15 +43,24 @@ impl Topic {
             name: name.into(),
             batch_bytes: options.batch_bytes.min(shape.max_batch_bytes),
             max_batch_bytes: shape.max_batch_bytes,
-            queues: (0..shape.partitions).map(|_| OnceLock::new()).collect(),
+            queues: RwLock::default(),
+            partitions: AtomicU32::new(shape.partitions),
+            seen: AtomicU64::new(0),
             // Many short-lived producers should not all begin with the same one.
             sticky: AtomicU32::new(rand::random_range(0..shape.partitions)),
         }
     }
 
-    #[allow(clippy::cast_possible_truncation)] // made from a u32
-    fn partitions(&self) -> u32 {
-        self.queues.len() as u32
+    /// How many partitions there are, as of the latest news.
+    fn partitions(&self, metadata: &MetadataCache) -> u32 {
+        let version = metadata.current_version();
+        if self.seen.swap(version, Relaxed) != version
+            && let Some(shape) = metadata.topic(&self.name)
+            && shape.partitions > 0
+        {
+            self.partitions.store(shape.partitions, Relaxed);
+        }
+        self.partitions.load(Relaxed)
     }
 }
 
@@ -60,10 +76,11 @@ impl TopicProducer {
         Self { producer, topic }
     }
 
-    /// The number of partitions keys are spread over.
+    /// The number of partitions that records are spread over. Grows with the
+    /// topic, as soon as the cluster tells.
     #[must_use]
     pub fn partitions(&self) -> u32 {
-        self.topic.partitions()
+        self.topic.partitions(self.producer.shared.context.client.metadata())
     }
 
     /// Queues a record, waiting for room in the buffer. Records sent one after
@@ -75,6 +92,10 @@ impl TopicProducer {
     /// not exist, or the producer is closed. What happens to a queued record,
     /// its [`Delivery`] tells.
     pub async fn send(&self, record: ProducerRecord) -> Result<Delivery, ClientError> {
+        if record.partition.is_some_and(|partition| partition >= self.partitions()) {
+            // The topic may have grown a moment ago.
+            self.producer.shared.context.client.topic_shape(&self.topic.name).await?;
+        }
         let (encoded, cost) = self.check(&record)?;
         let buffer = self.producer.shared.buffer.clone();
         let memory = buffer.acquire_many_owned(cost).await.map_err(|_| ClientError::Closed)?;
@@ -167,20 +188,30 @@ impl TopicProducer {
     /// Fills one partition's batch, then turns to the next partition: batches
     /// stay large however many partitions there are.
     fn append_anywhere(&self, entry: Entry) -> Delivery {
-        let sticky = self.topic.sticky.load(Relaxed) % self.partitions();
+        let partitions = self.partitions();
+        let sticky = self.topic.sticky.load(Relaxed) % partitions;
         match self.queue(sticky).append(entry, Room::ExistingBatch) {
             Ok(delivery) => delivery,
             Err(entry) => {
-                let next = (sticky + 1) % self.partitions();
+                let next = (sticky + 1) % partitions;
                 self.topic.sticky.store(next, Relaxed);
                 self.append(next, entry)
             }
         }
     }
 
-    fn queue(&self, partition: u32) -> &Arc<PartitionQueue> {
-        self.topic.queues[partition as usize]
-            .get_or_init(|| self.producer.start_queue(&self.topic, partition))
+    fn queue(&self, partition: u32) -> Arc<PartitionQueue> {
+        let index = partition as usize;
+        if let Some(Some(queue)) = self.topic.queues.read().get(index) {
+            return queue.clone();
+        }
+        let mut queues = self.topic.queues.write();
+        if queues.len() <= index {
+            queues.resize(index + 1, None);
+        }
+        queues[index]
+            .get_or_insert_with(|| self.producer.start_queue(&self.topic, partition))
+            .clone()
     }
 }
 

@@ -42,6 +42,9 @@ pub enum Command {
     },
     /// Answered by [`Reply::TopicConfigAltered`], also when nothing changes.
     AlterTopicConfig(AlterTopicConfig),
+    /// A topic is to have more partitions. Answered by [`Reply::TopicGrown`],
+    /// also when it has as many already.
+    GrowTopic(GrowTopic),
     /// An operator wants another leader. Answered by [`Reply::Elected`].
     ElectLeader(ElectLeader),
     /// A leader proposes ISRs. Answered by [`Reply::Altered`].
@@ -138,6 +141,19 @@ pub struct AlterTopicConfig {
     pub validate_only: bool,
 }
 
+/// A topic is to have more partitions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrowTopic {
+    /// Its name.
+    pub name: String,
+    /// Number of partitions it is to have in all.
+    pub partitions: u32,
+    /// Check everything, change nothing.
+    pub validate_only: bool,
+    /// Any number. Spreads the placement of different topics.
+    pub placement_seed: u64,
+}
+
 /// An operator wants another leader for a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ElectLeader {
@@ -221,6 +237,14 @@ pub enum Reply {
     TopicCreated(PlannedTopic),
     /// The topic with its options as they are now, or as they would be.
     TopicConfigAltered(PlannedTopic),
+    /// The topic with all its partitions as it is now, or as it would be.
+    TopicGrown {
+        /// The topic.
+        planned: PlannedTopic,
+        /// New partitions among them, the last ones: none if it had as many as
+        /// were asked for.
+        added: u32,
+    },
     /// The topic is gone.
     TopicDeleted {
         /// Its id.

@@ -26,9 +26,9 @@ pub(super) fn check(before: &Image, after: &Image, records: &[MetadataRecord]) {
             MetadataRecord::SnapshotEnded(_) => panic!("a snapshot's end is never decided"),
             MetadataRecord::BrokerUnfenced(r) => check_broker(after, r.node_id),
             MetadataRecord::TopicConfigChanged(r) => check_topic(after, r.id),
-            MetadataRecord::TopicCreated(_)
-            | MetadataRecord::TopicDeleted(_)
-            | MetadataRecord::VoterDirectoryRecorded(_) => {}
+            MetadataRecord::TopicCreated(r) => check_count(after, r.id),
+            MetadataRecord::TopicGrown(r) => check_count(after, r.id),
+            MetadataRecord::TopicDeleted(_) | MetadataRecord::VoterDirectoryRecorded(_) => {}
         }
     }
 }
@@ -57,6 +57,13 @@ fn check_broker(after: &Image, node: NodeId) {
             check_candidates(after, id, partition);
         }
     }
+}
+
+/// A topic has the partitions it says.
+fn check_count(after: &Image, id: TopicId) {
+    let topic = &after.topics[&id];
+    let there = after.partitions_of(id).count();
+    assert_eq!(there, topic.partitions as usize, "partitions of `{}`", topic.name);
 }
 
 fn check_topic(after: &Image, topic: TopicId) {

@@ -18,6 +18,7 @@ mod brokers;
 mod command;
 mod draft;
 mod elect;
+mod growth;
 mod heartbeat;
 mod invariants;
 mod offline;
@@ -33,9 +34,9 @@ mod tests;
 pub use balance::MAX_LEADER_MOVES;
 pub use brokers::{MAX_HOST_BYTES, MAX_RACK_BYTES};
 pub use command::{
-    AlterPartition, AlterTopicConfig, Command, CreateTopic, ElectLeader, Election, Heartbeat,
-    PartitionAlteration, PartitionOutcome, PartitionState, PlannedTopic, RegisterBroker, Reply,
-    ReportOffline,
+    AlterPartition, AlterTopicConfig, Command, CreateTopic, ElectLeader, Election, GrowTopic,
+    Heartbeat, PartitionAlteration, PartitionOutcome, PartitionState, PlannedTopic, RegisterBroker,
+    Reply, ReportOffline,
 };
 pub use offline::MAX_OFFLINE_REPLICAS;
 pub use topics::{
@@ -162,6 +163,7 @@ impl Controller {
             Command::CreateTopic(request) => topics::create(draft, &request),
             Command::DeleteTopic { name } => topics::delete(draft, &name),
             Command::AlterTopicConfig(request) => topics::alter_config(draft, &request),
+            Command::GrowTopic(request) => growth::grow(draft, &request),
             Command::ElectLeader(request) => elect::elect(draft, &request),
             Command::AlterPartition(request) => alter_partition::alter(draft, &request),
             Command::ReportOffline(request) => offline::report(draft, &request),

@@ -9,7 +9,7 @@ use crate::records::{
     ConfigError, PartitionCreated, TopicConfig, TopicConfigChanged, TopicCreated, TopicDeleted,
 };
 use ottla_proto::v1::ErrorReason;
-use ottla_proto::{ApiError, LeaderEpoch, NodeId, PartitionEpoch, PartitionId};
+use ottla_proto::{ApiError, LeaderEpoch, NodeId, PartitionEpoch, PartitionId, TopicId};
 use std::sync::Arc;
 
 /// Longest topic name, in bytes. As Kafka's: with a partition number it still
@@ -163,7 +163,7 @@ fn partition_count(asked: u32) -> Result<u32, ApiError> {
 /// Every registered broker counts, fenced ones too, as in Kafka: a node that is
 /// away for a moment should not stop topics from being created. Somebody has
 /// to be there to lead, though.
-fn replication_factor(asked: u32, candidates: &[Candidate]) -> Result<usize, ApiError> {
+pub(super) fn replication_factor(asked: u32, candidates: &[Candidate]) -> Result<usize, ApiError> {
     if !candidates.iter().any(|candidate| candidate.active) {
         let message = format!(
             "none of {} registered nodes is active: nobody could lead the topic",
@@ -202,7 +202,7 @@ fn check_min_isr(config: &TopicConfig, replication_factor: usize) -> Result<(), 
     }
 }
 
-fn candidates(image: &Image) -> Vec<Candidate> {
+pub(super) fn candidates(image: &Image) -> Vec<Candidate> {
     image
         .brokers
         .values()
@@ -216,7 +216,7 @@ fn candidates(image: &Image) -> Vec<Candidate> {
 
 /// All active replicas of a new partition are in sync: there is nothing yet to
 /// be behind with.
-fn first_state(image: &Image, replicas: Vec<NodeId>) -> Partition {
+pub(super) fn first_state(image: &Image, replicas: Vec<NodeId>) -> Partition {
     let isr: Vec<NodeId> = replicas.iter().copied().filter(|&node| image.is_active(node)).collect();
     Partition {
         leader: isr.first().copied(),
@@ -239,9 +239,19 @@ fn write_down(draft: &mut Draft, planned: &PlannedTopic) {
         partitions: topic.partitions,
         config: topic.config.clone(),
     });
-    for (index, partition) in (0..topic.partitions).zip(&planned.partitions) {
+    create_partitions(draft, topic.id, 0, &planned.partitions);
+}
+
+/// Writes down new partitions of a topic, from an index on.
+pub(super) fn create_partitions(
+    draft: &mut Draft,
+    topic: TopicId,
+    from: u32,
+    partitions: &[Partition],
+) {
+    for (index, partition) in (from..).zip(partitions) {
         draft.push(PartitionCreated {
-            partition: PartitionId { topic: topic.id, index },
+            partition: PartitionId { topic, index },
             replicas: partition.replicas.clone(),
             isr: partition.isr.clone(),
             elr: Vec::new(),

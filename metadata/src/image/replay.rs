@@ -7,7 +7,7 @@
 use super::{Broker, Image, Partition, Topic};
 use crate::records::{
     BrokerRegistered, MetadataRecord, PartitionChanged, PartitionCreated, ReplicasOffline,
-    SnapshotEnded, TopicConfigChanged, TopicCreated, TopicDeleted,
+    SnapshotEnded, TopicConfigChanged, TopicCreated, TopicDeleted, TopicGrown,
 };
 use imbl::OrdSet;
 use ottla_proto::{BrokerEpoch, MetadataOffset, NodeId, PartitionId, TopicId};
@@ -60,6 +60,7 @@ impl Image {
             MetadataRecord::ReplicasOffline(r) => self.replay_offline(r),
             MetadataRecord::TopicCreated(r) => self.replay_topic(r),
             MetadataRecord::TopicConfigChanged(r) => self.replay_config(r),
+            MetadataRecord::TopicGrown(r) => self.replay_growth(*r),
             MetadataRecord::TopicDeleted(r) => self.replay_deletion(*r),
             MetadataRecord::PartitionCreated(r) => self.replay_partition(r),
             MetadataRecord::PartitionChanged(r) => self.replay_change(r),
@@ -196,6 +197,17 @@ impl Image {
     fn replay_config(&mut self, r: &TopicConfigChanged) -> Result<(), String> {
         let known = self.topics.get(&r.id).ok_or_else(|| format!("unknown topic {}", r.id))?;
         let topic = Topic { config: r.config.clone(), ..Topic::clone(known) };
+        self.topics.insert(r.id, Arc::new(topic));
+        Ok(())
+    }
+
+    fn replay_growth(&mut self, r: TopicGrown) -> Result<(), String> {
+        let known = self.topics.get(&r.id).ok_or_else(|| format!("unknown topic {}", r.id))?;
+        if r.partitions <= known.partitions {
+            let (name, has) = (&known.name, known.partitions);
+            return Err(format!("`{name}` grew from {has} partitions to {}", r.partitions));
+        }
+        let topic = Topic { partitions: r.partitions, ..Topic::clone(known) };
         self.topics.insert(r.id, Arc::new(topic));
         Ok(())
     }

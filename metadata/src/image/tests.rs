@@ -2,7 +2,7 @@ use super::*;
 use crate::records::{
     BrokerFenced, BrokerRegistered, BrokerShutdownStarted, BrokerUnfenced, Leadership,
     MetadataRecord, PartitionChanged, PartitionCreated, SnapshotEnded, TopicConfig,
-    TopicConfigChanged, TopicCreated, TopicDeleted, VoterDirectoryRecorded,
+    TopicConfigChanged, TopicCreated, TopicDeleted, TopicGrown, VoterDirectoryRecorded,
 };
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -87,6 +87,8 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
         ("no partitions", topic(OTHER, "other", 0).into()),
         ("unknown topic", TopicDeleted { id: OTHER }.into()),
         ("unknown topic", TopicConfigChanged { id: OTHER, config: TopicConfig::default() }.into()),
+        ("unknown topic", TopicGrown { id: OTHER, partitions: 3 }.into()),
+        ("from 2 partitions to 2", TopicGrown { id: ORDERS, partitions: 2 }.into()),
         ("unknown topic", partition(OTHER, 0).into()),
         ("has 2 partitions", partition(ORDERS, 2).into()),
         ("exists already", partition(ORDERS, 0).into()),
@@ -157,6 +159,21 @@ fn options_change_in_place() {
     let delta = Delta::between(&before, &image);
     assert_eq!(delta.topics.iter().map(|change| change.key).collect::<Vec<_>>(), [ORDERS]);
     assert!(delta.partitions.is_empty() && delta.brokers.is_empty());
+}
+
+#[test]
+fn a_topic_that_has_grown_takes_further_partitions() {
+    let mut image = start();
+    for record in [
+        partition(ORDERS, 1).into(),
+        MetadataRecord::from(TopicGrown { id: ORDERS, partitions: 3 }),
+        partition(ORDERS, 2).into(),
+    ] {
+        image.replay(&record).expect("makes sense");
+    }
+    assert_eq!(image.topics[&ORDERS].partitions, 3);
+    assert!(image.replay(&partition(ORDERS, 3).into()).is_err());
+    assert_eq!(Image::from_records(&image.to_records()), Ok(image));
 }
 
 #[test]

@@ -62,6 +62,7 @@ calls! {
     DeleteTopic: DeleteTopicRequest => DeleteTopicResponse;
     AlterTopicConfig: AlterTopicConfigRequest => AlterTopicConfigResponse;
     ElectLeader: ElectLeaderRequest => ElectLeaderResponse;
+    CreatePartitions: CreatePartitionsRequest => CreatePartitionsResponse;
 }
 
 /// What the controller on this node answers; NOT_CONTROLLER where it is not.
@@ -76,6 +77,7 @@ fn command(call: Call) -> Result<Command, ApiError> {
         Call::DeleteTopic(request) => Command::DeleteTopic { name: request.name },
         Call::AlterTopicConfig(request) => wire::alter_topic_config(request),
         Call::ElectLeader(request) => wire::elect_leader(request)?,
+        Call::CreatePartitions(request) => wire::create_partitions(request),
     })
 }
 
@@ -97,6 +99,10 @@ fn answer(inner: &Inner, submitted: Submitted) -> Result<Answer, ApiError> {
         Reply::Elected { index, partition, changed } => {
             let partition = Some(wire::partition_metadata(index, &partition));
             Answer::ElectLeader(v1::ElectLeaderResponse { header, partition, changed })
+        }
+        Reply::TopicGrown { planned, added } => {
+            let topic = Some(wire::topic_metadata(&planned));
+            Answer::CreatePartitions(v1::CreatePartitionsResponse { header, topic, added })
         }
         reply => return Err(controller_service::unexpected(&reply)),
     })

@@ -2,8 +2,8 @@
 //! types. What comes from the wire is checked here for shape, not for sense.
 
 use crate::controller::{
-    AlterPartition, AlterTopicConfig, Command, CreateTopic, ElectLeader, Election, Heartbeat,
-    PartitionAlteration, PartitionOutcome, PartitionState, PlannedTopic, RegisterBroker,
+    AlterPartition, AlterTopicConfig, Command, CreateTopic, ElectLeader, Election, GrowTopic,
+    Heartbeat, PartitionAlteration, PartitionOutcome, PartitionState, PlannedTopic, RegisterBroker,
     ReportOffline,
 };
 use crate::image::Partition;
@@ -91,6 +91,16 @@ pub(super) fn alter_topic_config(request: v1::AlterTopicConfigRequest) -> Comman
         set: request.set.into_iter().collect(),
         unset: request.unset.into_iter().collect(),
         validate_only: request.validate_only,
+    })
+}
+
+/// The seed of the placement is drawn here, at the edge.
+pub(super) fn create_partitions(request: v1::CreatePartitionsRequest) -> Command {
+    Command::GrowTopic(GrowTopic {
+        name: request.name,
+        partitions: request.partitions,
+        validate_only: request.validate_only,
+        placement_seed: rand::random(),
     })
 }
 

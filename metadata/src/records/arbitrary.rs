@@ -154,6 +154,11 @@ pub(crate) fn record() -> impl Strategy<Value = MetadataRecord> {
         }),
         (uuid(), options())
             .prop_map(|(id, config)| TopicConfigChanged { id: TopicId(id), config }.into()),
+        (uuid(), any::<u32>()).prop_map(|(id, partitions)| TopicGrown {
+            id: TopicId(id),
+            partitions
+        }
+        .into()),
         uuid().prop_map(|id| TopicDeleted { id: TopicId(id) }.into()),
         partition_created(),
         partition_changed(),

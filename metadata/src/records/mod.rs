@@ -32,7 +32,7 @@ pub use config::{
 };
 pub use partition::{Leadership, PartitionChanged, PartitionCreated};
 pub use snapshot::SnapshotEnded;
-pub use topic::{TopicConfigChanged, TopicCreated, TopicDeleted};
+pub use topic::{TopicConfigChanged, TopicCreated, TopicDeleted, TopicGrown};
 pub use voter::VoterDirectoryRecorded;
 
 use serde::de::{self, Visitor};
@@ -42,13 +42,16 @@ use std::io::Cursor;
 
 /// The newest encoding this release reads. A record is written in the oldest
 /// that holds it, so that older nodes refuse only what they would misread.
-pub const RECORD_VERSION: u8 = 2;
+pub const RECORD_VERSION: u8 = 3;
 
 /// The oldest encoding this release reads.
 pub const OLDEST_RECORD_VERSION: u8 = 1;
 
 /// From here on partitions have eligible leader replicas, and perhaps no ISR.
 const ELR_VERSION: u8 = 2;
+
+/// From here on topics can grow.
+const GROWTH_VERSION: u8 = 3;
 
 /// One fact of the metadata log.
 ///
@@ -71,6 +74,8 @@ pub enum MetadataRecord {
     TopicCreated(TopicCreated),
     /// A topic has other options.
     TopicConfigChanged(TopicConfigChanged),
+    /// A topic has more partitions; the new ones follow.
+    TopicGrown(TopicGrown),
     /// A topic and all its partitions are gone.
     TopicDeleted(TopicDeleted),
     /// A partition exists, in this whole state.
@@ -135,6 +140,7 @@ impl MetadataRecord {
 
     fn version(&self) -> u8 {
         match self {
+            Self::TopicGrown(_) => GROWTH_VERSION,
             Self::PartitionCreated(record) if record.needs_elr() => ELR_VERSION,
             Self::PartitionChanged(record) if record.needs_elr() => ELR_VERSION,
             _ => OLDEST_RECORD_VERSION,
@@ -205,6 +211,7 @@ from_each!(
     ReplicasOffline,
     TopicCreated,
     TopicConfigChanged,
+    TopicGrown,
     TopicDeleted,
     PartitionCreated,
     PartitionChanged,

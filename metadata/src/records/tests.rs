@@ -93,6 +93,12 @@ fn eligible_replicas_take_a_version_of_their_own() {
 }
 
 #[test]
+fn a_topic_that_grows_takes_a_version_of_its_own() {
+    let grown = TopicGrown { id: TopicId(Uuid::from_u128(7)), partitions: 9 };
+    assert_eq!(MetadataRecord::from(grown).encode()[0], 3);
+}
+
+#[test]
 fn a_record_of_another_version_is_refused() {
     let mut bytes = sample().encode();
     for found in [0, RECORD_VERSION + 1] {

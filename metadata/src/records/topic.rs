@@ -27,6 +27,16 @@ pub struct TopicConfigChanged {
     pub config: TopicConfig,
 }
 
+/// A topic has more partitions than before. One `PartitionCreated` for each new
+/// one follows in the same batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicGrown {
+    /// The topic.
+    pub id: TopicId,
+    /// Number of partitions from now on.
+    pub partitions: u32,
+}
+
 /// A topic and all its partitions are gone; the name is free again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicDeleted {

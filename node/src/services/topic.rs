@@ -38,6 +38,13 @@ impl TopicService for Topics {
         self.context.administer(request).await
     }
 
+    async fn create_partitions(
+        &self,
+        request: Request<v1::CreatePartitionsRequest>,
+    ) -> Result<Response<v1::CreatePartitionsResponse>, Status> {
+        self.context.administer(request).await
+    }
+
     async fn elect_leader(
         &self,
         request: Request<v1::ElectLeaderRequest>,

@@ -16,6 +16,7 @@ pub(super) enum Act {
     Tick,
     Create { name: u8, partitions: u32, factor: u32, seed: u64 },
     Configure { name: u8, option: &'static str, value: Option<&'static str> },
+    Grow { name: u8, partitions: u32, seed: u64 },
     Delete { name: u8 },
     Alter { of: Index, by_leader: bool, node: u64, members: u8, leader_skew: i8, skew: i8 },
     Balance,
@@ -88,6 +89,8 @@ fn act() -> impl Strategy<Value = Act> {
         2 => create,
         1 => (0u8..3, option())
             .prop_map(|(name, (option, value))| Act::Configure { name, option, value }),
+        1 => (0u8..3, 0u32..6, any::<u64>())
+            .prop_map(|(name, partitions, seed)| Act::Grow { name, partitions, seed }),
         1 => (0u8..3).prop_map(|name| Act::Delete { name }),
         8 => alter,
         1 => Just(Act::Balance),

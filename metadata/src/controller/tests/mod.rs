@@ -25,6 +25,7 @@ stories!(
     fencing,
     alter_partition,
     topics,
+    growth,
     voters,
     balance,
     controller_change,

@@ -7,7 +7,8 @@
 use super::tell::{leader, list};
 use crate::controller::{
     AlterPartition, AlterTopicConfig, Command, Controller, ControllerOptions, CreateTopic,
-    ElectLeader, Election, Heartbeat, PartitionAlteration, RegisterBroker, ReportOffline,
+    ElectLeader, Election, GrowTopic, Heartbeat, PartitionAlteration, RegisterBroker,
+    ReportOffline,
 };
 use crate::image::Image;
 use crate::records::{MetadataRecord, PartitionCreated, TopicConfig, TopicCreated};
@@ -199,6 +200,12 @@ impl Stage {
             "create" => Command::CreateTopic(self.create(step)),
             "delete" => Command::DeleteTopic { name: step.word(1).to_owned() },
             "configure" => Command::AlterTopicConfig(configure(step)),
+            "grow" => Command::GrowTopic(GrowTopic {
+                name: step.word(1).to_owned(),
+                partitions: step.number("partitions").expect("partitions"),
+                validate_only: step.has("validate-only"),
+                placement_seed: step.number("seed").unwrap_or(0),
+            }),
             "alter" => Command::AlterPartition(AlterPartition {
                 node_id: step.node(),
                 broker_epoch: epoch(step.node()),

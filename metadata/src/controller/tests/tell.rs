@@ -36,6 +36,9 @@ impl Stage {
                 let name = &self.image.topics[&r.id].name;
                 format!("topic {name} now {:?}", r.config.set_options())
             }
+            MetadataRecord::TopicGrown(r) => {
+                format!("topic {} of {} partitions", self.image.topics[&r.id].name, r.partitions)
+            }
             MetadataRecord::TopicDeleted(r) => {
                 format!("topic {} deleted", self.image.topics[&r.id].name)
             }
@@ -91,6 +94,9 @@ impl Stage {
             }
             Ok(Reply::TopicConfigAltered(planned)) => {
                 format!("options {:?}", planned.topic.config.set_options())
+            }
+            Ok(Reply::TopicGrown { planned, added }) => {
+                format!("{added} added, {} partitions", planned.partitions.len())
             }
             Ok(Reply::TopicDeleted { .. }) => "deleted".to_owned(),
             Ok(Reply::Elected { partition, changed, .. }) => {

@@ -6,7 +6,7 @@ use super::checks::{check_delta, check_image, check_progress, check_record};
 use super::script::{CLUSTER, SESSION_MS, options};
 use crate::controller::{
     AlterPartition, AlterTopicConfig, BatchDecision, Command, Controller, CreateTopic, ElectLeader,
-    Election, Heartbeat, PartitionAlteration, RegisterBroker, Reply, ReportOffline,
+    Election, GrowTopic, Heartbeat, PartitionAlteration, RegisterBroker, Reply, ReportOffline,
 };
 use crate::image::{Delta, Image, Partition};
 use ottla_proto::{
@@ -125,6 +125,12 @@ impl World {
             Act::Configure { name, option, value } => {
                 Command::AlterTopicConfig(configure(name, option, value))
             }
+            Act::Grow { name, partitions, seed } => Command::GrowTopic(GrowTopic {
+                name: format!("topic-{name}"),
+                partitions,
+                validate_only: false,
+                placement_seed: seed,
+            }),
             Act::Delete { name } => Command::DeleteTopic { name: format!("topic-{name}") },
             Act::Alter { of, by_leader, node, members, leader_skew, skew } => {
                 return self.alter(of, by_leader, node, members, leader_skew, skew);
