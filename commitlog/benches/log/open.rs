@@ -1,5 +1,5 @@
-//! Opening: after a clean stop, whatever the size; and after a crash, against
-//! reading and checksumming the same file.
+//! Opening: after a clean stop, whatever the size; after a crash, against reading
+//! and checksumming the same file; and many logs side by side, against one by one.
 
 use super::read::{drop_cache, fill, segment};
 use super::{MIB, Options, append, mib_per_second, scratch, time};
@@ -7,8 +7,9 @@ use ottla_commitlog::vfs::RealVfs;
 use ottla_commitlog::{Log, LogConfig, OpenMode, Shared};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn open(dir: &Path, mode: OpenMode) -> f64 {
     let shared = Shared::new(Arc::new(RealVfs));
@@ -40,7 +41,42 @@ fn written(options: &Options, mib: usize) -> tempfile::TempDir {
     scratch
 }
 
+/// Opens all of `dirs` after an unclean stop, so many at a time; logs per second.
+fn open_all(dirs: &[PathBuf], threads: usize) -> f64 {
+    let next = AtomicUsize::new(0);
+    let taken = time(|| {
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    while let Some(dir) = dirs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        open(dir, OpenMode::Recover);
+                    }
+                });
+            }
+        });
+    });
+    dirs.len() as f64 / taken.as_secs_f64()
+}
+
+/// As many at a time as a node opens in each of its directories (`opening.rs` of
+/// `replication`), against one after the other.
+fn many(options: &Options) {
+    const NAME: &str = "recovery-of-128";
+    if !options.wants(NAME) {
+        return;
+    }
+    let scratch = scratch(&options.dir);
+    let dirs: Vec<PathBuf> = (0..128).map(|n| scratch.path().join(n.to_string())).collect();
+    for dir in &dirs {
+        let log = append::fresh(dir);
+        fill(&log, 2, 1024);
+        log.sync().expect("syncs");
+    }
+    options.compare(NAME, "1/s", || open_all(&dirs, 4), || open_all(&dirs, 1));
+}
+
 pub(crate) fn run(options: &Options) {
+    many(options);
     let sizes = [("start-64MiB", 64), ("start-1GiB", 1024), ("start-4GiB", 4096)];
     for (name, mib) in sizes.into_iter().filter(|(name, _)| options.wants(name)) {
         let small = written(options, 1);
