@@ -289,6 +289,64 @@ impl Admin {
         self.ask("asking for the cluster's health", Repeat::Safe, request, call).await
     }
 
+    /// The metadata quorum as its leader sees it.
+    ///
+    /// # Errors
+    /// When nobody leads it.
+    pub async fn describe_quorum(&self) -> Result<v1::DescribeQuorumResponse, ClientError> {
+        let call = |connection: Connection, request| async move {
+            connection.cluster().describe_quorum(request).await
+        };
+        let request = v1::DescribeQuorumRequest {};
+        self.ask("asking for the quorum", Repeat::Safe, request, call).await
+    }
+
+    /// Gives a node that follows the metadata quorum a vote in it.
+    ///
+    /// # Errors
+    /// Such as UNKNOWN_NODE; LEARNER_BEHIND, TOO_FEW_VOTERS and
+    /// MEMBERSHIP_CHANGE_RUNNING where that lasted until the timeout.
+    pub async fn add_voter(&self, node_id: u64) -> Result<v1::AddVoterResponse, ClientError> {
+        let call = |connection: Connection, request| async move {
+            connection.cluster().add_voter(request).await
+        };
+        // To vote twice is to vote once.
+        self.ask("adding the voter", Repeat::Safe, v1::AddVoterRequest { node_id }, call).await
+    }
+
+    /// Takes a node out of the cluster for good. `force`: a dead node that still
+    /// has replicas loses its vote and its disk at once, and stays registered
+    /// until they are moved.
+    ///
+    /// # Errors
+    /// Such as NODE_IN_USE while it has replicas.
+    pub async fn remove_node(
+        &self,
+        node_id: u64,
+        force: bool,
+    ) -> Result<v1::RemoveNodeResponse, ClientError> {
+        let call = |connection: Connection, request| async move {
+            connection.cluster().remove_node(request).await
+        };
+        let request = v1::RemoveNodeRequest { node_id, force };
+        // Who has left has left.
+        self.ask("removing the node", Repeat::Safe, request, call).await
+    }
+
+    /// Gives up the data directory of a node that is stopped, so that it can come
+    /// back with a blank one.
+    ///
+    /// # Errors
+    /// Such as NODE_IN_USE while it runs.
+    pub async fn replace_disk(&self, node_id: u64) -> Result<v1::ReplaceDiskResponse, ClientError> {
+        let call = |connection: Connection, request| async move {
+            connection.cluster().replace_disk(request).await
+        };
+        // What is given up is given up.
+        let request = v1::ReplaceDiskRequest { node_id };
+        self.ask("giving up the disk", Repeat::Safe, request, call).await
+    }
+
     /// Asks every one of these nodes, at the same time, whether it is there.
     pub async fn probe(&self, nodes: Vec<v1::ClusterNode>) -> Vec<Probe> {
         join_all(nodes.into_iter().map(|node| async {

@@ -165,10 +165,21 @@ impl Node {
         }
         info!(address = %local, advertised = %self.config.advertised(), "node serves");
         let reporting = tokio::spawn(report_health(self.metadata.clone(), health.clone()));
-        stop.cancelled().await;
+        let evicted = tokio::select! {
+            () = stop.cancelled() => None,
+            evicted = self.metadata.evicted() => Some(evicted),
+        };
 
         reporting.abort();
         set_serving(&health, false).await;
+        if let Some(evicted) = evicted {
+            // Nothing here counts any more: there is nobody to hand anything to.
+            clients.cancel();
+            self.replicas.shutdown().await.context("not every log could be synced")?;
+            self.metadata.shutdown().await;
+            servers.cancel();
+            return Err(evicted.into());
+        }
         hand_over(&self.replicas, &self.metadata, self.config.shutdown_timeout()).await;
         clients.cancel();
         let epoch = self.metadata.broker().borrow().epoch;

@@ -15,6 +15,7 @@
 
 use super::draft::Draft;
 use super::partitions::{Loss, settle_all_of};
+use super::voters::check_not_retired;
 use super::{Controller, RegisterBroker, Reply};
 use crate::image::{Broker, Image};
 use crate::records::{BrokerFenced, BrokerRegistered};
@@ -156,7 +157,7 @@ pub(super) fn current_broker(
     epoch: BrokerEpoch,
 ) -> Result<Arc<Broker>, ApiError> {
     let broker = image.brokers.get(&node).ok_or_else(|| {
-        let message = format!("node {node} has never registered");
+        let message = format!("node {node} is not registered");
         ApiError::new(ErrorReason::BrokerNotRegistered, message)
     })?;
     if broker.epoch != epoch {
@@ -170,6 +171,7 @@ pub(super) fn current_broker(
 /// A voter must come with the directory the quorum knows: in another one the
 /// log it answered for is missing.
 fn check_directory(image: &Image, request: &RegisterBroker) -> Result<(), ApiError> {
+    check_not_retired(image, request.node_id, request.directory)?;
     match image.voter_directories.get(&request.node_id) {
         Some(known) if *known != request.directory => {
             let message = format!(

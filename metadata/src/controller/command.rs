@@ -52,14 +52,24 @@ pub enum Command {
     /// A broker lost the disk under some of its replicas. Answered by
     /// [`Reply::Done`].
     ReportOffline(ReportOffline),
-    /// A voter shows its data directory. Answered by [`Reply::Done`].
+    /// A member of the quorum shows its data directory. Answered by [`Reply::Done`].
     RecordVoterDirectory {
-        /// The voter.
+        /// The member.
         node_id: NodeId,
         /// Its directory.
         directory: DirectoryId,
-        /// Take a directory other than the recorded one (`dev` only).
-        replace: bool,
+    },
+    /// The disk of a node that votes no more is given up. Answered by
+    /// [`Reply::Done`], also when that was done before.
+    RetireDirectory {
+        /// The node.
+        node_id: NodeId,
+    },
+    /// A node that votes no more leaves for good. Answered by [`Reply::Done`],
+    /// also when it has left already.
+    RemoveNode {
+        /// The node.
+        node_id: NodeId,
     },
     /// Give leaderships back to preferred replicas that can take them, at most
     /// [`MAX_LEADER_MOVES`](super::MAX_LEADER_MOVES). Answered by

@@ -102,7 +102,8 @@ fn from_fenced(draft: &mut Draft, broker: &Broker, beat: Heartbeat) -> Reply {
     // replaced, comes back as a new one.
     let caught_up = beat.metadata_offset.0 >= broker.epoch.0;
     let known = draft.image().voter_directories.get(&broker.node_id);
-    let replaced = known.is_some_and(|directory| *directory != broker.directory);
+    let replaced = known.is_some_and(|directory| *directory != broker.directory)
+        || draft.image().retired_directories.contains_key(&broker.directory);
     if beat.want_fence || !caught_up || broker.shutting_down || replaced {
         return FENCED;
     }

@@ -21,6 +21,7 @@ mod elect;
 mod growth;
 mod heartbeat;
 mod invariants;
+mod members;
 mod offline;
 mod partitions;
 mod placement;
@@ -38,11 +39,16 @@ pub use command::{
     Heartbeat, PartitionAlteration, PartitionOutcome, PartitionState, PlannedTopic, RegisterBroker,
     Reply, ReportOffline,
 };
+pub use members::{
+    MAX_MEMBER_LAG, MAX_VOTERS, Member, Quorum, check_departure, check_gone, check_promotion,
+};
 pub use offline::MAX_OFFLINE_REPLICAS;
 pub use topics::{
     DEFAULT_PARTITIONS, DEFAULT_REPLICATION_FACTOR, INTERNAL_TOPIC_PREFIX,
     MAX_PARTITIONS_PER_TOPIC, MAX_TOPIC_NAME_BYTES, check_topic_name,
 };
+
+pub use voters::{check_removable, check_replaceable};
 
 use crate::image::Image;
 use crate::records::MetadataRecord;
@@ -167,9 +173,11 @@ impl Controller {
             Command::ElectLeader(request) => elect::elect(draft, &request),
             Command::AlterPartition(request) => alter_partition::alter(draft, &request),
             Command::ReportOffline(request) => offline::report(draft, &request),
-            Command::RecordVoterDirectory { node_id, directory, replace } => {
-                voters::record_directory(draft, node_id, directory, replace)
+            Command::RecordVoterDirectory { node_id, directory } => {
+                voters::record_directory(draft, node_id, directory)
             }
+            Command::RetireDirectory { node_id } => voters::retire_directory(draft, node_id),
+            Command::RemoveNode { node_id } => voters::remove_node(draft, node_id),
             Command::BalanceLeaders => Ok(balance::give_back(draft)),
         }
     }

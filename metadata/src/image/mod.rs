@@ -26,7 +26,7 @@ use std::sync::Arc;
 pub struct Image {
     /// Number of records replayed.
     pub offset: MetadataOffset,
-    /// Every broker that ever registered.
+    /// Every broker that registered and was not removed.
     pub brokers: OrdMap<NodeId, Arc<Broker>>,
     /// Topics by id.
     pub topics: OrdMap<TopicId, Arc<Topic>>,
@@ -37,8 +37,12 @@ pub struct Image {
     /// Replicas whose disk failed, by broker; no empty sets. Ends with the broker's
     /// registration.
     pub offline_replicas: OrdMap<NodeId, Arc<OrdSet<PartitionId>>>,
-    /// Where the voters of the quorum keep their logs.
+    /// Where the members of the quorum keep their logs.
     pub voter_directories: OrdMap<NodeId, DirectoryId>,
+    /// Directories that are no part of the cluster any more, and whose they were.
+    /// One more with every node removed and every disk replaced, which is what
+    /// operators do by hand: 24 bytes each.
+    pub retired_directories: OrdMap<DirectoryId, NodeId>,
 }
 
 /// A broker and its current registration.

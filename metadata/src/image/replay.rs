@@ -6,8 +6,9 @@
 
 use super::{Broker, Image, Partition, Topic};
 use crate::records::{
-    BrokerRegistered, MetadataRecord, PartitionChanged, PartitionCreated, ReplicasOffline,
-    SnapshotEnded, TopicConfigChanged, TopicCreated, TopicDeleted, TopicGrown,
+    BrokerRegistered, BrokerUnregistered, DirectoryRetired, MetadataRecord, PartitionChanged,
+    PartitionCreated, ReplicasOffline, SnapshotEnded, TopicConfigChanged, TopicCreated,
+    TopicDeleted, TopicGrown,
 };
 use imbl::OrdSet;
 use ottla_proto::{BrokerEpoch, MetadataOffset, NodeId, PartitionId, TopicId};
@@ -57,6 +58,7 @@ impl Image {
                     if before { Err("already shutting down") } else { Ok(()) }
                 })
             }
+            MetadataRecord::BrokerUnregistered(r) => self.replay_unregistration(*r),
             MetadataRecord::ReplicasOffline(r) => self.replay_offline(r),
             MetadataRecord::TopicCreated(r) => self.replay_topic(r),
             MetadataRecord::TopicConfigChanged(r) => self.replay_config(r),
@@ -68,6 +70,7 @@ impl Image {
                 self.voter_directories.insert(r.node_id, r.directory);
                 Ok(())
             }
+            MetadataRecord::DirectoryRetired(r) => self.replay_retirement(*r),
             MetadataRecord::SnapshotEnded(_) => unreachable!("handled by the caller"),
         }
     }
@@ -126,6 +129,32 @@ impl Image {
         let mut broker = Broker::clone(known);
         change(&mut broker).map_err(|problem| format!("broker {node} is {problem}"))?;
         self.brokers.insert(node, Arc::new(broker));
+        Ok(())
+    }
+
+    fn replay_unregistration(&mut self, r: BrokerUnregistered) -> Result<(), String> {
+        let BrokerUnregistered { node_id, epoch } = r;
+        if self.brokers.get(&node_id).is_none_or(|broker| broker.epoch != epoch) {
+            return Err(format!("broker {node_id} has no registration {epoch}"));
+        }
+        let hosts = |partition: &Arc<Partition>| partition.replicas.contains(&node_id);
+        if let Some((id, _)) = self.partitions.iter().find(|(_, partition)| hosts(partition)) {
+            return Err(format!("broker {node_id} was removed and has a replica of {id}"));
+        }
+        self.brokers.remove(&node_id);
+        self.offline_replicas.remove(&node_id);
+        Ok(())
+    }
+
+    fn replay_retirement(&mut self, r: DirectoryRetired) -> Result<(), String> {
+        if self.retired_directories.contains_key(&r.directory) {
+            return Err(format!("directory {} is retired already", r.directory));
+        }
+        // In a snapshot the record of it is gone.
+        if self.voter_directories.get(&r.node_id) == Some(&r.directory) {
+            self.voter_directories.remove(&r.node_id);
+        }
+        self.retired_directories.insert(r.directory, r.node_id);
         Ok(())
     }
 

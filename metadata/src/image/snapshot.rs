@@ -2,8 +2,8 @@
 
 use super::{Broker, Image, Partition, ReplayError, Topic};
 use crate::records::{
-    BrokerRegistered, MetadataRecord, PartitionCreated, ReplicasOffline, SnapshotEnded,
-    TopicCreated, VoterDirectoryRecorded,
+    BrokerRegistered, DirectoryRetired, MetadataRecord, PartitionCreated, ReplicasOffline,
+    SnapshotEnded, TopicCreated, VoterDirectoryRecorded,
 };
 use ottla_proto::PartitionId;
 
@@ -15,6 +15,10 @@ impl Image {
             .voter_directories
             .iter()
             .map(|(&node_id, &directory)| VoterDirectoryRecorded { node_id, directory }.into());
+        let retired = self
+            .retired_directories
+            .iter()
+            .map(|(&directory, &node_id)| DirectoryRetired { node_id, directory }.into());
         let brokers = self.brokers.values().map(|broker| registration(broker).into());
         let topics = self.topics.values().map(|topic| creation(topic).into());
         let partitions =
@@ -25,7 +29,8 @@ impl Image {
             Some(ReplicasOffline { node_id: *node, epoch, partitions }.into())
         });
         let end = std::iter::once(SnapshotEnded { offset: self.offset }.into());
-        voters.chain(brokers).chain(topics).chain(partitions).chain(offline).chain(end).collect()
+        let members = retired.chain(voters);
+        members.chain(brokers).chain(topics).chain(partitions).chain(offline).chain(end).collect()
     }
 
     /// Replays records on an empty image.

@@ -122,7 +122,7 @@ impl Control {
 
     /// Waits while this node leads the quorum but has not applied everything
     /// up to its own term yet.
-    async fn until_active(&self) -> Result<(), ApiError> {
+    pub(super) async fn until_active(&self) -> Result<(), ApiError> {
         let (mut active, mut quorum) = (self.active.clone(), self.quorum.clone());
         loop {
             if active.borrow_and_update().is_some() {

@@ -7,11 +7,12 @@
 
 use super::active::Submitted;
 use super::inner::Inner;
-use super::{controller_service, wire};
+use super::{controller_service, members, wire};
 use crate::controller::{Command, Reply};
 use ottla_proto::ApiError;
 use ottla_proto::internal::v1 as internal;
 use ottla_proto::v1::{self, ErrorReason};
+use std::sync::Arc;
 
 /// Any of the calls, as it travels.
 pub(super) type Call = internal::administer_request::Call;
@@ -63,12 +64,27 @@ calls! {
     AlterTopicConfig: AlterTopicConfigRequest => AlterTopicConfigResponse;
     ElectLeader: ElectLeaderRequest => ElectLeaderResponse;
     CreatePartitions: CreatePartitionsRequest => CreatePartitionsResponse;
+    DescribeQuorum: DescribeQuorumRequest => DescribeQuorumResponse;
+    AddVoter: AddVoterRequest => AddVoterResponse;
+    RemoveNode: RemoveNodeRequest => RemoveNodeResponse;
+    ReplaceDisk: ReplaceDiskRequest => ReplaceDiskResponse;
 }
 
 /// What the controller on this node answers; NOT_CONTROLLER where it is not.
-pub(super) async fn decide_here(inner: &Inner, call: Call) -> Result<Answer, ApiError> {
-    let submitted = inner.control.submit_here(command(call)?).await?;
-    answer(inner, submitted)
+pub(super) async fn decide_here(inner: &Arc<Inner>, call: Call) -> Result<Answer, ApiError> {
+    let inner = Arc::clone(inner);
+    match call {
+        Call::DescribeQuorum(_) => members::describe(&inner).await.map(Answer::DescribeQuorum),
+        Call::AddVoter(request) => members::add(inner, request).await.map(Answer::AddVoter),
+        Call::RemoveNode(request) => members::remove(inner, request).await.map(Answer::RemoveNode),
+        Call::ReplaceDisk(request) => {
+            members::replace_disk(inner, request).await.map(Answer::ReplaceDisk)
+        }
+        call => {
+            let submitted = inner.control.submit_here(command(call)?).await?;
+            answer(&inner, submitted)
+        }
+    }
 }
 
 fn command(call: Call) -> Result<Command, ApiError> {
@@ -78,6 +94,11 @@ fn command(call: Call) -> Result<Command, ApiError> {
         Call::AlterTopicConfig(request) => wire::alter_topic_config(request),
         Call::ElectLeader(request) => wire::elect_leader(request)?,
         Call::CreatePartitions(request) => wire::create_partitions(request),
+        // Changes of the quorum's members are no commands.
+        Call::DescribeQuorum(_)
+        | Call::AddVoter(_)
+        | Call::RemoveNode(_)
+        | Call::ReplaceDisk(_) => return Err(unknown_call()),
     })
 }
 

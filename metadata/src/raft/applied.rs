@@ -1,6 +1,6 @@
-//! The applied image in sled: one key for each broker, topic, partition, voter and
-//! broker with offline replicas, so that an apply writes what changed and a start need not replay the
-//! log.
+//! The applied image in sled: one key for each broker, topic, partition, voter,
+//! retired directory and broker with offline replicas, so that an apply writes what
+//! changed and a start need not replay the log.
 //!
 //! Nothing here is a promise: sled's flush is no barrier against power loss.
 //! Whatever looks doubtful is wiped, and the image is made again from snapshot
@@ -10,7 +10,7 @@ use super::types::{self, LogId, Membership};
 use crate::image::{Delta, Image};
 use crate::records::{MetadataRecord, SnapshotEnded};
 use imbl::ordmap::DiffItem;
-use ottla_proto::{MetadataOffset, NodeId, PartitionId, TopicId};
+use ottla_proto::{DirectoryId, MetadataOffset, NodeId, PartitionId, TopicId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,6 +31,7 @@ const BROKER: u8 = 1;
 const TOPIC: u8 = 2;
 const PARTITION: u8 = 3;
 const OFFLINE: u8 = 4;
+const RETIRED: u8 = 5;
 
 /// What the image in sled stands for.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -86,6 +87,10 @@ fn voter_key(node: NodeId) -> Vec<u8> {
     [&[VOTER], &node.0.to_be_bytes()[..]].concat()
 }
 
+fn retired_key(directory: DirectoryId) -> Vec<u8> {
+    [&[RETIRED], &directory.0.as_bytes()[..]].concat()
+}
+
 fn topic_key(topic: TopicId) -> Vec<u8> {
     [&[TOPIC], &topic.0.as_bytes()[..]].concat()
 }
@@ -107,6 +112,7 @@ fn key_of(record: &MetadataRecord) -> Option<Vec<u8>> {
         MetadataRecord::TopicCreated(record) => Some(topic_key(record.id)),
         MetadataRecord::PartitionCreated(record) => Some(partition_key(record.partition)),
         MetadataRecord::ReplicasOffline(record) => Some(offline_key(record.node_id)),
+        MetadataRecord::DirectoryRetired(record) => Some(retired_key(record.directory)),
         _ => None,
     }
 }
@@ -154,6 +160,17 @@ fn changes(before: &Image, after: &Image) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> 
                 changed.voter_directories.insert(node, directory);
             }
             DiffItem::Remove(&node, _) => drop(writes.insert(voter_key(node), None)),
+        }
+    }
+    for change in before.retired_directories.diff(&after.retired_directories) {
+        match change {
+            DiffItem::Add(&directory, &node)
+            | DiffItem::Update { new: (&directory, &node), .. } => {
+                changed.retired_directories.insert(directory, node);
+            }
+            DiffItem::Remove(&directory, _) => {
+                drop(writes.insert(retired_key(directory), None));
+            }
         }
     }
     for record in changed.to_records() {

@@ -38,6 +38,8 @@ pub(super) fn raft_config(options: &MetadataOptions) -> Result<Arc<Config>, Conf
         replication_lag_threshold: limits.snapshot_every.saturating_add(limits.kept),
         // A node that cannot win must not depose a leader that serves.
         enable_pre_vote: Some(true),
+        // What was not synced when it died may be missing: it must be elected anew.
+        enable_leader_restore: Some(false),
         // Allowed when it has applied what it was admitted at (see `joining`).
         enable_elect: false,
         ..Config::default()

@@ -12,6 +12,7 @@ use ottla_proto::internal::v1 as internal;
 use ottla_proto::internal::v1::controller_service_client::ControllerServiceClient;
 use ottla_proto::v1::ErrorReason;
 use ottla_proto::{ApiError, BrokerEpoch, MAX_GRPC_MESSAGE_BYTES, NodeId};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::transport::Channel;
@@ -154,7 +155,7 @@ pub(super) async fn register(
 
 /// Has an operator's call decided, wherever the controller is.
 pub(super) async fn administer(
-    inner: &Inner,
+    inner: &Arc<Inner>,
     call: Call,
     deadline: Instant,
 ) -> Result<Answer, ApiError> {

@@ -55,7 +55,7 @@ pub(super) async fn register(
         return Err(unexpected(&submitted.reply));
     };
     if !inner.image().voter_directories.contains_key(&node_id) {
-        let record = Command::RecordVoterDirectory { node_id, directory, replace: false };
+        let record = Command::RecordVoterDirectory { node_id, directory };
         inner.control.submit_here(record).await?;
     }
     Ok(broker_epoch)

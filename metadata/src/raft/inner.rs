@@ -14,12 +14,12 @@ use super::options::MetadataOptions;
 use super::state_machine::StateMachine;
 use super::streams::Streams;
 use super::types::{LeaderId, Peer, TypeConfig};
-use super::{BrokerStatus, MetadataRaft, QuorumStatus, lifecycle};
+use super::{BrokerStatus, MetadataRaft, QuorumStatus, knock, lifecycle, members};
 use crate::image::Image;
-use openraft::RaftMetrics;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::type_config::alias::WatchReceiverOf;
+use openraft::{Instant as _, RaftMetrics};
 use ottla_proto::v1::{self, ErrorReason};
 use ottla_proto::{ApiError, MetadataOffset, NodeId};
 use parking_lot::Mutex;
@@ -30,6 +30,36 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// Why a node is no part of the cluster, in the words of the controller.
+#[derive(Clone, Debug)]
+pub(super) enum Evicted {
+    /// It lost its disk, and its vote with it.
+    BlankDisk(String),
+    /// It was removed, or its disk given up.
+    Removed(String),
+}
+
+impl Evicted {
+    /// If that is what an error of the controller means.
+    pub(super) fn by(error: &ApiError) -> Option<Self> {
+        match error.reason {
+            ErrorReason::BlankDiskOfKnownVoter => Some(Self::BlankDisk(error.message.clone())),
+            ErrorReason::NodeRemoved => Some(Self::Removed(error.message.clone())),
+            _ => None,
+        }
+    }
+
+    pub(super) fn into_error(self, options: &MetadataOptions) -> MetadataError {
+        let (node_id, directory) = (options.node_id, options.directory_id);
+        match self {
+            Self::BlankDisk(detail) => {
+                MetadataError::BlankDiskOfKnownVoter { node_id, directory, detail }
+            }
+            Self::Removed(detail) => MetadataError::Removed { node_id, detail },
+        }
+    }
+}
 
 /// What [`Metadata::join`] needs and nobody else.
 pub(super) struct Unjoined {
@@ -51,6 +81,8 @@ pub(super) struct Inner {
     /// Whether this broker asks for leave to stop.
     pub(super) leaving: watch::Sender<bool>,
     pub(super) streams: Streams,
+    /// Set once this node is no part of the cluster any more.
+    pub(super) evicted: watch::Sender<Option<Evicted>>,
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
     /// Calls of other voters under way: Raft outlives them.
@@ -102,6 +134,7 @@ impl Inner {
             broker: watch::Sender::new(BrokerStatus::default()),
             leaving: watch::Sender::new(false),
             streams: Streams::default(),
+            evicted: watch::Sender::new(None),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             calls: TaskTracker::new(),
@@ -141,6 +174,9 @@ impl Inner {
         self.tasks.spawn(observe(Arc::clone(self), raft.metrics(), active));
         self.tasks.spawn(active::run(Arc::clone(self), commands));
         self.tasks.spawn(lifecycle::run(Arc::clone(self)));
+        self.tasks.spawn(knock::run(Arc::clone(self)));
+        self.tasks.spawn(members::tend(Arc::clone(self)));
+        self.tasks.spawn(members::claim_vote(Arc::clone(self)));
         Ok(())
     }
 
@@ -177,16 +213,15 @@ impl Inner {
         Some(Place::There(leader, self.addresses.of(leader)?))
     }
 
-    /// A voter was admitted that this leader may remember with a longer log.
-    pub(super) async fn expect_blank_log(&self, node_id: NodeId) {
-        let Some(raft) = self.raft.get() else { return };
-        let metrics = raft.metrics().borrow_watched().clone();
-        let remembered = metrics.replication.as_ref().and_then(|r| r.get(&node_id.0).cloned());
-        if remembered.flatten().is_some()
-            && let Err(error) = raft.trigger().allow_next_revert(&node_id.0, true).await
-        {
-            tracing::warn!(%error, "could not expect a blank log");
-        }
+    /// This node is no part of the cluster any more. The first word counts.
+    pub(super) fn evict(&self, evicted: Evicted) {
+        self.evicted.send_if_modified(|known| {
+            let first = known.is_none();
+            if first {
+                *known = Some(evicted);
+            }
+            first
+        });
     }
 
     /// Waits until this node has applied what a controller answered, and puts
@@ -211,14 +246,22 @@ impl Inner {
         }
     }
 
-    /// Hands the leadership of the quorum to the voter with the longest log.
+    /// Hands the leadership of the quorum to the voter with the longest log, of
+    /// those that were heard of lately.
     pub(super) async fn hand_over(&self, deadline: Instant) {
         let Some(raft) = self.raft.get() else { return };
         let metrics = raft.metrics().borrow_watched().clone();
-        let Some(progress) = metrics.replication else { return };
+        let (Some(progress), Some(heard)) = (metrics.replication, metrics.heartbeat) else {
+            return;
+        };
         let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
+        let within = self.options.timings.broker_session_timeout;
         let other = |id: &u64| *id != self.options.node_id.0 && voters.contains(id);
-        let best = progress.into_iter().filter(|(id, _)| other(id)).max_by_key(|(_, at)| *at);
+        let is_up = |id: &u64| {
+            heard.get(id).and_then(|at| at.as_ref()).is_some_and(|at| at.elapsed() <= within)
+        };
+        let others = progress.into_iter().filter(|(id, _)| other(id));
+        let best = others.max_by_key(|(id, at)| (is_up(id), *at));
         let Some((to, _)) = best else { return };
         if let Err(error) = raft.trigger().transfer_leader(to).await {
             tracing::warn!(%error, "could not hand over the metadata quorum");

@@ -27,11 +27,12 @@
 //! started, are not recognised. An operator who forms a cluster of three
 //! starts all three.
 //!
-//! `replace_directory` (for `dev` only) has a new directory put on record.
+//! A lost disk is replaced by giving the old directory up (`members`): then the node
+//! has no vote any more, and comes back as a learner. `replace_directory` (for `dev`
+//! only) does that on the word of the node itself.
 
-use super::active::Submitted;
 use super::channel;
-use super::inner::Inner;
+use super::inner::{Evicted, Inner};
 use super::members;
 use super::metadata::MetadataError;
 use super::types::Peer;
@@ -41,6 +42,7 @@ use ottla_proto::internal::v1::introduce_response::Standing;
 use ottla_proto::internal::v1::raft_service_client::RaftServiceClient;
 use ottla_proto::v1::{Endpoint, ErrorReason};
 use ottla_proto::{ApiError, DirectoryId, NodeId};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Longest wait for the answer to one introduction: an election and a commit.
@@ -60,6 +62,8 @@ pub(super) struct Newcomer {
     pub(super) peer: Option<Peer>,
     pub(super) directory: DirectoryId,
     pub(super) replace: bool,
+    /// Its log is not empty.
+    pub(super) has_log: bool,
 }
 
 /// How a blank node may go on.
@@ -77,7 +81,7 @@ pub(super) async fn introduce(inner: &Inner) -> Result<Way, MetadataError> {
     let mut round = 0_u32;
     let mut known = inner.addresses.others(inner.options.node_id);
     loop {
-        let asked = known.values().map(|peer| ask(inner, peer));
+        let asked = known.values().map(|peer| ask(inner, peer, false));
         let answers = futures::future::join_all(asked).await;
         let answers: Vec<_> = answers.into_iter().flatten().collect();
         known.extend(answers.iter().filter_map(leader_of));
@@ -98,12 +102,8 @@ fn conclude(
     inner: &Inner,
     answers: &[wire::IntroduceResponse],
 ) -> Result<Option<Way>, MetadataError> {
-    if let Some(refusal) = answers.iter().find(|answer| answer.standing() == Standing::Refused) {
-        return Err(MetadataError::BlankDiskOfKnownVoter {
-            node_id: inner.options.node_id,
-            directory: inner.options.directory_id,
-            detail: refusal.message.clone(),
-        });
+    if let Some(evicted) = answers.iter().find_map(verdict) {
+        return Err(evicted.into_error(&inner.options));
     }
     let admitted = answers.iter().filter(|answer| answer.standing() == Standing::Admitted);
     if let Some(admitted_at) = admitted.map(|answer| answer.admitted_at).max() {
@@ -119,6 +119,16 @@ fn conclude(
     Ok((all_blank && blank > configured.len() / 2).then_some(Way::Initialize))
 }
 
+/// What an answer says against this node for good.
+pub(super) fn verdict(answer: &wire::IntroduceResponse) -> Option<Evicted> {
+    let detail = answer.message.clone();
+    match answer.standing() {
+        Standing::Refused => Some(Evicted::BlankDisk(detail)),
+        Standing::Removed => Some(Evicted::Removed(detail)),
+        _ => None,
+    }
+}
+
 /// Who leads, as an answer has it: perhaps a node that is not configured here.
 fn leader_of(answer: &wire::IntroduceResponse) -> Option<(NodeId, Peer)> {
     let endpoint = answer.leader.clone()?;
@@ -126,7 +136,12 @@ fn leader_of(answer: &wire::IntroduceResponse) -> Option<(NodeId, Peer)> {
     Some((NodeId(answer.leader_id?), peer))
 }
 
-async fn ask(inner: &Inner, peer: &Peer) -> Option<wire::IntroduceResponse> {
+/// Introduces this node to another one.
+pub(super) async fn ask(
+    inner: &Inner,
+    peer: &Peer,
+    has_log: bool,
+) -> Option<wire::IntroduceResponse> {
     let (host, port) = inner.options.advertised.clone();
     let request = wire::IntroduceRequest {
         cluster_id: inner.options.cluster_id.clone(),
@@ -134,6 +149,7 @@ async fn ask(inner: &Inner, peer: &Peer) -> Option<wire::IntroduceResponse> {
         directory_id: inner.options.directory_id.to_wire().into(),
         replace_directory: inner.options.replace_directory,
         endpoint: Some(Endpoint { host, port: port.into() }),
+        has_log,
     };
     let call = async {
         let channel = channel::endpoint(peer)?.connect().await?;
@@ -168,7 +184,7 @@ fn not_now(error: &ApiError) -> wire::IntroduceResponse {
 }
 
 /// What this node says to one that introduces itself.
-pub(super) async fn receive(inner: &Inner, newcomer: Newcomer) -> wire::IntroduceResponse {
+pub(super) async fn receive(inner: &Arc<Inner>, newcomer: Newcomer) -> wire::IntroduceResponse {
     if inner.is_newborn() {
         // A cluster begins with the voters that all of them are configured with.
         let configured = &inner.addresses.configured;
@@ -181,22 +197,31 @@ pub(super) async fn receive(inner: &Inner, newcomer: Newcomer) -> wire::Introduc
     let Some(peer) = newcomer.peer.clone() else {
         return answer(Standing::Wait, "expected a host and a port where the node can be reached");
     };
-    let command = Command::RecordVoterDirectory {
-        node_id: newcomer.node_id,
-        directory: newcomer.directory,
-        replace: newcomer.replace,
-    };
-    match inner.control.submit_here(command).await {
-        Ok(Submitted { .. }) => match members::enroll(inner, newcomer.node_id, peer).await {
-            Ok(admitted_at) => {
-                inner.expect_blank_log(newcomer.node_id).await;
-                wire::IntroduceResponse { admitted_at, ..answer(Standing::Admitted, "") }
-            }
-            Err(error) => not_now(&error),
-        },
-        Err(error) if error.reason == ErrorReason::BlankDiskOfKnownVoter => {
-            answer(Standing::Refused, error.message)
+    match admit(inner, &newcomer, peer).await {
+        Ok(admitted_at) => {
+            wire::IntroduceResponse { admitted_at, ..answer(Standing::Admitted, "") }
         }
-        Err(error) => not_now(&error),
+        Err(error) => match error.reason {
+            ErrorReason::BlankDiskOfKnownVoter => answer(Standing::Refused, error.message),
+            ErrorReason::NodeRemoved => answer(Standing::Removed, error.message),
+            _ => not_now(&error),
+        },
     }
+}
+
+async fn admit(inner: &Arc<Inner>, newcomer: &Newcomer, peer: Peer) -> Result<u64, ApiError> {
+    let Newcomer { node_id, directory, .. } = *newcomer;
+    inner.control.until_active().await?;
+    if newcomer.replace {
+        let known = inner.image().voter_directories.get(&node_id).copied();
+        if known.is_some_and(|known| known != directory) {
+            members::replace_unasked(inner, node_id).await?;
+        }
+    }
+    if !newcomer.has_log {
+        members::check_blank(inner, node_id).await?;
+    }
+    let record = Command::RecordVoterDirectory { node_id, directory };
+    inner.control.submit_here(record).await?;
+    members::enroll(inner, node_id, peer).await
 }

@@ -6,7 +6,7 @@
 
 use super::controller_client::{self, Place};
 use super::controller_service;
-use super::inner::Inner;
+use super::inner::{Evicted, Inner};
 use super::streams::OpenStream;
 use super::{BrokerStatus, succession, wire};
 use crate::controller::{Heartbeat, RegisterBroker};
@@ -43,6 +43,9 @@ pub(super) async fn run(inner: Arc<Inner>) {
                 Err(error) => error,
             },
         };
+        if let Some(evicted) = Evicted::by(&error) {
+            return inner.evict(evicted);
+        }
         if matches!(error.reason, ErrorReason::StaleBrokerEpoch | ErrorReason::BrokerNotRegistered)
         {
             tracing::info!(%error, "registering again");

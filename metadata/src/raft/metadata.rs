@@ -78,14 +78,26 @@ pub enum MetadataError {
         "BLANK_DISK_OF_KNOWN_VOTER: the metadata log of node {node_id} is empty, in directory \
          {directory}, but the quorum knows this voter with another one ({detail}). With the lost \
          disk went its votes and its part of committed metadata: letting it vote again could undo \
-         what the cluster has acknowledged. Start it on its old directory, or with a node id of \
-         its own"
+         what the cluster has acknowledged. Start it on its old directory; if that is lost, run \
+         `ottla cluster replace-disk {node_id}` and start it again"
     )]
     BlankDiskOfKnownVoter {
         /// This node.
         node_id: NodeId,
         /// Its directory.
         directory: DirectoryId,
+        /// What the controller said.
+        detail: String,
+    },
+    /// This node, or its data directory, is no part of the cluster any more.
+    #[error(
+        "NODE_REMOVED: node {node_id} was removed from this cluster, or its disk given up \
+         ({detail}). To add it again, empty its data directories, format them with `ottla node \
+         format`, and start it"
+    )]
+    Removed {
+        /// This node.
+        node_id: NodeId,
         /// What the controller said.
         detail: String,
     },
@@ -234,6 +246,18 @@ impl Metadata {
         let mut response = C::response_of(answer).ok_or_else(administration::unknown_answer)?;
         self.inner.localize(C::header(&mut response), deadline).await?;
         Ok(response)
+    }
+
+    /// Completes when this node is found to be no part of the cluster any more,
+    /// with why. It serves no purpose then and should stop.
+    pub async fn evicted(&self) -> MetadataError {
+        let mut evicted = self.inner.evicted.subscribe();
+        let why = evicted.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+        match why {
+            Some(why) => why.into_error(&self.inner.options),
+            // The sender lives as long as this handle.
+            None => std::future::pending().await,
+        }
     }
 
     /// Proposes ISRs for partitions that this node leads, under its broker

@@ -28,6 +28,7 @@ mod cut;
 mod inner;
 mod introduction;
 mod joining;
+mod knock;
 mod lifecycle;
 mod log_files;
 mod log_store;

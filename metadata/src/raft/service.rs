@@ -173,6 +173,7 @@ impl RaftService for RaftRpc {
             peer,
             directory,
             replace: request.replace_directory,
+            has_log: request.has_log,
         };
         Ok(Response::new(introduction::receive(&self.inner, newcomer).await))
     }

@@ -165,6 +165,10 @@ pub(crate) fn record() -> impl Strategy<Value = MetadataRecord> {
         (node(), uuid()).prop_map(|(node_id, directory)| {
             VoterDirectoryRecorded { node_id, directory: DirectoryId(directory) }.into()
         }),
+        (node(), uuid()).prop_map(|(node_id, directory)| {
+            DirectoryRetired { node_id, directory: DirectoryId(directory) }.into()
+        }),
+        (node(), epoch()).prop_map(|(node_id, epoch)| BrokerUnregistered { node_id, epoch }.into()),
         any::<u64>().prop_map(|offset| SnapshotEnded { offset: MetadataOffset(offset) }.into()),
     ]
 }

@@ -69,3 +69,12 @@ pub struct ReplicasOffline {
     /// The partitions; it is a replica of each.
     pub partitions: Vec<PartitionId>,
 }
+
+/// A node is no broker any more. It has no replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokerUnregistered {
+    /// The node.
+    pub node_id: NodeId,
+    /// Its last registration.
+    pub epoch: BrokerEpoch,
+}

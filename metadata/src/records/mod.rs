@@ -23,7 +23,8 @@ pub(crate) mod arbitrary;
 mod tests;
 
 pub use broker::{
-    BrokerFenced, BrokerRegistered, BrokerShutdownStarted, BrokerUnfenced, ReplicasOffline,
+    BrokerFenced, BrokerRegistered, BrokerShutdownStarted, BrokerUnfenced, BrokerUnregistered,
+    ReplicasOffline,
 };
 pub use config::{
     CleanupPolicy, ConfigError, Durability, MAX_MAX_MESSAGE_BYTES, MAX_SEGMENT_BYTES,
@@ -33,7 +34,7 @@ pub use config::{
 pub use partition::{Leadership, PartitionChanged, PartitionCreated};
 pub use snapshot::SnapshotEnded;
 pub use topic::{TopicConfigChanged, TopicCreated, TopicDeleted, TopicGrown};
-pub use voter::VoterDirectoryRecorded;
+pub use voter::{DirectoryRetired, VoterDirectoryRecorded};
 
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -52,6 +53,8 @@ const ELR_VERSION: u8 = 2;
 
 /// From here on topics can grow.
 const GROWTH_VERSION: u8 = 3;
+/// From here on nodes can leave for good.
+const DEPARTURES_VERSION: u8 = 3;
 
 /// One fact of the metadata log.
 ///
@@ -68,6 +71,8 @@ pub enum MetadataRecord {
     BrokerUnfenced(BrokerUnfenced),
     /// A broker is on its way out.
     BrokerShutdownStarted(BrokerShutdownStarted),
+    /// A node is no broker any more.
+    BrokerUnregistered(BrokerUnregistered),
     /// The disk under some replicas of a broker failed.
     ReplicasOffline(ReplicasOffline),
     /// A topic exists; its partitions follow.
@@ -82,8 +87,10 @@ pub enum MetadataRecord {
     PartitionCreated(PartitionCreated),
     /// A partition has another ISR, another leader, or other candidates.
     PartitionChanged(PartitionChanged),
-    /// A voter of the quorum keeps its log in this directory.
+    /// A member of the quorum keeps its log in this directory.
     VoterDirectoryRecorded(VoterDirectoryRecorded),
+    /// A directory is no part of the cluster any more.
+    DirectoryRetired(DirectoryRetired),
     /// Last record of a snapshot.
     SnapshotEnded(SnapshotEnded),
 }
@@ -143,6 +150,7 @@ impl MetadataRecord {
             Self::TopicGrown(_) => GROWTH_VERSION,
             Self::PartitionCreated(record) if record.needs_elr() => ELR_VERSION,
             Self::PartitionChanged(record) if record.needs_elr() => ELR_VERSION,
+            Self::BrokerUnregistered(_) | Self::DirectoryRetired(_) => DEPARTURES_VERSION,
             _ => OLDEST_RECORD_VERSION,
         }
     }
@@ -208,6 +216,8 @@ from_each!(
     BrokerFenced,
     BrokerUnfenced,
     BrokerShutdownStarted,
+    BrokerUnregistered,
+    DirectoryRetired,
     ReplicasOffline,
     TopicCreated,
     TopicConfigChanged,

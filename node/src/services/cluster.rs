@@ -3,13 +3,20 @@
 use super::Context;
 use ottla_commitlog::data_dir::{DataDirs, DirectoryState, DirectoryStatus};
 use ottla_metadata::QuorumStatus;
+use ottla_metadata::controller::MAX_MEMBER_LAG;
 use ottla_metadata::image::{Image, Partition};
 use ottla_proto::v1::cluster_service_server::ClusterService;
 use ottla_proto::{NodeId, PartitionId, v1};
 use ottla_replication::{ReplicaCounts, Replicas};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
+
+/// Longest wait for the leader of the quorum to say how it stands: more than an
+/// election, and less than whoever asks for the cluster's health waits.
+const QUORUM_TIMEOUT: Duration = Duration::from_millis(800);
 
 /// The service.
 #[derive(Clone)]
@@ -114,6 +121,34 @@ impl ClusterService for Cluster {
         }))
     }
 
+    async fn describe_quorum(
+        &self,
+        request: Request<v1::DescribeQuorumRequest>,
+    ) -> Result<Response<v1::DescribeQuorumResponse>, Status> {
+        self.context.administer(request).await
+    }
+
+    async fn add_voter(
+        &self,
+        request: Request<v1::AddVoterRequest>,
+    ) -> Result<Response<v1::AddVoterResponse>, Status> {
+        self.context.administer(request).await
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<v1::RemoveNodeRequest>,
+    ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
+        self.context.administer(request).await
+    }
+
+    async fn replace_disk(
+        &self,
+        request: Request<v1::ReplaceDiskRequest>,
+    ) -> Result<Response<v1::ReplaceDiskResponse>, Status> {
+        self.context.administer(request).await
+    }
+
     async fn get_cluster_health(
         &self,
         _request: Request<v1::GetClusterHealthRequest>,
@@ -140,7 +175,25 @@ impl ClusterService for Cluster {
                 partition.isr.len() < topic.config.effective_min_isr(partition.replicas.len())
             })
         });
-        let healthy = controller_id.is_some()
+        let deadline = Instant::now() + QUORUM_TIMEOUT;
+        let members = self.context.metadata.administer(v1::DescribeQuorumRequest {}, deadline);
+        let members = members.await.map(|quorum| quorum.members);
+        // Nobody leads it, or nobody can say how it stands.
+        let led = controller_id.is_some() && members.is_ok();
+        let members = members.unwrap_or_default();
+        let silent: Vec<u64> = members
+            .iter()
+            .filter(|member| member.voter && !member.up)
+            .map(|member| member.node_id)
+            .collect();
+        let behind: Vec<u64> = members
+            .iter()
+            .filter(|member| !member.voter && (!member.up || member.lag > MAX_MEMBER_LAG))
+            .map(|member| member.node_id)
+            .collect();
+        let healthy = led
+            && silent.is_empty()
+            && behind.is_empty()
             && fenced.is_empty()
             && unregistered.is_empty()
             && leaderless.is_empty()
@@ -148,12 +201,14 @@ impl ClusterService for Cluster {
         Ok(Response::new(v1::GetClusterHealthResponse {
             header: self.context.header(),
             healthy,
-            controller_id,
+            controller_id: controller_id.filter(|_| led),
             fenced_nodes: fenced,
             unregistered_nodes: unregistered,
             leaderless_partitions: leaderless,
             under_replicated_partitions: under_replicated,
             under_min_isr_partitions: under_min_isr,
+            silent_voters: silent,
+            learners_behind: behind,
         }))
     }
 }

@@ -22,7 +22,9 @@ pub(super) enum Act {
     Balance,
     Elect { name: u8, index: u32, unclean: bool },
     Offline { node: u64, stale: bool, of: Index, count: usize },
-    Voter { node: u64, directory: u128, replace: bool },
+    Voter { node: u64, directory: u128 },
+    Retire { node: u64 },
+    Remove { node: u64 },
 }
 
 /// A batch, and what is around it.
@@ -98,8 +100,9 @@ fn act() -> impl Strategy<Value = Act> {
             .prop_map(|(name, index, unclean)| Act::Elect { name, index, unclean }),
         2 => (node(), rarely(), any::<Index>(), 0usize..4)
             .prop_map(|(node, stale, of, count)| Act::Offline { node, stale, of, count }),
-        1 => (node(), 1u128..3, any::<bool>())
-            .prop_map(|(node, directory, replace)| Act::Voter { node, directory, replace }),
+        1 => (node(), 1u128..3).prop_map(|(node, directory)| Act::Voter { node, directory }),
+        1 => node().prop_map(|node| Act::Retire { node }),
+        1 => node().prop_map(|node| Act::Remove { node }),
     ]
 }
 

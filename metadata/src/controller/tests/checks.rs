@@ -23,7 +23,12 @@ pub(super) fn check_image(image: &Image) {
         assert_eq!(image.partitions_of(topic.id).count(), topic.partitions as usize);
     }
     assert_eq!(image.topic_ids.len(), image.topics.len());
+    for directory in image.voter_directories.values() {
+        assert!(!image.retired_directories.contains_key(directory), "{directory} is retired");
+    }
     for broker in image.brokers.values() {
+        let retired = image.retired_directories.contains_key(&broker.directory);
+        assert!(broker.fenced || !retired, "{broker:?} serves from a directory given up");
         assert!(broker.epoch.0 <= image.offset.0, "an epoch that was not reached yet");
     }
 }
@@ -91,7 +96,11 @@ pub(super) fn check_progress(before: &Image, after: &Image) {
         assert!(new.leader == old.leader || new.leader_epoch > old.leader_epoch, "{id}");
     }
     for (node, old) in &before.brokers {
-        let new = &after.brokers[node];
+        let Some(new) = after.brokers.get(node) else {
+            let retired = after.retired_directories.contains_key(&old.directory);
+            assert!(retired, "{old:?} is gone and could come back");
+            continue;
+        };
         assert!(new.epoch >= old.epoch);
         let offline = |image: &Image| image.offline_replicas.get(node).map(Arc::clone);
         if let Some(lost) = offline(before).filter(|_| new.epoch == old.epoch) {

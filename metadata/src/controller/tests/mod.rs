@@ -2,6 +2,7 @@
 
 mod acts;
 mod checks;
+mod members;
 mod placement;
 mod property;
 mod script;
@@ -27,6 +28,7 @@ stories!(
     topics,
     growth,
     voters,
+    removal,
     balance,
     controller_change,
     offline_replicas,

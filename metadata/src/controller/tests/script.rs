@@ -225,11 +225,11 @@ impl Stage {
                 broker_epoch: epoch(step.node()),
                 partitions: step.words[2..].iter().map(|word| self.partition_id(word)).collect(),
             }),
-            "voter" => Command::RecordVoterDirectory {
-                node_id: step.node(),
-                directory: directory(step),
-                replace: step.has("replace"),
-            },
+            "voter" => {
+                Command::RecordVoterDirectory { node_id: step.node(), directory: directory(step) }
+            }
+            "retire" => Command::RetireDirectory { node_id: step.node() },
+            "remove" => Command::RemoveNode { node_id: step.node() },
             "balance" => Command::BalanceLeaders,
             other => panic!("there is no step `{other}`"),
         }

@@ -74,6 +74,10 @@ impl Stage {
             MetadataRecord::VoterDirectoryRecorded(r) => {
                 format!("voter {} directory {}", r.node_id, r.directory.0.as_u128())
             }
+            MetadataRecord::DirectoryRetired(r) => {
+                format!("node {} directory {} retired", r.node_id, r.directory.0.as_u128())
+            }
+            MetadataRecord::BrokerUnregistered(r) => format!("node {} unregistered", r.node_id),
             MetadataRecord::SnapshotEnded(r) => format!("snapshot of {}", r.offset),
         }
     }

@@ -151,11 +151,12 @@ impl World {
                     partitions: some.collect(),
                 })
             }
-            Act::Voter { node, directory, replace } => Command::RecordVoterDirectory {
+            Act::Voter { node, directory } => Command::RecordVoterDirectory {
                 node_id: NodeId(node),
-                directory: DirectoryId(Uuid::from_u128(directory)),
-                replace,
+                directory: self::directory(node, directory),
             },
+            Act::Retire { node } => Command::RetireDirectory { node_id: NodeId(node) },
+            Act::Remove { node } => Command::RemoveNode { node_id: NodeId(node) },
         };
         vec![command]
     }
@@ -174,13 +175,20 @@ impl World {
             cluster_id: CLUSTER.to_owned(),
             node_id: node,
             incarnation: same.unwrap_or_else(|| IncarnationId(self.new_id())),
-            directory: recorded.unwrap_or(DirectoryId(Uuid::from_u128(1))),
+            directory: recorded.unwrap_or_else(|| self.blank_directory(node)),
             host: "localhost".to_owned(),
             port: 7401,
             rack: Some(format!("rack-{}", node.0 % 2)),
             previous_broker_epoch: known.filter(|_| clean).map(|broker| broker.epoch),
             previous_stream_open: open,
         })
+    }
+
+    /// A directory that was never given up.
+    fn blank_directory(&self, node: NodeId) -> DirectoryId {
+        let mut all = (1..).map(|nth| directory(node.0, nth));
+        let retired = &self.image.retired_directories;
+        all.find(|id| !retired.contains_key(id)).expect("a few are retired")
     }
 
     pub(super) fn alter(
@@ -295,6 +303,11 @@ impl World {
             })
             .collect()
     }
+}
+
+/// The directories of a node, as often as it gets another.
+fn directory(node: u64, nth: u128) -> DirectoryId {
+    DirectoryId(Uuid::from_u128(u128::from(node) * 1_000_000 + nth))
 }
 
 fn configure(name: u8, option: &str, value: Option<&str>) -> AlterTopicConfig {

@@ -108,6 +108,13 @@ impl Cluster {
         self.root.path().join(format!("node-{id}"))
     }
 
+    /// The disk of a node that does not run is gone. Moved, not deleted: threads of
+    /// sled may outlive the handle for a moment and write to it.
+    pub(super) fn lose_disk(&self, id: NodeId) {
+        let away = self.root.path().join(format!("lost-{}", uuid::Uuid::new_v4()));
+        std::fs::rename(self.dir(id), away).expect("is there");
+    }
+
     /// As the node would be configured, with the directory it was formatted
     /// with and a new incarnation.
     pub(super) fn options(&self, id: NodeId) -> MetadataOptions {

@@ -187,7 +187,7 @@ async fn a_blank_disk_of_a_known_voter_is_refused() {
     cluster.follower().await.create("kept").await.expect("creates");
     let lost = cluster.follower().await.id;
     cluster.kill(lost).await;
-    std::fs::remove_dir_all(cluster.dir(lost)).expect("the disk is lost");
+    cluster.lose_disk(lost);
 
     let mut blank = cluster.options(lost);
     blank.directory_id = DirectoryId::random();
@@ -337,6 +337,7 @@ async fn strangers_are_refused() {
         directory_id: DirectoryId::random().to_wire().into(),
         replace_directory: false,
         endpoint: None,
+        has_log: false,
     };
     let standing = client.introduce(introduce).await.expect("answers").into_inner().standing();
     assert_eq!(standing, wire::introduce_response::Standing::Blank);

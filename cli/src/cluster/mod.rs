@@ -1,4 +1,6 @@
-//! `ottla cluster`: who is there, and what is wrong.
+//! `ottla cluster`: who is there, what is wrong, and who comes and goes.
+
+mod members;
 
 use crate::connection::Connection;
 use crate::failure::diagnose;
@@ -12,10 +14,13 @@ use std::time::{Duration, Instant};
 /// How often `--watch` looks.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Longest wait for the leader of the metadata quorum when the rest is there.
+const QUORUM_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Partitions told by name in text. JSON has them all.
 const PARTITIONS_SHOWN: usize = 8;
 
-/// Show the cluster's nodes and its health.
+/// Show the cluster's nodes and its health, and change who belongs to it.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -26,6 +31,9 @@ pub(crate) struct Args {
 enum Command {
     Info(Info),
     Health(Health),
+    Add(members::Add),
+    Remove(members::Remove),
+    ReplaceDisk(members::ReplaceDisk),
     NewId(NewId),
 }
 
@@ -70,6 +78,9 @@ impl Args {
         match &self.command {
             Command::Info(args) => args.connection.format,
             Command::Health(args) => args.connection.format,
+            Command::Add(args) => args.connection.format,
+            Command::Remove(args) => args.connection.format,
+            Command::ReplaceDisk(args) => args.connection.format,
             Command::NewId(args) => args.format,
         }
     }
@@ -84,6 +95,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             status.show(args.connection.format)?;
             Ok(if status.is_healthy() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
+        Command::Add(args) => members::add(&args).await,
+        Command::Remove(args) => members::remove(&args).await,
+        Command::ReplaceDisk(args) => members::replace_disk(&args).await,
         Command::NewId(args) => {
             let id = uuid::Uuid::new_v4().to_string();
             match args.format {
@@ -98,15 +112,23 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 async fn info(args: &Info) -> anyhow::Result<ExitCode> {
     let admin = args.connection.client().await?.admin();
     let info = admin.cluster_info().await?;
-    let nodes = admin.probe(info.nodes.clone()).await;
+    let quorum = tokio::time::timeout(QUORUM_TIMEOUT, admin.describe_quorum());
+    let (nodes, quorum) = tokio::join!(admin.probe(info.nodes.clone()), quorum);
+    let quorum = match quorum {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_elapsed) => Err(format!("nobody has led it for {QUORUM_TIMEOUT:?}")),
+    };
     match args.connection.format {
-        Format::Text => output::line(&info_text(&info, &nodes))?,
-        Format::Json => output::json(&info_json(&info, &nodes))?,
+        Format::Text => output::line(&info_text(&info, &nodes, &quorum))?,
+        Format::Json => output::json(&info_json(&info, &nodes, &quorum))?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn info_text(info: &v1::GetClusterInfoResponse, nodes: &[Probe]) -> String {
+/// The quorum as its leader sees it, or why nobody says.
+type Quorum = Result<v1::DescribeQuorumResponse, String>;
+
+fn info_text(info: &v1::GetClusterInfoResponse, nodes: &[Probe], quorum: &Quorum) -> String {
     let header = info.header.clone().unwrap_or_default();
     let controller = match info.controller_id {
         Some(id) => format!("node {id} (term {})", info.controller_term),
@@ -134,6 +156,8 @@ fn info_text(info: &v1::GetClusterInfoResponse, nodes: &[Probe]) -> String {
         ]
     }));
     text.push_str(&table(&rows));
+    text.push('\n');
+    text.push_str(&members::quorum_text(quorum));
     text
 }
 
@@ -141,7 +165,7 @@ fn list_or_none(nodes: &[u64]) -> String {
     if nodes.is_empty() { "none".to_owned() } else { list(nodes) }
 }
 
-fn info_json(info: &v1::GetClusterInfoResponse, nodes: &[Probe]) -> Value {
+fn info_json(info: &v1::GetClusterInfoResponse, nodes: &[Probe], quorum: &Quorum) -> Value {
     let header = info.header.clone().unwrap_or_default();
     json!({
         "cluster_id": header.cluster_id,
@@ -153,6 +177,7 @@ fn info_json(info: &v1::GetClusterInfoResponse, nodes: &[Probe]) -> Value {
         "metadata_offset": header.metadata_offset,
         "version": info.version,
         "nodes": nodes.iter().map(node_json).collect::<Vec<_>>(),
+        "quorum": members::quorum_json(quorum),
     })
 }
 
@@ -267,10 +292,12 @@ impl Status {
         if self.health.controller_id.is_none() {
             lines.push("  no active controller".to_owned());
         }
-        let nodes: [(&str, &[u64]); 3] = [
+        let nodes: [(&str, &[u64]); 5] = [
             ("unreachable nodes", &self.unreachable()),
             ("fenced nodes", &self.health.fenced_nodes),
             ("nodes that never registered", &self.health.unregistered_nodes),
+            ("voters that are silent", &self.health.silent_voters),
+            ("learners that have not caught up", &self.health.learners_behind),
         ];
         for (what, ids) in nodes {
             if !ids.is_empty() {
@@ -299,6 +326,8 @@ impl Status {
             "unreachable_nodes": self.unreachable(),
             "fenced_nodes": self.health.fenced_nodes,
             "unregistered_nodes": self.health.unregistered_nodes,
+            "silent_voters": self.health.silent_voters,
+            "learners_behind": self.health.learners_behind,
             "leaderless_partitions": names(&self.health.leaderless_partitions),
             "under_min_isr_partitions": names(&self.health.under_min_isr_partitions),
             "under_replicated_partitions": names(&self.health.under_replicated_partitions),
