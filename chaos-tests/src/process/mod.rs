@@ -30,6 +30,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Interval at which a state is looked at again while a test waits for it.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
 
+/// Replicas of a partition, where there are so many nodes.
+const REPLICAS: usize = 3;
+
 /// The `ottla` binary, built once in the profile of the test.
 pub fn binary() -> anyhow::Result<&'static Path> {
     static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
@@ -48,6 +51,10 @@ pub fn binary() -> anyhow::Result<&'static Path> {
 /// A cluster of processes. Dropping it kills them and removes their files.
 pub struct Cluster {
     nodes: Vec<Node>,
+    /// Nodes that it began with.
+    voters: Vec<(u64, u16)>,
+    /// Further lines for the configuration of every node.
+    options: String,
     dir: TempDir,
 }
 
@@ -78,14 +85,47 @@ impl Cluster {
         let mut nodes = Vec::new();
         for id in 1..=count {
             let http = ports[(count + id) as usize - 1];
-            let mut node = Node::create(dir.path(), id, &voters, http, options)?;
+            let places = (ports[id as usize - 1], http);
+            let mut node = Node::create(dir.path(), id, &voters, places, options)?;
             node.format()?;
             node.start()?;
             nodes.push(node);
         }
-        let cluster = Self { nodes, dir };
+        let cluster = Self { nodes, voters, options: options.to_owned(), dir };
         cluster.wait_healthy().await?;
         Ok(cluster)
+    }
+
+    /// Formats and starts one node more, which is told only who was there first.
+    pub fn join(&mut self) -> anyhow::Result<u64> {
+        let id = self.nodes.len() as u64 + 1;
+        let ports = ports::free(2)?;
+        let places = (ports[0], ports[1]);
+        let mut node = Node::create(self.dir.path(), id, &self.voters, places, &self.options)?;
+        node.format()?;
+        node.start()?;
+        self.nodes.push(node);
+        Ok(id)
+    }
+
+    /// The last node is no part of the cluster any more.
+    pub fn part(&mut self) -> Option<Node> {
+        self.nodes.pop()
+    }
+
+    /// Runs `ottla cluster …` against every node, and gives what it answered.
+    pub fn operate(&self, args: &[&str]) -> anyhow::Result<serde_json::Value> {
+        let bootstrap = self.bootstrap().join(",");
+        let connection = ["--format", "json", "--bootstrap", &bootstrap];
+        let output = std::process::Command::new(binary()?)
+            .arg("cluster")
+            .args(args)
+            .args(connection)
+            .output()?;
+        let shown = String::from_utf8_lossy(&output.stdout);
+        let told = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "ottla cluster {args:?}: {shown}{told}");
+        Ok(serde_json::from_str(&shown)?)
     }
 
     /// The node with this id.
@@ -140,7 +180,7 @@ impl Cluster {
         let request = v1::CreateTopicRequest {
             name: name.to_owned(),
             partitions,
-            replication_factor: self.nodes.len() as u32,
+            replication_factor: self.nodes.len().min(REPLICAS) as u32,
             configs,
             validate_only: false,
         };

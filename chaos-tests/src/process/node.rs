@@ -24,12 +24,11 @@ impl Node {
         root: &Path,
         id: u64,
         voters: &[(u64, u16)],
-        http_port: u16,
+        (port, http_port): (u16, u16),
         options: &str,
     ) -> anyhow::Result<Self> {
         let dir = root.join(format!("node-{id}"));
         std::fs::create_dir_all(&dir)?;
-        let port = voters[id as usize - 1].1;
         let data = dir.join("data");
         let mut config = format!(
             "node_id = {id}\ncluster_id = \"process-test\"\ndata_dir = {data:?}\n\
@@ -150,6 +149,28 @@ impl Node {
         self.signal("TERM")?;
         let mut child = self.child.take().context("the node does not run")?;
         Ok(child.wait()?)
+    }
+
+    /// Waits until the process has ended by itself.
+    pub async fn ended(&mut self) -> anyhow::Result<ExitStatus> {
+        let mut child = self.child.take().context("the node does not run")?;
+        let mut status = None;
+        let outcome = super::wait_until("the process has ended", async || {
+            status = child.try_wait()?;
+            status.map(drop).context("it runs")
+        });
+        let outcome = outcome.await;
+        if outcome.is_err() {
+            child.kill()?;
+        }
+        outcome?;
+        status.context("was waited for")
+    }
+
+    /// Its disk is lost, and another one put in its place.
+    pub fn lose_disk(&self) -> anyhow::Result<()> {
+        std::fs::remove_dir_all(self.data_dir())?;
+        self.format()
     }
 
     /// A new connection to it.

@@ -14,6 +14,7 @@ mod elections;
 mod growth;
 mod leader_kills;
 mod log_files;
+mod members;
 mod min_isr;
 mod old_records;
 mod one_node;

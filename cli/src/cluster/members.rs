@@ -1,6 +1,6 @@
 //! Who belongs to the cluster: voters are added, nodes removed, disks replaced.
 
-use super::Quorum;
+use super::info::Quorum;
 use crate::connection::Connection;
 use crate::failure::diagnose;
 use crate::output::{self, Format, list, table};

@@ -1,5 +1,6 @@
 //! `ottla cluster`: who is there, what is wrong, and who comes and goes.
 
+mod info;
 mod members;
 
 use crate::connection::Connection;
@@ -13,9 +14,6 @@ use std::time::{Duration, Instant};
 
 /// How often `--watch` looks.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Longest wait for the leader of the metadata quorum when the rest is there.
-const QUORUM_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Partitions told by name in text. JSON has them all.
 const PARTITIONS_SHOWN: usize = 8;
@@ -88,7 +86,7 @@ impl Args {
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
-        Command::Info(args) => info(&args).await,
+        Command::Info(args) => info::run(&args.connection).await,
         Command::Health(args) if args.watch => watch(&args).await,
         Command::Health(args) => {
             let status = Status::of(&args.connection).await?;
@@ -107,78 +105,6 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
-}
-
-async fn info(args: &Info) -> anyhow::Result<ExitCode> {
-    let admin = args.connection.client().await?.admin();
-    let info = admin.cluster_info().await?;
-    let quorum = tokio::time::timeout(QUORUM_TIMEOUT, admin.describe_quorum());
-    let (nodes, quorum) = tokio::join!(admin.probe(info.nodes.clone()), quorum);
-    let quorum = match quorum {
-        Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(_elapsed) => Err(format!("nobody has led it for {QUORUM_TIMEOUT:?}")),
-    };
-    match args.connection.format {
-        Format::Text => output::line(&info_text(&info, &nodes, &quorum))?,
-        Format::Json => output::json(&info_json(&info, &nodes, &quorum))?,
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// The quorum as its leader sees it, or why nobody says.
-type Quorum = Result<v1::DescribeQuorumResponse, String>;
-
-fn info_text(info: &v1::GetClusterInfoResponse, nodes: &[Probe], quorum: &Quorum) -> String {
-    let header = info.header.clone().unwrap_or_default();
-    let controller = match info.controller_id {
-        Some(id) => format!("node {id} (term {})", info.controller_term),
-        None => "none".to_owned(),
-    };
-    let mut text = format!(
-        "cluster {}\ncontroller {controller}\nvoters {}\nlearners {}\nversion {} (node {})\n",
-        header.cluster_id,
-        list(&info.voters),
-        list_or_none(&info.learners),
-        info.version,
-        header.node_id
-    );
-    let heading = ["NODE", "ADDRESS", "RACK", "STATE", "REACHABLE", "LEADERS", "REPLICAS"];
-    let mut rows = vec![heading.iter().map(|cell| (*cell).to_owned()).collect()];
-    rows.extend(nodes.iter().map(|Probe { node, answer }| {
-        vec![
-            node.node_id.to_string(),
-            address(node),
-            node.rack.clone().unwrap_or_else(|| "-".to_owned()),
-            state(node).to_owned(),
-            if answer.is_ok() { "yes" } else { "no" }.to_owned(),
-            node.leaders.to_string(),
-            node.replicas.to_string(),
-        ]
-    }));
-    text.push_str(&table(&rows));
-    text.push('\n');
-    text.push_str(&members::quorum_text(quorum));
-    text
-}
-
-fn list_or_none(nodes: &[u64]) -> String {
-    if nodes.is_empty() { "none".to_owned() } else { list(nodes) }
-}
-
-fn info_json(info: &v1::GetClusterInfoResponse, nodes: &[Probe], quorum: &Quorum) -> Value {
-    let header = info.header.clone().unwrap_or_default();
-    json!({
-        "cluster_id": header.cluster_id,
-        "controller": info.controller_id,
-        "controller_term": info.controller_term,
-        "voters": info.voters,
-        "learners": info.learners,
-        "answered_by": header.node_id,
-        "metadata_offset": header.metadata_offset,
-        "version": info.version,
-        "nodes": nodes.iter().map(node_json).collect::<Vec<_>>(),
-        "quorum": members::quorum_json(quorum),
-    })
 }
 
 fn node_json(Probe { node, answer }: &Probe) -> Value {

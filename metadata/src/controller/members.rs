@@ -38,7 +38,7 @@ pub struct Member {
     pub voter: bool,
     /// The last entry it is known to have.
     pub matched: Option<u64>,
-    /// Whether the leader has heard of it within the session timeout.
+    /// Whether the leader has heard of it lately.
     pub up: bool,
 }
 

@@ -255,10 +255,12 @@ impl Inner {
             return;
         };
         let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
-        let within = self.options.timings.broker_session_timeout;
         let other = |id: &u64| *id != self.options.node_id.0 && voters.contains(id);
         let is_up = |id: &u64| {
-            heard.get(id).and_then(|at| at.as_ref()).is_some_and(|at| at.elapsed() <= within)
+            heard
+                .get(id)
+                .and_then(|at| at.as_ref())
+                .is_some_and(|at| at.elapsed() <= members::SILENT_AFTER)
         };
         let others = progress.into_iter().filter(|(id, _)| other(id));
         let best = others.max_by_key(|(id, at)| (is_up(id), *at));

@@ -30,6 +30,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Silence after which a member counts as down: twenty heartbeats, and longer
+/// than an election.
+pub(super) const SILENT_AFTER: Duration = Duration::from_secs(1);
+
 /// Interval at which the leader looks for a change that nobody finished.
 const TEND_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -331,14 +335,16 @@ fn see(inner: &Inner) -> Result<Quorum, ApiError> {
     let (Some(heard), Some(progress)) = (now.heartbeat, now.replication) else {
         return Err(inner.control.not_controller());
     };
-    let within = inner.options.timings.broker_session_timeout;
     let effective = now.membership_config.membership();
     let voters: BTreeSet<u64> = effective.voter_ids().collect();
     let member = |id: u64| Member {
         voter: voters.contains(&id),
         matched: progress.get(&id).and_then(|at| at.as_ref()).map(|at| at.index),
         up: id == inner.options.node_id.0
-            || heard.get(&id).and_then(|at| at.as_ref()).is_some_and(|at| at.elapsed() <= within),
+            || heard
+                .get(&id)
+                .and_then(|at| at.as_ref())
+                .is_some_and(|at| at.elapsed() <= SILENT_AFTER),
     };
     Ok(Quorum {
         leader: inner.options.node_id,
