@@ -175,7 +175,9 @@ impl Node {
         if let Some(evicted) = evicted {
             // Nothing here counts any more: there is nobody to hand anything to.
             clients.cancel();
-            self.replicas.shutdown().await.context("not every log could be synced")?;
+            if let Err(error) = self.replicas.shutdown().await {
+                warn!("not every log could be synced: {error}");
+            }
             self.metadata.shutdown().await;
             servers.cancel();
             return Err(evicted.into());

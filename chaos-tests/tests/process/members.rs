@@ -1,7 +1,7 @@
 //! Nodes come and go while records are written: none is lost, none is written
 //! twice, and who has left stays out.
 
-use crate::workload::{Load, WINDOW};
+use crate::workload::{Load, TOPIC, WINDOW};
 use ottla_chaos::process::{Cluster, wait_until};
 use serde_json::Value;
 
@@ -67,6 +67,12 @@ async fn a_lost_disk_is_replaced_under_load() -> anyhow::Result<()> {
     let alive = cluster.operate(&["replace-disk", "3"]).expect_err("it runs").to_string();
     assert!(alive.contains("NODE_IN_USE"), "{alive}");
     cluster.node(3).kill()?;
+    wait_until("it leads nothing", async || {
+        let topic = cluster.describe(TOPIC).await?;
+        anyhow::ensure!(topic.partitions.iter().all(|p| p.leader_id != Some(3)), "{topic:?}");
+        Ok(())
+    })
+    .await?;
     cluster.node(3).lose_disk()?;
     cluster.node(3).start()?;
     let status = cluster.node(3).ended().await?;
