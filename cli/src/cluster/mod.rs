@@ -5,7 +5,7 @@ mod members;
 
 use crate::connection::Connection;
 use crate::failure::diagnose;
-use crate::output::{self, Format, list, table};
+use crate::output::{self, Format, list};
 use clap::Subcommand;
 use ottla_client::{Admin, ClientError, Probe, v1};
 use serde_json::{Value, json};
