@@ -156,11 +156,11 @@ fn write_new(vfs: &dyn Vfs, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vfs::{Fault, FaultRule, Operation, SimVfs};
+    use crate::vfs::{Fault, FaultRule, Operation, SimVfs, create_dir_durably};
 
     fn disk() -> (SimVfs, PathBuf) {
         let vfs = SimVfs::new();
-        vfs.create_dir_all(Path::new("/d")).expect("simulated");
+        create_dir_durably(&vfs, Path::new("/d")).expect("simulated");
         (vfs, PathBuf::from("/d/vote"))
     }
 

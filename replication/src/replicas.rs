@@ -251,7 +251,7 @@ impl Replicas {
     pub fn counts(&self) -> ReplicaCounts {
         let mut counts = ReplicaCounts::default();
         for partition in self.env.partitions.read().values() {
-            counts.add(&partition.state().borrow());
+            partition.count(&mut counts);
         }
         counts
     }

@@ -19,5 +19,6 @@ mod min_isr;
 mod old_records;
 mod one_node;
 mod plain;
+mod quorum;
 mod startup;
 mod workload;

@@ -124,18 +124,30 @@ impl Log {
         Ok(Appended { first_offset: first, end_offset: last, placed })
     }
 
-    /// Records that `epoch` starts at the log end offset, durably: what a new
-    /// leader does before its first append. Does nothing if it is the last
-    /// epoch already.
+    /// Notes that `epoch` starts at the log end offset: what a new leader does
+    /// before its first append, which makes the note durable before a record of the
+    /// epoch can be read. An epoch without records leaves no trace, and needs none:
+    /// nobody has anything of it. Does nothing if it is the last epoch already.
     ///
     /// # Errors
-    /// `EpochWentBack`, `DiskFull`, `Io` (offline now), `Offline`; `Invalid` for
-    /// an epoch above 2^31 - 1.
+    /// `EpochWentBack`, `Offline`; `Invalid` for an epoch above 2^31 - 1.
     pub fn start_epoch(&self, epoch: LeaderEpoch) -> Result<(), LogError> {
         check_epoch(epoch)?;
         let mut writer = self.writer.lock();
-        let end = self.state.read().end;
-        self.record_epochs(&mut writer, [(epoch, end)].into_iter())
+        let mut state = self.state.write();
+        state.check_online()?;
+        match state.epochs.last() {
+            Some(last) if epoch < last => Err(LogError::EpochWentBack { last, got: epoch }),
+            Some(last) if epoch == last => Ok(()),
+            _ => {
+                let (end, known) = (state.end, state.epochs.len());
+                state.epochs.assign(epoch, end);
+                // One that had no records either may be on record.
+                writer.epochs_stale |= state.epochs.len() <= known;
+                writer.epoch_begun = true;
+                Ok(())
+            }
+        }
     }
 
     /// Writes stamped batches that follow the log end. `headers` describe what
@@ -207,7 +219,8 @@ impl Log {
         let changed = {
             let state = self.state.read();
             state.check_online()?;
-            let mut changed = writer.epochs_stale.then(|| state.epochs.clone());
+            let owed = writer.epochs_stale || writer.epoch_begun;
+            let mut changed = owed.then(|| state.epochs.clone());
             for (epoch, start) in epochs {
                 let known = changed.as_ref().unwrap_or(&state.epochs).last();
                 match known {

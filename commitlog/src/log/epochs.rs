@@ -12,6 +12,10 @@ use ottla_proto::{LeaderEpoch, Offset};
 pub(crate) struct Epochs(Vec<(LeaderEpoch, Offset)>);
 
 impl Epochs {
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(crate) fn last(&self) -> Option<LeaderEpoch> {
         self.0.last().map(|(epoch, _)| *epoch)
     }

@@ -121,9 +121,14 @@ pub struct Log {
 
 /// What only the one who changes the log needs to know.
 struct Writer {
-    /// The checkpoint of epochs may not say what the state says: write it
-    /// before the next change.
+    /// The checkpoint of epochs may be wrong: write it before the next change.
     epochs_stale: bool,
+    /// The last epoch has no records yet, and the checkpoint lacks it: write it
+    /// before the first of them.
+    epoch_begun: bool,
+    /// The name of the log's directory is durable. Not so for a log that never held
+    /// anything: without a directory the next start makes the same log.
+    anchored: bool,
 }
 
 /// What readers see.
@@ -268,13 +273,28 @@ impl Log {
         if matches!(error, LogError::DiskFull { .. }) { error } else { self.offline(error) }
     }
 
-    /// Durably writes the checkpoint of epochs.
+    /// Durably writes the checkpoint of epochs. Whatever else a log keeps comes
+    /// after its first epoch, so this is what makes its directory durable too.
     fn write_epochs(&self, writer: &mut Writer, epochs: &Epochs) -> Result<(), LogError> {
+        self.anchor(writer)?;
         let path = self.dir.join(EPOCHS_FILE);
         writer.epochs_stale = true;
         write_plain_atomically(self.vfs(), &path, epochs.encode().as_bytes())
             .map_err(|error| self.offline_unless_full(LogError::io("write", &path, error)))?;
-        writer.epochs_stale = false;
+        (writer.epochs_stale, writer.epoch_begun) = (false, false);
+        Ok(())
+    }
+
+    /// Makes the name of the log's directory durable. Those in it are by whoever
+    /// writes them.
+    fn anchor(&self, writer: &mut Writer) -> Result<(), LogError> {
+        if !writer.anchored {
+            let parent = open::parent_of(&self.dir);
+            self.vfs()
+                .sync_dir(parent)
+                .map_err(|error| self.offline_unless_full(LogError::io("sync", parent, error)))?;
+            writer.anchored = true;
+        }
         Ok(())
     }
 

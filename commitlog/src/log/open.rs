@@ -3,7 +3,7 @@
 use super::compact;
 use super::epochs::Epochs;
 use super::recovery::{Recovery, recover};
-use super::segment::{Segment, base_of, remove_files};
+use super::segment::{Segment, base_of, log_path, remove_files};
 use super::walk::HEADERS_CHUNK_BYTES;
 use super::{EPOCHS_FILE, Log, OpenMode, START_FILE, Slot, State, Unsynced, Writer};
 use crate::checkpoint::{self, CheckpointError, write_plain_atomically};
@@ -13,6 +13,7 @@ use crate::vfs::{Vfs, create_dir_durably};
 use crate::{LogConfig, LogError, Shared};
 use ottla_proto::{LeaderEpoch, Offset};
 use parking_lot::{Mutex, RwLock};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -38,7 +39,8 @@ pub(super) struct Tail {
 
 impl Log {
     /// Opens the log in `dir`, or creates an empty one that starts at 0.
-    /// Afterwards everything in it is synced.
+    /// Afterwards everything in it is synced. One that never held anything is not:
+    /// if it is lost, the next start makes the same again.
     ///
     /// # Errors
     /// `Io` or `DiskFull`. Bad contents are no error: they are cut or rebuilt,
@@ -50,7 +52,10 @@ impl Log {
         mode: OpenMode,
     ) -> Result<(Self, Recovery), LogError> {
         let vfs = shared.vfs();
-        create_dir_durably(vfs, dir).map_err(|error| LogError::io("create", dir, error))?;
+        if let Some(slot) = blank(vfs, dir)? {
+            let state = State::blank(slot);
+            return Ok((Self::of(shared, dir, config, state, false), Recovery::default()));
+        }
         let mut opening = Opening::find(vfs, dir, config)?;
         let tail = match mode {
             OpenMode::Clean => match opening.clean_tail() {
@@ -81,18 +86,98 @@ impl Log {
             uncleanable: false,
             offline: None,
         };
-        let log = Self {
+        Ok((Self::of(shared, dir, config, state, true), recovery))
+    }
+
+    fn of(
+        shared: &Arc<Shared>,
+        dir: &Path,
+        config: LogConfig,
+        state: State,
+        anchored: bool,
+    ) -> Self {
+        let writer = Writer { epochs_stale: false, epoch_begun: false, anchored };
+        Self {
             shared: Arc::clone(shared),
             dir: dir.to_owned(),
             config: RwLock::new(config),
             cleaning: Mutex::new(()),
-            writer: Mutex::new(Writer { epochs_stale: false }),
+            writer: Mutex::new(writer),
             gate: Mutex::new(()),
             shape: Mutex::new(()),
             state: RwLock::new(state),
             tail: shared.tail(),
-        };
-        Ok((log, recovery))
+        }
+    }
+}
+
+impl State {
+    /// Of a log that never held anything.
+    fn blank(slot: Slot) -> Self {
+        Self {
+            slots: vec![slot],
+            start: 0,
+            end: 0,
+            synced: 0,
+            epochs: Epochs::default(),
+            producers: Producers::default(),
+            snapshot: None,
+            generation: 0,
+            unsynced: Unsynced::default(),
+            clean_to: 0,
+            uncleanable: false,
+            offline: None,
+        }
+    }
+}
+
+/// The only segment of a log that never held anything, made if there is no log at
+/// all; `None` for any other log. Such a log has nothing but that segment in its
+/// directory: before the first record, and before anything else that is kept, comes
+/// the checkpoint of epochs, which stays. So nothing has to be durable or looked for
+/// here, however many logs a node begins with.
+fn blank(vfs: &dyn Vfs, dir: &Path) -> Result<Option<Slot>, LogError> {
+    let there = match vfs.list(dir) {
+        Ok(names) => names,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            create_dir(vfs, dir).map_err(|error| LogError::io("create", dir, error))?;
+            Vec::new()
+        }
+        Err(error) => return Err(LogError::io("list", dir, error)),
+    };
+    let segment = match &there[..] {
+        [] => Segment::create(vfs, dir, 0)?,
+        [name] if base_of(name, "log") == Some(0) => {
+            let path = log_path(dir, 0);
+            let file = vfs.open(&path).map_err(|error| LogError::io("open", &path, error))?;
+            let segment = Segment::of_file(dir, 0, file);
+            if segment.file_len()? > 0 {
+                return Ok(None);
+            }
+            segment
+        }
+        _ => return Ok(None),
+    };
+    Ok(Some(Slot { segment: Arc::new(segment), size: 0 }))
+}
+
+/// Creates the directory of a log. Its name is made durable before anything that has
+/// to last is put into it.
+fn create_dir(vfs: &dyn Vfs, dir: &Path) -> io::Result<()> {
+    match vfs.create_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            create_dir_durably(vfs, parent_of(dir))?;
+            vfs.create_dir(dir)
+        }
+        created => created,
+    }
+}
+
+/// Where the name of a directory is.
+pub(super) fn parent_of(dir: &Path) -> &Path {
+    match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
     }
 }
 

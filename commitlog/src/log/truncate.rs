@@ -38,7 +38,12 @@ impl Log {
         let epochs = {
             let mut state = self.state.write();
             let kept = if target.is_some() { state.end } else { end };
-            let changed = state.epochs.truncate_from(kept);
+            let known = state.epochs.len();
+            state.epochs.truncate_from(kept);
+            // One that has no records starts at the end, so it goes first, and is
+            // not on record.
+            let begun = usize::from(std::mem::take(&mut writer.epoch_begun));
+            let changed = known - state.epochs.len() > begun;
             (changed || writer.epochs_stale).then(|| state.epochs.clone())
         };
         match epochs {

@@ -69,6 +69,13 @@ pub trait Vfs: Send + Sync {
     /// Whatever the system reports.
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
 
+    /// Creates one directory.
+    ///
+    /// # Errors
+    /// `NotFound` where there is none for it to be in, `AlreadyExists`; whatever the
+    /// system reports.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+
     /// Makes the names in a directory durable (fsync of the directory).
     ///
     /// # Errors

@@ -26,6 +26,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -294,14 +295,16 @@ async fn observe(
         // Cloned at once: holding the reference could block openraft.
         let now = metrics.borrow_watched().clone();
         let ended = now.running_state.is_err();
-        let leads = now.state.is_leader() && now.vote.is_committed() && !ended;
+        let patience = patience(&now, inner.options.timings.election_max);
+        let heard = patience.is_none_or(|left| !left.is_zero());
+        let leads = now.state.is_leader() && now.vote.is_committed() && !ended && heard;
         let term = *now.vote.leader_id();
         let caught_up = now.last_applied.is_some_and(|applied| applied.leader_id == term);
         let active_term = (leads && caught_up).then_some(term);
         let may_campaign = allow_campaign(&inner, &now);
         inner.addresses.learn(members_of(&now));
         let status = QuorumStatus {
-            leader: now.current_leader.filter(|_| !ended).map(NodeId),
+            leader: now.current_leader.filter(|_| !ended && heard).map(NodeId),
             term: now.current_term,
             voters: voters_of(&inner, &now),
             learners: learners_of(&now),
@@ -311,9 +314,11 @@ async fn observe(
         };
         active.send_if_modified(|known| replace(known, active_term));
         inner.quorum.send_if_modified(|known| replace(known, status));
+        let silence = async { tokio::time::sleep(patience.expect("guarded")).await };
         tokio::select! {
             () = inner.stop.cancelled() => break,
             changed = metrics.changed() => if changed.is_err() { break },
+            () = silence, if heard && patience.is_some() => {}
         }
     }
     active.send_replace(None);
@@ -341,6 +346,17 @@ fn members_of(metrics: &RaftMetrics<TypeConfig>) -> BTreeMap<u64, Peer> {
 
 fn learners_of(metrics: &RaftMetrics<TypeConfig>) -> Vec<NodeId> {
     metrics.membership_config.membership().learner_ids().map(NodeId).collect()
+}
+
+/// How long a leader still counts as one, should no majority answer it any more: after
+/// an election timeout the others may have another (KAFKA-15489). It cannot commit
+/// anything, so to go on would be safe; but whoever asked it would wait for nothing.
+/// `None`: it leads nothing, or is the majority.
+fn patience(metrics: &RaftMetrics<TypeConfig>, election_max: Duration) -> Option<Duration> {
+    let alone = metrics.membership_config.membership().voter_ids().count() == 1;
+    let leads = metrics.state.is_leader() && !alone;
+    let heard = metrics.last_quorum_acked.filter(|_| leads)?;
+    Some(election_max.saturating_sub(heard.into_inner().elapsed()))
 }
 
 fn voters_of(inner: &Inner, metrics: &RaftMetrics<TypeConfig>) -> Vec<NodeId> {

@@ -169,7 +169,8 @@ pub enum Effect {
         /// To be repeated in [`Event::Settled`].
         stage: Stage,
     },
-    /// Record durably that `epoch` starts at the log's end.
+    /// Record that `epoch` starts at the log's end: durably before anything is
+    /// appended in it.
     StartEpoch {
         /// To be repeated in [`Event::Settled`].
         stage: Stage,

@@ -33,6 +33,10 @@ const FULL_DISK_BACKOFF: Duration = Duration::from_secs(1);
 /// Messages taken at once: what a sync's time brings at some 100,000 a second.
 const MESSAGES_PER_TURN: usize = 256;
 
+/// Messages for which a partition keeps memory between two turns: thousands of
+/// partitions that had a burst once should not hold on to it.
+const MESSAGES_KEPT: usize = 16;
+
 pub(super) struct Actor {
     env: Arc<Env>,
     partition: Arc<Partition>,
@@ -94,7 +98,7 @@ impl Actor {
         mut mailbox: mpsc::Receiver<Message>,
         directives: &mut watch::Receiver<Directive>,
     ) {
-        let mut messages = Vec::with_capacity(MESSAGES_PER_TURN);
+        let mut messages = Vec::new();
         loop {
             self.start_ops();
             self.publish();
@@ -112,6 +116,7 @@ impl Actor {
             for message in messages.drain(..) {
                 self.on_message(message);
             }
+            messages.shrink_to(MESSAGES_KEPT);
             match woken {
                 Woken::Op(done) => self.on_done(done),
                 Woken::Sync(Ok(up_to)) => self.step(Event::Synced { up_to }),

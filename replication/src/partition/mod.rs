@@ -8,6 +8,7 @@ mod requests;
 
 pub(crate) use ops::wall_clock_ms;
 
+use crate::ReplicaCounts;
 use crate::blocking::blocking;
 use crate::core::{
     Acks, DeletionRefusal, Event, Follow, FollowRefusal, ProduceRefusal, ReplicaStatus, RoleKind,
@@ -199,6 +200,11 @@ impl Partition {
 
     pub(crate) fn state(&self) -> watch::Receiver<LocalPartition> {
         self.state.subscribe()
+    }
+
+    /// Adds what it is at this moment.
+    pub(crate) fn count(&self, counts: &mut ReplicaCounts) {
+        counts.add(&self.state.borrow());
     }
 
     /// The replica, if it leads and its leadership has started.

@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use ottla_commitlog::Shared;
 use ottla_commitlog::data_dir::{DataDir, DataDirs, Owner};
 use ottla_commitlog::format::{BatchOptions, NewRecord, ValidBatch, decode_records, encode_batch};
-use ottla_commitlog::vfs::{SimVfs, Vfs};
+use ottla_commitlog::vfs::{SimVfs, create_dir_durably};
 use ottla_metadata::controller::{
     AlterPartition, Command, Controller, ControllerOptions, CreateTopic, Heartbeat,
     PartitionAlteration, PartitionOutcome, RegisterBroker, Reply, ReportOffline,
@@ -185,7 +185,7 @@ impl Machine {
         let identity = DataDir::identity_at(&directories[0]).expect("readable");
         let vfs = SimVfs::new();
         for directory in &directories {
-            vfs.create_dir_all(&directory.join("partitions")).expect("a directory");
+            create_dir_durably(&vfs, &directory.join("partitions")).expect("a directory");
         }
         Self {
             node_id,

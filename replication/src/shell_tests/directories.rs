@@ -1,12 +1,12 @@
 //! Several data directories, and many logs to open.
 
-use super::cluster::{Machine, PATIENCE, Quorum, Three};
-use crate::{Limits, LocalPartition, OpeningProgress};
+use super::cluster::{Machine, PATIENCE, Quorum, Three, batch};
+use crate::{Acks, Limits, LocalPartition, OpeningProgress};
 use ottla_commitlog::data_dir::DirectoryState;
 use ottla_commitlog::vfs::{Fault, FaultRule, Operation};
 use ottla_proto::{NodeId, PartitionId};
 use std::path::PathBuf;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// The data directory in which a node has this log.
 fn directory(three: &Three, node: NodeId, id: PartitionId) -> PathBuf {
@@ -114,7 +114,12 @@ async fn many_logs_are_recovered_with_progress() {
     for id in ids.clone() {
         node.until_state(id, "open", |state| state.leading().is_some()).await;
     }
-    node.produce("wide", "one").await.expect("acknowledged");
+    // One that never held anything would not be scanned.
+    for index in 0..LOGS {
+        let deadline = Instant::now() + PATIENCE;
+        let sent = node.replicas.produce("wide", index, batch(&["one"]), Acks::All, deadline).await;
+        sent.expect("taken").wait().await.expect("acknowledged");
+    }
     // The first logs were new: none of them is counted.
     let done = OpeningProgress { known: true, ..OpeningProgress::default() };
     assert_eq!(*node.replicas.opening().borrow(), done);

@@ -47,6 +47,9 @@ impl Vfs for Meddler {
     fn create_dir_all(&self, _: &Path) -> io::Result<()> {
         panic!("an inspection writes nothing")
     }
+    fn create_dir(&self, _: &Path) -> io::Result<()> {
+        panic!("an inspection writes nothing")
+    }
     fn sync_dir(&self, _: &Path) -> io::Result<()> {
         panic!("an inspection writes nothing")
     }

@@ -12,6 +12,7 @@ use crate::LogError;
 use crate::format::{
     BatchHeader, BatchOptions, NewRecord, ValidBatch, batch_headers, encode_batch,
 };
+use crate::log::epochs::Epochs;
 use crate::vfs::{FaultRule, SimVfs};
 use events::{Event, Op, event};
 use model::{Model, decode, epochs_of, stored};
@@ -191,20 +192,30 @@ impl Run {
         if exact_epochs {
             assert!(!recovery.epochs_rebuilt);
         } else {
-            // The epochs of the batches, and at most one begun without any.
-            let proven = model.proven_epochs();
-            let known = decode(&epochs);
-            assert!(known.starts_with(&proven), "{known:?} does not begin with {proven:?}");
-            let begun = &known[proven.len()..];
-            assert!(begun.len() <= 1 && begun.iter().all(|entry| entry.1 == bounds.end));
-            assert!(begun.iter().all(|entry| entry.0 <= self.highest_epoch));
-            model.epochs = known;
+            self.take_epochs(&mut model, &epochs);
         }
         self.model = model;
         self.check();
         let found = Log::verify(&self.vfs, Path::new("/log")).expect("reads");
         assert_eq!(found.damage().collect::<Vec<_>>(), Vec::<&crate::inspect::Problem>::new());
         assert_eq!((found.start, found.end), (self.model.start, self.model.end));
+    }
+
+    /// The checkpoint of epochs says what the log knows.
+    fn epochs_on_record(&self) -> bool {
+        let writer = self.log().writer.lock();
+        !writer.epochs_stale && !writer.epoch_begun
+    }
+
+    /// The epochs of the batches, and at most one begun without any.
+    fn take_epochs(&self, model: &mut Model, epochs: &Epochs) {
+        let proven = model.proven_epochs();
+        let known = decode(epochs);
+        assert!(known.starts_with(&proven), "{known:?} does not begin with {proven:?}");
+        let begun = &known[proven.len()..];
+        assert!(begun.len() <= 1 && begun.iter().all(|entry| entry.1 == model.end));
+        assert!(begun.iter().all(|entry| entry.0 <= self.highest_epoch));
+        model.epochs = known;
     }
 
     /// What a log may be that stopped in the midst of `op`.
@@ -235,15 +246,20 @@ impl Run {
                 self.model.synced = self.model.end;
                 let recovery = self.open(OpenMode::Clean);
                 assert_eq!(recovery, Recovery::default());
+                // One that was begun without records need not be known any more.
+                let (mut model, epochs) =
+                    (self.model.clone(), self.log().state.read().epochs.clone());
+                self.take_epochs(&mut model, &epochs);
+                self.model = model;
             }
             Event::ProcessCrash => {
                 let least = self.model.end;
-                let exact = !self.log().writer.lock().epochs_stale;
+                let exact = self.epochs_on_record();
                 self.settle(&[(self.model.clone(), least)], exact);
             }
             Event::PowerLoss(seed) => {
                 let least = self.log().bounds().synced;
-                let exact = !self.log().writer.lock().epochs_stale;
+                let exact = self.epochs_on_record();
                 self.vfs.crash(*seed);
                 self.settle(&[(self.model.clone(), least)], exact);
             }

@@ -17,7 +17,7 @@ use super::*;
 use crate::format::{
     BatchOptions, FormatError, NewRecord, Record, ValidBatch, decode_records, encode_batch,
 };
-use crate::vfs::{Fault, FaultRule, Operation, RealVfs, SimVfs};
+use crate::vfs::{Fault, FaultRule, Operation, RealVfs, SimVfs, Vfs, create_dir_durably};
 use bytes::{Bytes, BytesMut};
 
 const DIR: &str = "/data/log";
@@ -153,11 +153,6 @@ fn a_new_leader_notes_its_epoch_before_it_appends() {
     fill(&log, 3, 1);
     log.sync().expect("syncs");
     log.start_epoch(LeaderEpoch(4)).expect("begins");
-    // Durable by itself, although nothing was appended or synced since.
-    vfs.crash(7);
-    drop(log);
-    let (log, recovery) = open(&vfs, small(), OpenMode::Recover);
-    assert!(!recovery.epochs_rebuilt);
     assert_eq!(
         (log.last_epoch(), log.epoch_start(LeaderEpoch(4))),
         (Some(LeaderEpoch(4)), Some(3))
@@ -174,6 +169,59 @@ fn a_new_leader_notes_its_epoch_before_it_appends() {
     log.start_epoch(LeaderEpoch(5)).expect("begins");
     log.truncate_to(3).expect("truncates nothing");
     assert_eq!(log.last_epoch(), Some(LeaderEpoch(1)));
+}
+
+/// An epoch is on record before a record of it can be read, and costs nothing
+/// before.
+#[test]
+fn an_epoch_is_durable_before_its_first_record() {
+    for seed in 0..20 {
+        for records in [0, 1] {
+            let vfs = SimVfs::new();
+            let (log, _) = open(&vfs, small(), OpenMode::Recover);
+            fill(&log, 3, 1);
+            log.sync().expect("syncs");
+            let changes = vfs.changes();
+            log.start_epoch(LeaderEpoch(4)).expect("begins");
+            assert_eq!(vfs.changes(), changes);
+            fill(&log, records, 4);
+            vfs.crash(seed);
+            drop(log);
+            let (log, recovery) = open(&vfs, small(), OpenMode::Recover);
+            assert!(!recovery.epochs_rebuilt);
+            let last = if records == 0 { 1 } else { 4 };
+            assert_eq!(log.last_epoch(), Some(LeaderEpoch(last)), "seed {seed}, {records}");
+        }
+    }
+}
+
+/// A node with thousands of partitions that were never written to opens them without
+/// a single sync. Once one holds something it lasts, with its directory.
+#[test]
+fn a_log_that_never_held_anything_asks_nothing_of_the_disk() {
+    for seed in 0..20 {
+        let vfs = SimVfs::new();
+        // The directory of all logs.
+        create_dir_durably(&vfs, dir().parent().expect("has one")).expect("simulated");
+        let before = vfs.changes();
+        for mode in [OpenMode::Recover, OpenMode::Recover, OpenMode::Clean] {
+            let (log, recovery) = open(&vfs, small(), mode);
+            assert_eq!((log.bounds().end, recovery), (0, Recovery::default()));
+            log.start_epoch(LeaderEpoch(1)).expect("begins");
+            log.truncate_to(0).expect("there is nothing to cut");
+            log.close().expect("there is nothing to sync");
+            // The file was created, the first time.
+            assert_eq!(vfs.changes(), before + 1);
+        }
+        vfs.crash(seed);
+        let (log, _) = open(&vfs, small(), OpenMode::Recover);
+        fill(&log, 1, 1);
+        log.sync().expect("syncs");
+        vfs.crash(seed);
+        drop(log);
+        let (log, recovery) = open(&vfs, small(), OpenMode::Recover);
+        assert_eq!((log.bounds().end, recovery.epochs_rebuilt), (1, false), "seed {seed}");
+    }
 }
 
 #[test]

@@ -55,8 +55,8 @@ pub(super) struct Dir {
     pub(super) visible: BTreeMap<String, Inode>,
     pub(super) durable: BTreeMap<String, Inode>,
     pub(super) unsynced: Vec<NameChange>,
-    /// Directories are created durably: nothing here depends on losing one.
-    pub(super) subdirs: BTreeSet<String>,
+    /// Directories in it, and whether their names are durable.
+    pub(super) subdirs: BTreeMap<String, bool>,
 }
 
 #[derive(Clone)]
@@ -149,10 +149,37 @@ pub(super) fn enospc() -> io::Error {
 }
 
 impl Disk {
+    /// Adds a directory; its name is durable once its parent is synced.
+    pub(super) fn add_dir(&mut self, dir: &Path) {
+        self.dirs.entry(dir.to_owned()).or_default();
+        if let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) {
+            let name = name.to_string_lossy().into_owned();
+            let parent = self.dirs.entry(parent.to_owned()).or_default();
+            parent.subdirs.entry(name).or_insert(false);
+        }
+    }
+
+    /// Of the directories whose names are not durable each survives or not, with
+    /// all that is in it.
+    fn survive_dirs(&mut self, draw: &mut Draw) {
+        let mut lost = Vec::new();
+        for (path, dir) in &mut self.dirs {
+            dir.subdirs.retain(|name, durable| {
+                *durable |= draw.below(2) == 0;
+                if !*durable {
+                    lost.push(path.join(name));
+                }
+                *durable
+            });
+        }
+        self.dirs.retain(|path, _| !lost.iter().any(|gone| path.starts_with(gone)));
+    }
+
     pub(super) fn crash(&mut self, seed: u64) {
         let mut draw = Draw(seed);
         self.boot += 1;
         self.power_left = None;
+        self.survive_dirs(&mut draw);
         for dir in self.dirs.values_mut() {
             survive_names(dir, &mut draw);
         }

@@ -211,27 +211,32 @@ impl Vfs for SimVfs {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let mut disk = self.0.lock();
         let dir = disk.dir(dir)?;
-        Ok(dir.visible.keys().chain(&dir.subdirs).cloned().collect())
+        Ok(dir.visible.keys().chain(dir.subdirs.keys()).cloned().collect())
     }
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         let mut disk = self.0.lock();
-        for path in dir.ancestors() {
-            disk.dirs.entry(path.to_owned()).or_default();
-            if let (Some(parent), Some(name)) = (path.parent(), path.file_name()) {
-                let name = name.to_string_lossy().into_owned();
-                disk.dirs.entry(parent.to_owned()).or_default().subdirs.insert(name);
-            }
+        dir.ancestors().for_each(|path| disk.add_dir(path));
+        Ok(())
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut disk = self.0.lock();
+        if disk.dirs.contains_key(dir) {
+            return Err(io::ErrorKind::AlreadyExists.into());
         }
+        disk.dir(dir.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
+        disk.add_dir(dir);
         Ok(())
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut disk = self.0.lock();
         disk.check(Operation::SyncDir, dir)?;
-        let dir = disk.dir(dir)?;
-        dir.unsynced.clear();
-        dir.durable = dir.visible.clone();
+        let synced = disk.dir(dir)?;
+        synced.unsynced.clear();
+        synced.durable = synced.visible.clone();
+        synced.subdirs.values_mut().for_each(|durable| *durable = true);
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! The simulated disk keeps the promises of [`Vfs`], and no others.
 
 use super::*;
+use crate::vfs::create_dir_durably;
 
 fn path() -> &'static Path {
     Path::new("/d/f")
@@ -9,7 +10,7 @@ fn path() -> &'static Path {
 /// A disk with a durable file that holds "old".
 fn disk() -> (SimVfs, Arc<dyn VfsFile>) {
     let vfs = SimVfs::new();
-    vfs.create_dir_all(Path::new("/d")).expect("simulated");
+    create_dir_durably(&vfs, Path::new("/d")).expect("simulated");
     let file = vfs.create(path()).expect("creates");
     file.write_all_at(0, &[b"old"]).expect("writes");
     file.sync_data().expect("syncs");

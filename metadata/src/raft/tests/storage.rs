@@ -19,7 +19,7 @@ use openraft::storage::{
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{EntryPayload, StorageError};
 use ottla_commitlog::Shared;
-use ottla_commitlog::vfs::{Fault, FaultRule, Operation, RealVfs, SimVfs, Vfs};
+use ottla_commitlog::vfs::{Fault, FaultRule, Operation, RealVfs, SimVfs, Vfs, create_dir_durably};
 use ottla_proto::{
     BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, MetadataOffset, NodeId, PartitionEpoch,
     PartitionId,
@@ -318,7 +318,7 @@ async fn what_was_promised_survives_a_power_loss() {
     for seed in 0..20 {
         let vfs = Arc::new(SimVfs::new());
         let dir = Path::new("/metadata");
-        vfs.create_dir_all(dir).expect("simulated");
+        create_dir_durably(&*vfs, dir).expect("simulated");
         let shared = Shared::new(vfs.clone());
         let open = || LogStore::open(&shared, dir).expect("opens");
         let mut log = open();
