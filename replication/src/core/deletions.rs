@@ -5,7 +5,7 @@ use super::events::Effect;
 use super::types::{DeletionRefusal, Millis, RequestId};
 use ottla_proto::Offset;
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Waiting {
     id: RequestId,
     /// Records below are to be gone.
@@ -14,7 +14,7 @@ struct Waiting {
 }
 
 /// Bounded by the requests of clients, each of which has a deadline.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Deletions {
     waiting: Vec<Waiting>,
 }

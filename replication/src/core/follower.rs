@@ -9,7 +9,7 @@ use super::replica::Local;
 use super::types::{Durability, EpochEnd, FollowRefusal, Millis, SessionRef};
 use ottla_proto::{LeaderEpoch, NodeId, Offset};
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 enum Phase {
     /// Waiting for the log to stand still.
     Settling,
@@ -23,7 +23,7 @@ enum Phase {
     Waiting { retry_at: Millis },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Follower {
     leader: NodeId,
     phase: Phase,

@@ -9,7 +9,7 @@ use ottla_proto::{BrokerEpoch, NodeId, PartitionEpoch};
 use std::collections::BTreeSet;
 
 /// How a proposal stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Sent {
     /// The controller was asked.
     InFlight,
@@ -21,7 +21,7 @@ pub(super) enum Sent {
 
 /// The ISR as the controller has it, and what this leader has proposed. What is
 /// proposed may be true already, so it stays until something definite is known.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) enum IsrState {
     Committed(BTreeSet<NodeId>),
     PendingExpand { committed: BTreeSet<NodeId>, proposed: BTreeSet<NodeId>, sent: Sent },

@@ -13,7 +13,7 @@ use ottla_proto::{BrokerEpoch, LeaderEpoch, NodeId, Offset, PartitionEpoch};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a follower has acknowledged to this leadership.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct Acked {
     pub(super) end: Offset,
     pub(super) synced: Offset,
@@ -34,13 +34,13 @@ impl Acked {
 /// A point that a follower has yet to reach, and when the log last ended there:
 /// once it is reached, the follower was caught up at that time. It stays until reached, so that a follower with
 /// much on the way, always a little behind, is not taken for a stuck one.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Mark {
     at: Millis,
     end: Offset,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct FollowerState {
     session: Option<(Peer, u64)>,
     /// The newest connection heard from. What an older one still delivers is old.
@@ -54,7 +54,7 @@ pub(super) struct FollowerState {
     mark: Option<Mark>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Leader {
     epoch: LeaderEpoch,
     /// Where this leadership starts in the log, once that is recorded.

@@ -11,7 +11,7 @@ use ottla_proto::{LeaderEpoch, NodeId, Offset};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a replica is told once.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub struct ReplicaConfig {
     /// This node.
     pub me: NodeId,
@@ -23,7 +23,7 @@ pub struct ReplicaConfig {
 }
 
 /// What every role needs.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Local {
     pub(super) config: ReplicaConfig,
     pub(super) view: View,
@@ -83,7 +83,7 @@ impl Local {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) enum Role {
     Leader(Leader),
     Follower(Follower),
@@ -91,8 +91,9 @@ pub(super) enum Role {
     Offline,
 }
 
-/// One replica of one partition.
-#[derive(Debug)]
+/// One replica of one partition. Two that are equal go on equally, which is what
+/// a model checker asks of a state.
+#[derive(Clone, Debug, Hash)]
 pub struct Replica {
     local: Local,
     role: Role,

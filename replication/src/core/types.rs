@@ -13,11 +13,11 @@ pub type Millis = u64;
 /// Names the stage of a replica's life in which an operation on the log was
 /// ordered. The result of one ordered in an earlier stage is ignored, and one
 /// that has not begun when the stage ends must not begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stage(pub u64);
 
 /// When a record counts as acknowledged by a replica.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Durability {
     /// Once it is on stable storage.
     Disk,
@@ -26,7 +26,7 @@ pub enum Durability {
 }
 
 /// What a producer waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Acks {
     /// Nothing.
     None,
@@ -37,7 +37,7 @@ pub enum Acks {
 }
 
 /// One assigned replica, as the metadata has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Member {
     /// The node.
     pub node: NodeId,
@@ -48,7 +48,7 @@ pub struct Member {
 }
 
 /// The metadata of the partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct View {
     /// Who leads, if anybody does.
     pub leader: Option<NodeId>,
@@ -76,7 +76,7 @@ impl View {
 }
 
 /// The local log, as far as the replica cares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LogState {
     /// First offset.
     pub start: Offset,
@@ -90,7 +90,7 @@ pub struct LogState {
 
 /// Where an epoch ends in a log: the start of the next one that the log knows,
 /// or the log's end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EpochEnd {
     /// The largest known epoch not above the one asked for.
     pub epoch: LeaderEpoch,
@@ -100,7 +100,7 @@ pub struct EpochEnd {
 
 /// A following node on one of its connections. An old connection may still
 /// deliver what was sent on it, so the node's id alone says too little.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Peer {
     /// The follower.
     pub node: NodeId,
@@ -109,7 +109,7 @@ pub struct Peer {
 }
 
 /// "My log of this partition ends here; go on from here."
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Follow {
     /// Who.
     pub peer: Peer,
@@ -124,7 +124,7 @@ pub struct Follow {
 }
 
 /// Acknowledges what was pushed in a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Progress {
     /// Who.
     pub peer: Peer,
@@ -141,7 +141,7 @@ pub struct Progress {
 }
 
 /// Which session, under which leadership, an answer of the leader belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionRef {
     /// The follower's session.
     pub session: u64,
@@ -150,7 +150,7 @@ pub struct SessionRef {
 }
 
 /// Why a leader does not serve a follower.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FollowRefusal {
     /// The follower's leader epoch is behind.
     FencedLeaderEpoch,

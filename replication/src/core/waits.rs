@@ -5,7 +5,7 @@ use super::types::{Acks, Millis, ProduceRefusal, RequestId};
 use ottla_proto::Offset;
 use std::collections::{BTreeMap, BTreeSet};
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Waiting {
     acks: Acks,
     deadline: Millis,
@@ -13,7 +13,7 @@ struct Waiting {
     next: Option<Offset>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Waits {
     by_id: BTreeMap<RequestId, Waiting>,
     /// A repeated request ends where the first one does.

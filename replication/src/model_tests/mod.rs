@@ -1,7 +1,10 @@
 //! Three replicas, the real controller, and everything that can go wrong between
-//! them: messages lost and reordered, connections opened anew, metadata late,
-//! syncs slow, machines that lose power and what they had not synced.
+//! them: messages lost, repeated and reordered, connections opened anew, metadata
+//! late, syncs slow, machines that lose power and what they had not synced.
 
+mod checks;
+mod disk;
+mod happen;
 mod node;
 mod world;
 

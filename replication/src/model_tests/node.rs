@@ -1,70 +1,15 @@
 //! A machine of the model: its log, what is lost when it stops, and the process
 //! that drives a replica.
 
+use super::disk::{Disk, Record};
 use crate::core::{
-    Acks, Effect, EpochEnd, Event, Follow, FollowRefusal, LogState, Millis, Peer, Progress,
-    Replica, ReplicaConfig, RequestId, RoleKind, SessionRef, Stage, View,
+    Acks, Effect, Event, Follow, FollowRefusal, Millis, Peer, Progress, Replica, ReplicaConfig,
+    RequestId, RoleKind, SessionRef, Stage, View,
 };
 use ottla_proto::{BrokerEpoch, IncarnationId, LeaderEpoch, NodeId, Offset, PartitionEpoch};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// A record: who wrote it under which epoch.
-pub(super) type Record = (LeaderEpoch, RequestId);
-
-/// What stays when the process goes.
-#[derive(Default)]
-pub(super) struct Disk {
-    pub(super) log: Vec<Record>,
-    pub(super) synced: usize,
-    /// Starts of epochs. Every change is durable, as in the real log.
-    epochs: Vec<(LeaderEpoch, usize)>,
-    watermark: Offset,
-}
-
-impl Disk {
-    fn state(&self) -> LogState {
-        LogState {
-            start: 0,
-            end: self.log.len() as u64,
-            synced: self.synced as u64,
-            last_epoch: self.epochs.last().map(|(epoch, _)| *epoch),
-        }
-    }
-
-    fn append(&mut self, record: Record) {
-        self.note(record.0);
-        self.log.push(record);
-    }
-
-    fn note(&mut self, epoch: LeaderEpoch) {
-        let last = self.epochs.last().map(|(epoch, _)| *epoch);
-        assert!(last <= Some(epoch), "an epoch went back in a log");
-        if last != Some(epoch) {
-            self.epochs.push((epoch, self.log.len()));
-        }
-    }
-
-    fn truncate(&mut self, to: usize) {
-        self.log.truncate(to);
-        self.synced = self.log.len();
-        self.epochs.retain(|(_, start)| *start < to);
-    }
-
-    pub(super) fn end_of(&self, epoch: LeaderEpoch) -> Option<EpochEnd> {
-        let at = self.epochs.iter().rposition(|(known, _)| *known <= epoch)?;
-        let end = self.epochs.get(at + 1).map_or(self.log.len(), |(_, start)| *start);
-        Some(EpochEnd { epoch: self.epochs[at].0, end: end as u64 })
-    }
-
-    /// Power loss: of what was not synced, `kept` records are there by chance.
-    fn lose(&mut self, kept: usize) {
-        let end = self.log.len().min(self.synced + kept);
-        self.log.truncate(end);
-        self.synced = end;
-        self.epochs.retain(|(_, start)| *start <= end);
-    }
-}
-
+#[derive(Clone, Hash)]
 enum Op {
     Inspect(Stage),
     StartEpoch(Stage, LeaderEpoch),
@@ -86,7 +31,7 @@ impl Op {
 }
 
 /// What the processes say to each other and to the controller.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) enum Said {
     Follow(Follow),
     Progress(Progress),
@@ -119,13 +64,14 @@ pub(super) enum Said {
 }
 
 /// A message on its way. The controller is node 0.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Message {
     pub(super) from: NodeId,
     pub(super) to: NodeId,
     pub(super) said: Said,
 }
 
+#[derive(Clone)]
 pub(super) struct Process {
     pub(super) replica: Replica,
     pub(super) broker_epoch: BrokerEpoch,
@@ -140,6 +86,7 @@ pub(super) struct Process {
     streams: BTreeMap<NodeId, u64>,
 }
 
+#[derive(Clone)]
 pub(super) struct Node {
     pub(super) id: NodeId,
     pub(super) disk: Disk,

@@ -237,7 +237,7 @@ impl Words {
             Some("superseded") => AlterOutcome::Superseded,
             Some("unknown") => AlterOutcome::Unknown,
             _ => AlterOutcome::Changed {
-                leader_epoch,
+                leader_epoch: self.epoch("led").unwrap_or(leader_epoch),
                 partition_epoch: self.version("version"),
                 isr: self.nodes("isr").expect("isr="),
                 min_isr: usize::try_from(self.number("min", 2)).expect("a count"),
