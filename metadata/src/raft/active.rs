@@ -11,6 +11,7 @@
 use super::addresses::Addresses;
 use super::inner::Inner;
 use super::probe;
+use super::proposal::fits;
 use super::types::{LeaderId, Outcome, Proposal, TypeConfig};
 use crate::controller::{BatchDecision, Command, Controller, ControllerOptions, Reply};
 use crate::image::Image;
@@ -33,10 +34,6 @@ const BATCH_COMMANDS: usize = 256;
 
 /// Records up to which a batch needs no look at its size in bytes.
 const BATCH_RECORDS: usize = 10_000;
-
-/// Encoded bytes that one proposal may have: what a log entry may, less its
-/// envelope. A single command beyond that is refused.
-const PROPOSAL_BYTES: usize = super::log_files::MAX_ENTRY_BYTES - 64 * 1024;
 
 /// Decisions of one batch against images that had moved on. Only this task
 /// proposes in its term, so a second one would already be strange.
@@ -393,8 +390,4 @@ fn refuse(batch: Vec<Queued>, error: &ApiError) {
     for queued in batch {
         queued.answer(Err(error.clone()));
     }
-}
-
-fn fits(records: &[MetadataRecord]) -> bool {
-    records.iter().map(|record| record.encode().len() + 5).sum::<usize>() <= PROPOSAL_BYTES
 }

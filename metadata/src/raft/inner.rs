@@ -349,14 +349,16 @@ fn learners_of(metrics: &RaftMetrics<TypeConfig>) -> Vec<NodeId> {
 }
 
 /// How long a leader still counts as one, should no majority answer it any more: after
-/// an election timeout the others may have another (KAFKA-15489). It cannot commit
-/// anything, so to go on would be safe; but whoever asked it would wait for nothing.
+/// an election timeout the others may have another (KAFKA-15489). Half of one more, as
+/// Kafka has it: answers of a busy follower come late, and it elects nobody meanwhile.
+/// A leader that is cut off cannot commit anything, so to go on would be safe; but
+/// whoever asked it would wait for nothing.
 /// `None`: it leads nothing, or is the majority.
 fn patience(metrics: &RaftMetrics<TypeConfig>, election_max: Duration) -> Option<Duration> {
     let alone = metrics.membership_config.membership().voter_ids().count() == 1;
     let leads = metrics.state.is_leader() && !alone;
     let heard = metrics.last_quorum_acked.filter(|_| leads)?;
-    Some(election_max.saturating_sub(heard.into_inner().elapsed()))
+    Some((election_max * 3 / 2).saturating_sub(heard.into_inner().elapsed()))
 }
 
 fn voters_of(inner: &Inner, metrics: &RaftMetrics<TypeConfig>) -> Vec<NodeId> {

@@ -38,6 +38,7 @@ mod metadata;
 mod network;
 mod options;
 mod probe;
+mod proposal;
 mod service;
 mod snapshot;
 mod state_machine;

@@ -8,7 +8,7 @@ pub struct QuorumStatus {
     /// The Raft leader that this node last heard of, hence the active controller
     /// or about to become it. Stays until there is another: a follower that is cut
     /// off, or whose leader just died, does not know that it is out of date. A leader
-    /// that no majority has answered for an election timeout knows: `None`.
+    /// that no majority has answered for one and a half election timeouts knows: `None`.
     pub leader: Option<NodeId>,
     /// Raft term.
     pub term: u64,

@@ -2,5 +2,6 @@
 
 mod cluster;
 mod members;
+mod proposals;
 mod quorum;
 mod storage;

@@ -311,8 +311,8 @@ async fn a_voter_that_lost_only_its_log_is_refused() {
     assert!(matches!(error, MetadataError::BlankDiskOfKnownVoter { .. }), "{error}");
 }
 
-/// Without a majority no voter comes or goes; nothing that was refused happens
-/// later.
+/// No voter goes whose going leaves no majority, and without one none comes or goes:
+/// nothing that was refused happens later.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_minority_changes_no_voters() {
     let mut cluster = Cluster::formed().await;
@@ -320,25 +320,31 @@ async fn a_minority_changes_no_voters() {
     cluster.node(FOUR).unfenced_here(&[1, 2, 3, 4]).await;
     let leader = cluster.leader().await;
     let others: Vec<NodeId> = cluster.voters.keys().copied().filter(|id| *id != leader).collect();
-    for id in &others {
-        cluster.kill(*id).await;
-    }
+    let (dead, alive) = (others[0], others[1]);
+    cluster.kill(dead).await;
     let node = cluster.node(leader);
     let deadline = || Instant::now() + PATIENCE;
     loop {
         let quorum = node.metadata.administer(DescribeQuorumRequest {}, deadline()).await;
-        let quorum = quorum.expect("this node still leads");
-        if quorum.members.iter().filter(|member| member.up).count() == 2 {
+        let quorum = quorum.expect("two of three decide");
+        if quorum.members.iter().filter(|member| member.up).count() == 3 {
             break;
         }
         tokio::time::sleep(AGAIN).await;
     }
-    let request = AddVoterRequest { node_id: 4 };
-    let error = node.metadata.administer(request, deadline()).await.expect_err("two of four");
-    assert_eq!(error.reason, ErrorReason::TooFewVoters, "{error}");
-    let request = RemoveNodeRequest { node_id: others[0].0, force: false };
+    let request = RemoveNodeRequest { node_id: alive.0, force: false };
     let error = node.metadata.administer(request, deadline()).await.expect_err("one of two");
     assert_eq!(error.reason, ErrorReason::TooFewVoters, "{error}");
+    cluster.kill(alive).await;
+    let node = cluster.node(leader);
+    node.quorum_where("no leader here", |status| status.leader.is_none()).await;
+    let soon = || Instant::now() + Duration::from_millis(500);
+    let request = AddVoterRequest { node_id: 4 };
+    let error = node.metadata.administer(request, soon()).await.expect_err("one of three");
+    assert_eq!(error.reason, ErrorReason::ControllerNotAvailable, "{error}");
+    let request = RemoveNodeRequest { node_id: dead.0, force: false };
+    let error = node.metadata.administer(request, soon()).await.expect_err("one of three");
+    assert_eq!(error.reason, ErrorReason::ControllerNotAvailable, "{error}");
     for id in &others {
         cluster.start(id.0).await;
     }
