@@ -1,10 +1,11 @@
 //! Administration: topics, and the cluster itself. Any node takes these calls.
 
 use crate::channel::Connection;
-use crate::client::{Repeat, with_timeout};
+use crate::client::{Asked, with_timeout};
 use crate::{Client, ClientError, HostPort};
+use bytes::Bytes;
 use futures::future::join_all;
-use ottla_proto::v1;
+use ottla_proto::{RequestId, v1};
 use std::collections::HashMap;
 use std::time::Duration;
 use tonic::{Response, Status};
@@ -84,6 +85,12 @@ pub struct Probe {
     pub answer: Result<v1::GetClusterInfoResponse, ClientError>,
 }
 
+/// An id of its own for one request: under it the cluster carries it out once,
+/// however often this client has to send it.
+fn request_id() -> Bytes {
+    RequestId::random().to_wire().into()
+}
+
 /// Administration of topics and cluster. Every call takes at most
 /// `ClientOptions::request_timeout`.
 #[derive(Clone, Debug)]
@@ -100,8 +107,7 @@ impl Admin {
     ///
     /// # Errors
     /// Such as TOPIC_ALREADY_EXISTS. An indefinite error says that the topic
-    /// may have been created: not repeated here, or the second attempt would
-    /// report the first one's topic as an obstacle.
+    /// may have been created; it has been asked for until the time was over.
     pub async fn create_topic(&self, topic: NewTopic) -> Result<v1::TopicMetadata, ClientError> {
         let request = v1::CreateTopicRequest {
             name: topic.name,
@@ -109,12 +115,12 @@ impl Admin {
             replication_factor: topic.replication_factor,
             configs: topic.configs,
             validate_only: topic.validate_only,
+            request_id: request_id(),
         };
-        let repeat = if topic.validate_only { Repeat::Safe } else { Repeat::Unsafe };
         let call = |connection: Connection, request| async move {
             connection.topics().create_topic(request).await
         };
-        let answer = self.ask("creating the topic", repeat, request, call).await?;
+        let answer = self.ask("creating the topic", Asked::ToChange, request, call).await?;
         answer.topic.ok_or_else(|| ClientError::UnexpectedAnswer("no topic in it".to_owned()))
     }
 
@@ -123,11 +129,11 @@ impl Admin {
     /// # Errors
     /// Such as UNKNOWN_TOPIC.
     pub async fn delete_topic(&self, name: &str) -> Result<(), ClientError> {
-        let request = v1::DeleteTopicRequest { name: name.to_owned() };
+        let request = v1::DeleteTopicRequest { name: name.to_owned(), request_id: request_id() };
         let call = |connection: Connection, request| async move {
             connection.topics().delete_topic(request).await
         };
-        self.ask("deleting the topic", Repeat::Unsafe, request, call).await.map(drop)
+        self.ask("deleting the topic", Asked::ToChange, request, call).await.map(drop)
     }
 
     /// Sets some options of a topic and puts others back to their defaults.
@@ -145,12 +151,12 @@ impl Admin {
             set: change.set,
             unset: change.unset,
             validate_only: change.validate_only,
+            request_id: request_id(),
         };
         let call = |connection: Connection, request| async move {
             connection.topics().alter_topic_config(request).await
         };
-        // The same change twice is the same as once.
-        let answer = self.ask("altering the topic", Repeat::Safe, request, call).await?;
+        let answer = self.ask("altering the topic", Asked::ToChange, request, call).await?;
         answer.topic.ok_or_else(|| ClientError::UnexpectedAnswer("no topic in it".to_owned()))
     }
 
@@ -168,12 +174,12 @@ impl Admin {
         validate_only: bool,
     ) -> Result<Grown, ClientError> {
         let name = name.to_owned();
-        let request = v1::CreatePartitionsRequest { name, partitions, validate_only };
+        let request_id = request_id();
+        let request = v1::CreatePartitionsRequest { name, partitions, validate_only, request_id };
         let call = |connection: Connection, request| async move {
             connection.topics().create_partitions(request).await
         };
-        // As many as there are: twice is the same as once.
-        let answer = self.ask("adding partitions", Repeat::Safe, request, call).await?;
+        let answer = self.ask("adding partitions", Asked::ToChange, request, call).await?;
         let topic = answer
             .topic
             .ok_or_else(|| ClientError::UnexpectedAnswer("no topic in it".to_owned()))?;
@@ -197,12 +203,12 @@ impl Admin {
             Election::Unclean => v1::ElectionType::Unclean,
         };
         let (topic, election) = (topic.to_owned(), election.into());
-        let request = v1::ElectLeaderRequest { topic, partition, election };
+        let request_id = request_id();
+        let request = v1::ElectLeaderRequest { topic, partition, election, request_id };
         let call = |connection: Connection, request| async move {
             connection.topics().elect_leader(request).await
         };
-        // The same leader twice is the same as once.
-        let answer = self.ask("electing the leader", Repeat::Safe, request, call).await?;
+        let answer = self.ask("electing the leader", Asked::ToChange, request, call).await?;
         let partition = answer
             .partition
             .ok_or_else(|| ClientError::UnexpectedAnswer("no partition in it".to_owned()))?;
@@ -232,7 +238,7 @@ impl Admin {
             connection.topics().list_topics(request).await
         };
         let request = v1::ListTopicsRequest {};
-        let mut topics = self.ask("listing topics", Repeat::Safe, request, call).await?.topics;
+        let mut topics = self.ask("listing topics", Asked::ToTell, request, call).await?.topics;
         topics.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(topics)
     }
@@ -246,7 +252,7 @@ impl Admin {
         let call = |connection: Connection, request| async move {
             connection.topics().describe_topic(request).await
         };
-        let answer = self.ask("describing the topic", Repeat::Safe, request, call).await?;
+        let answer = self.ask("describing the topic", Asked::ToTell, request, call).await?;
         let topic = answer
             .topic
             .ok_or_else(|| ClientError::UnexpectedAnswer("no topic in it".to_owned()))?;
@@ -262,31 +268,46 @@ impl Admin {
         let call = |connection: Connection, request| async move {
             connection.metadata().get_metadata(request).await
         };
-        let answer = self.ask("asking for metadata", Repeat::Safe, request, call).await?;
+        let answer = self.ask("asking for metadata", Asked::ToTell, request, call).await?;
         answer.metadata.ok_or_else(|| ClientError::UnexpectedAnswer("no metadata in it".to_owned()))
     }
 
-    /// The cluster as the first node that answers sees it.
+    /// The cluster, with everything that was committed when this was asked.
+    ///
+    /// # Errors
+    /// When no node answers that reaches a majority of the metadata quorum.
+    pub async fn cluster_info(&self) -> Result<v1::GetClusterInfoResponse, ClientError> {
+        self.info(v1::GetClusterInfoRequest { local: false }).await
+    }
+
+    /// The cluster as the first node that answers sees it: perhaps as it was.
     ///
     /// # Errors
     /// When no node answers.
-    pub async fn cluster_info(&self) -> Result<v1::GetClusterInfoResponse, ClientError> {
+    pub async fn local_cluster_info(&self) -> Result<v1::GetClusterInfoResponse, ClientError> {
+        self.info(v1::GetClusterInfoRequest { local: true }).await
+    }
+
+    async fn info(
+        &self,
+        request: v1::GetClusterInfoRequest,
+    ) -> Result<v1::GetClusterInfoResponse, ClientError> {
         let call = |connection: Connection, request| async move {
             connection.cluster().get_cluster_info(request).await
         };
-        self.ask("asking for the cluster", Repeat::Safe, v1::GetClusterInfoRequest {}, call).await
+        self.ask("asking for the cluster", Asked::ToTell, request, call).await
     }
 
-    /// What is not as it should be, as the first node that answers sees it.
+    /// What is not as it should be.
     ///
     /// # Errors
-    /// When no node answers.
+    /// When no node answers that reaches a majority of the metadata quorum.
     pub async fn cluster_health(&self) -> Result<v1::GetClusterHealthResponse, ClientError> {
         let call = |connection: Connection, request| async move {
             connection.cluster().get_cluster_health(request).await
         };
         let request = v1::GetClusterHealthRequest {};
-        self.ask("asking for the cluster's health", Repeat::Safe, request, call).await
+        self.ask("asking for the cluster's health", Asked::ToTell, request, call).await
     }
 
     /// The metadata quorum as its leader sees it.
@@ -298,7 +319,7 @@ impl Admin {
             connection.cluster().describe_quorum(request).await
         };
         let request = v1::DescribeQuorumRequest {};
-        self.ask("asking for the quorum", Repeat::Safe, request, call).await
+        self.ask("asking for the quorum", Asked::ToTell, request, call).await
     }
 
     /// Gives a node that follows the metadata quorum a vote in it.
@@ -311,7 +332,7 @@ impl Admin {
             connection.cluster().add_voter(request).await
         };
         // To vote twice is to vote once.
-        self.ask("adding the voter", Repeat::Safe, v1::AddVoterRequest { node_id }, call).await
+        self.ask("adding the voter", Asked::ToChange, v1::AddVoterRequest { node_id }, call).await
     }
 
     /// Takes a node out of the cluster for good. `force`: a dead node that still
@@ -330,7 +351,7 @@ impl Admin {
         };
         let request = v1::RemoveNodeRequest { node_id, force };
         // Who has left has left.
-        self.ask("removing the node", Repeat::Safe, request, call).await
+        self.ask("removing the node", Asked::ToChange, request, call).await
     }
 
     /// Gives up the data directory of a node that is stopped, so that it can come
@@ -344,7 +365,7 @@ impl Admin {
         };
         // What is given up is given up.
         let request = v1::ReplaceDiskRequest { node_id };
-        self.ask("giving up the disk", Repeat::Safe, request, call).await
+        self.ask("giving up the disk", Asked::ToChange, request, call).await
     }
 
     /// Asks every one of these nodes, at the same time, whether it is there.
@@ -367,7 +388,7 @@ impl Admin {
         &self,
         endpoint: &HostPort,
     ) -> Result<v1::GetClusterInfoResponse, ClientError> {
-        let request = with_timeout(v1::GetClusterInfoRequest {}, PROBE_TIMEOUT);
+        let request = with_timeout(v1::GetClusterInfoRequest { local: true }, PROBE_TIMEOUT);
         let call = |connection: Connection| async move {
             connection.cluster().get_cluster_info(request).await.map(Response::into_inner)
         };
@@ -377,7 +398,7 @@ impl Admin {
     async fn ask<Q, A, F>(
         &self,
         what: &str,
-        repeat: Repeat,
+        asked: Asked,
         request: Q,
         call: impl Fn(Connection, tonic::Request<Q>) -> F,
     ) -> Result<A, ClientError>
@@ -387,7 +408,7 @@ impl Admin {
     {
         let deadline = self.client.deadline();
         self.client
-            .ask_any(what, deadline, repeat, |connection, timeout| {
+            .ask_any(what, deadline, asked, |connection, timeout| {
                 let answer = call(connection, with_timeout(request.clone(), timeout));
                 async move { answer.await.map(|response| Ok(response.into_inner())) }
             })

@@ -178,7 +178,7 @@ impl Client {
         self.ask_any(
             "finding a node that answers",
             deadline,
-            Repeat::Safe,
+            Asked::ToTell,
             move |connection, timeout| {
                 let (client, asked) = (self.clone(), asked.clone());
                 async move {
@@ -200,7 +200,7 @@ impl Client {
         &self,
         what: &str,
         deadline: Deadline,
-        repeat: Repeat,
+        asked: Asked,
         call: C,
     ) -> Result<T, ClientError>
     where
@@ -209,12 +209,10 @@ impl Client {
     {
         let mut backoff = Backoff::default();
         let mut last = None;
+        let mut in_doubt = false;
         loop {
             for endpoint in self.endpoints() {
-                let patience = match repeat {
-                    Repeat::Safe => deadline.remaining().min(QUESTION_TIMEOUT),
-                    Repeat::Unsafe => deadline.remaining(),
-                };
+                let patience = deadline.remaining().min(QUESTION_TIMEOUT);
                 if patience.is_zero() {
                     break;
                 }
@@ -226,15 +224,18 @@ impl Client {
                     }
                     Err(error) => error,
                 };
-                let must_not_repeat = repeat == Repeat::Unsafe && error.is_indefinite();
-                if must_not_repeat || error.is_unknown() || !error.is_retriable() {
+                if error.is_unknown() || !error.is_retriable() {
                     return Err(error);
                 }
+                in_doubt |= asked == Asked::ToChange && error.is_indefinite();
                 tracing::debug!(%endpoint, %error, what, "trying the next node");
-                last = Some(error);
+                // What a node said tells more than that another is silent.
+                if last.is_none() || error.api().is_some() {
+                    last = Some(error);
+                }
             }
             if deadline.is_over() {
-                return Err(timed_out(what, deadline, last));
+                return Err(timed_out(what, deadline, in_doubt, last));
             }
             deadline.sleep(backoff.next()).await;
         }
@@ -329,11 +330,14 @@ impl WeakClient {
     }
 }
 
-/// Whether a call may be sent again when it is not known if it was carried out.
+/// What a call is for. Either kind may be sent again when its outcome is not
+/// known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Repeat {
-    Safe,
-    Unsafe,
+pub(crate) enum Asked {
+    /// Changes nothing.
+    ToTell,
+    /// Changes something, once, however often it is sent: it has a request id.
+    ToChange,
 }
 
 /// What stood in the way: that time is over says nothing.
@@ -349,11 +353,16 @@ pub(crate) fn unknown_topic(topic: &str) -> ClientError {
     ApiError::new(ErrorReason::UnknownTopic, format!("there is no topic {topic:?}")).into()
 }
 
-pub(crate) fn timed_out(what: &str, deadline: Deadline, last: Option<ClientError>) -> ClientError {
+pub(crate) fn timed_out(
+    what: &str,
+    deadline: Deadline,
+    indefinite: bool,
+    last: Option<ClientError>,
+) -> ClientError {
     ClientError::DeadlineExceeded {
         what: what.to_owned(),
         within: deadline.within(),
-        indefinite: false,
+        indefinite,
         last: last.map(Box::new),
     }
 }

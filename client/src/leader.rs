@@ -155,7 +155,7 @@ impl<'a> LeaderSearch<'a> {
         last: Option<ClientError>,
     ) -> ClientError {
         if self.deadline.is_over() && !error.is_unknown() {
-            return timed_out(what, self.deadline, Some(obstacle(error, last)));
+            return timed_out(what, self.deadline, false, Some(obstacle(error, last)));
         }
         error
     }

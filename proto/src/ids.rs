@@ -118,6 +118,10 @@ uuid! {
     IncarnationId
 }
 uuid! {
+    /// One request of an operator, however often it is sent.
+    RequestId
+}
+uuid! {
     /// A data directory since it was formatted.
     DirectoryId
 }

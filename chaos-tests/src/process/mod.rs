@@ -182,7 +182,7 @@ impl Cluster {
             partitions,
             replication_factor: self.nodes.len().min(REPLICAS) as u32,
             configs,
-            validate_only: false,
+            ..v1::CreateTopicRequest::default()
         };
         let mut client = TopicServiceClient::new(self.nodes[0].channel()?);
         let created = client.create_topic(request).await?.into_inner();

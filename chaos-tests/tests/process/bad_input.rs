@@ -21,7 +21,7 @@ async fn bad_input_gets_a_typed_error_and_changes_nothing() -> anyhow::Result<()
         expect(what, answer.map(drop), expected);
     }
     let mut client = TopicServiceClient::new(cluster.nodes()[0].channel()?);
-    let gone = v1::DeleteTopicRequest { name: "nowhere".to_owned() };
+    let gone = v1::DeleteTopicRequest { name: "nowhere".to_owned(), ..Default::default() };
     expect("delete an unknown topic", client.delete_topic(gone).await.map(drop), R::UnknownTopic);
     for (what, request, expected) in bad_writes() {
         let answer = cluster.log_client(1)?.produce(request).await;

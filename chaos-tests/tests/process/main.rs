@@ -18,6 +18,7 @@ mod members;
 mod min_isr;
 mod old_records;
 mod one_node;
+mod operators;
 mod plain;
 mod quorum;
 mod startup;

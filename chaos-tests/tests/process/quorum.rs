@@ -16,7 +16,7 @@ const HOPELESS: Duration = Duration::from_secs(2);
 async fn controller(cluster: &Cluster, node: u64) -> anyhow::Result<Option<u64>> {
     let channel = cluster.nodes()[node as usize - 1].channel()?;
     let mut client = ClusterServiceClient::new(channel);
-    let answer = client.get_cluster_info(v1::GetClusterInfoRequest {}).await?;
+    let answer = client.get_cluster_info(v1::GetClusterInfoRequest { local: true }).await?;
     Ok(answer.into_inner().controller_id)
 }
 

@@ -15,6 +15,10 @@ use std::time::{Duration, Instant};
 /// How often `--watch` looks.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Longest wait for a majority of the metadata quorum to confirm its leader: an
+/// election takes less than a second.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Partitions told by name in text. JSON has them all.
 const PARTITIONS_SHOWN: usize = 8;
 
@@ -189,12 +193,19 @@ struct Status {
 
 impl Status {
     async fn of(connection: &Connection) -> Result<Self, ClientError> {
+        let timeout = connection.timeout.min(HEALTH_PATIENCE);
+        let connection = Connection { timeout, ..connection.clone() };
         Self::ask(&connection.client().await?.admin()).await
     }
 
     async fn ask(admin: &Admin) -> Result<Self, ClientError> {
-        let nodes = admin.probe(admin.cluster_info().await?.nodes).await;
-        Ok(Self { health: admin.cluster_health().await?, nodes })
+        let nodes = admin.probe(admin.local_cluster_info().await?.nodes).await;
+        let health = match admin.cluster_health().await {
+            // Without a majority nobody knows more than who can be reached.
+            Err(ClientError::DeadlineExceeded { .. }) => v1::GetClusterHealthResponse::default(),
+            health => health?,
+        };
+        Ok(Self { health, nodes })
     }
 
     fn unreachable(&self) -> Vec<u64> {
@@ -216,7 +227,7 @@ impl Status {
     fn text(&self) -> String {
         let mut lines = vec![if self.is_healthy() { "healthy" } else { "unhealthy" }.to_owned()];
         if self.health.controller_id.is_none() {
-            lines.push("  no active controller".to_owned());
+            lines.push("  no active controller that a majority confirms".to_owned());
         }
         let nodes: [(&str, &[u64]); 5] = [
             ("unreachable nodes", &self.unreachable()),

@@ -192,7 +192,7 @@ impl PartitionReader {
                     return Err(search.conclude(&what, unknown, last));
                 }
                 if deadline.is_over() {
-                    return Err(timed_out(&what, deadline, last));
+                    return Err(timed_out(&what, deadline, false, last));
                 }
             }
             let leader = match search.find().await {

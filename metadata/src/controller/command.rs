@@ -3,7 +3,7 @@
 use crate::image::{Partition, Topic};
 use ottla_proto::{
     ApiError, BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, MetadataOffset, NodeId,
-    PartitionEpoch, PartitionId, TopicId,
+    PartitionEpoch, PartitionId, RequestId, TopicId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -75,6 +75,20 @@ pub enum Command {
     /// [`MAX_LEADER_MOVES`](super::MAX_LEADER_MOVES). Answered by
     /// [`Reply::Balanced`].
     BalanceLeaders,
+    /// A command of an operator, to be carried out once however often it is sent
+    /// under this id. Answered as the command is.
+    Requested(Requested),
+}
+
+/// A command of an operator, under an id that only this request has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requested {
+    /// Made up by whoever asks.
+    pub id: RequestId,
+    /// When it came, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// What is asked for.
+    pub command: Box<Command>,
 }
 
 /// A process wants a broker epoch.

@@ -29,6 +29,7 @@ pub(super) fn check(before: &Image, after: &Image, records: &[MetadataRecord]) {
             MetadataRecord::TopicCreated(r) => check_count(after, r.id),
             MetadataRecord::TopicGrown(r) => check_count(after, r.id),
             MetadataRecord::TopicDeleted(_)
+            | MetadataRecord::RequestCarriedOut(_)
             // That nothing is left on the broker is a condition of the replay.
             | MetadataRecord::BrokerUnregistered(_)
             | MetadataRecord::DirectoryRetired(_)

@@ -25,6 +25,7 @@ mod members;
 mod offline;
 mod partitions;
 mod placement;
+mod requests;
 mod sessions;
 mod topics;
 mod voters;
@@ -37,12 +38,13 @@ pub use brokers::{MAX_HOST_BYTES, MAX_RACK_BYTES};
 pub use command::{
     AlterPartition, AlterTopicConfig, Command, CreateTopic, ElectLeader, Election, GrowTopic,
     Heartbeat, PartitionAlteration, PartitionOutcome, PartitionState, PlannedTopic, RegisterBroker,
-    Reply, ReportOffline,
+    Reply, ReportOffline, Requested,
 };
 pub use members::{
     MAX_MEMBER_LAG, MAX_VOTERS, Member, Quorum, check_departure, check_gone, check_promotion,
 };
 pub use offline::MAX_OFFLINE_REPLICAS;
+pub use requests::{MAX_REMEMBERED_REQUESTS, REMEMBERED_REQUESTS_MS};
 pub use topics::{
     DEFAULT_PARTITIONS, DEFAULT_REPLICATION_FACTOR, INTERNAL_TOPIC_PREFIX,
     MAX_PARTITIONS_PER_TOPIC, MAX_TOPIC_NAME_BYTES, check_topic_name,
@@ -178,6 +180,7 @@ impl Controller {
             }
             Command::RetireDirectory { node_id } => voters::retire_directory(draft, node_id),
             Command::RemoveNode { node_id } => voters::remove_node(draft, node_id),
+            Command::Requested(request) => self.request(draft, request, now_ms),
             Command::BalanceLeaders => Ok(balance::give_back(draft)),
         }
     }

@@ -17,7 +17,7 @@ use crate::records::TopicConfig;
 use imbl::{OrdMap, OrdSet};
 use ottla_proto::{
     BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, MetadataOffset, NodeId, PartitionEpoch,
-    PartitionId, TopicId,
+    PartitionId, RequestId, TopicId,
 };
 use std::sync::Arc;
 
@@ -43,6 +43,8 @@ pub struct Image {
     /// One more with every node removed and every disk replaced, which is what
     /// operators do by hand: 24 bytes each.
     pub retired_directories: OrdMap<DirectoryId, NodeId>,
+    /// Operators' requests that were carried out lately.
+    pub requests: OrdMap<RequestId, Arc<CarriedOut>>,
 }
 
 /// A broker and its current registration.
@@ -114,6 +116,19 @@ pub struct Partition {
     pub leader_epoch: LeaderEpoch,
     /// Version of this state: +1 on every change.
     pub partition_epoch: PartitionEpoch,
+}
+
+/// A request that was carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CarriedOut {
+    /// What was asked of what, such as `create topic orders`.
+    pub what: String,
+    /// The topic it was about, if it was about one. It may be gone by now.
+    pub topic: Option<TopicId>,
+    /// Partitions that it added to a topic that was there.
+    pub added: u32,
+    /// When, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
 }
 
 impl Image {

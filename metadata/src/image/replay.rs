@@ -4,14 +4,14 @@
 //! a record that does not is a damaged log or another release's mistake, and
 //! the node must stop rather than go on with an image of its own.
 
-use super::{Broker, Image, Partition, Topic};
+use super::{Broker, CarriedOut, Image, Partition, Topic};
 use crate::records::{
     BrokerRegistered, BrokerUnregistered, DirectoryRetired, MetadataRecord, PartitionChanged,
-    PartitionCreated, ReplicasOffline, SnapshotEnded, TopicConfigChanged, TopicCreated,
-    TopicDeleted, TopicGrown,
+    PartitionCreated, ReplicasOffline, RequestCarriedOut, SnapshotEnded, TopicConfigChanged,
+    TopicCreated, TopicDeleted, TopicGrown,
 };
 use imbl::OrdSet;
-use ottla_proto::{BrokerEpoch, MetadataOffset, NodeId, PartitionId, TopicId};
+use ottla_proto::{BrokerEpoch, MetadataOffset, NodeId, PartitionId, RequestId, TopicId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -71,6 +71,7 @@ impl Image {
                 Ok(())
             }
             MetadataRecord::DirectoryRetired(r) => self.replay_retirement(*r),
+            MetadataRecord::RequestCarriedOut(r) => self.replay_request(r),
             MetadataRecord::SnapshotEnded(_) => unreachable!("handled by the caller"),
         }
     }
@@ -248,6 +249,23 @@ impl Image {
         for index in 0..topic.partitions {
             self.partitions.remove(&PartitionId { topic: r.id, index });
         }
+        Ok(())
+    }
+
+    fn replay_request(&mut self, r: &RequestCarriedOut) -> Result<(), String> {
+        if self.requests.contains_key(&r.id) {
+            return Err(format!("request {} was carried out before", r.id));
+        }
+        let unknown = |id: &&RequestId| !self.requests.contains_key(*id);
+        if let Some(id) = r.forgotten.iter().find(unknown) {
+            return Err(format!("request {id} is forgotten already"));
+        }
+        for id in &r.forgotten {
+            self.requests.remove(id);
+        }
+        let done =
+            CarriedOut { what: r.what.clone(), topic: r.topic, added: r.added, at_ms: r.at_ms };
+        self.requests.insert(r.id, Arc::new(done));
         Ok(())
     }
 

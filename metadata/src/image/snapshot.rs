@@ -1,11 +1,11 @@
 //! An image as records: what a snapshot holds.
 
-use super::{Broker, Image, Partition, ReplayError, Topic};
+use super::{Broker, CarriedOut, Image, Partition, ReplayError, Topic};
 use crate::records::{
     BrokerRegistered, DirectoryRetired, MetadataRecord, PartitionCreated, ReplicasOffline,
-    SnapshotEnded, TopicCreated, VoterDirectoryRecorded,
+    RequestCarriedOut, SnapshotEnded, TopicCreated, VoterDirectoryRecorded,
 };
-use ottla_proto::PartitionId;
+use ottla_proto::{PartitionId, RequestId};
 
 impl Image {
     /// Records whose replay on an empty image gives this one, offset included.
@@ -28,9 +28,11 @@ impl Image {
             let partitions = partitions.iter().copied().collect();
             Some(ReplicasOffline { node_id: *node, epoch, partitions }.into())
         });
+        let requests = self.requests.iter().map(|(&id, done)| request(id, done).into());
         let end = std::iter::once(SnapshotEnded { offset: self.offset }.into());
         let members = retired.chain(voters);
-        members.chain(brokers).chain(topics).chain(partitions).chain(offline).chain(end).collect()
+        let cluster = members.chain(brokers).chain(topics).chain(partitions).chain(offline);
+        cluster.chain(requests).chain(end).collect()
     }
 
     /// Replays records on an empty image.
@@ -59,6 +61,17 @@ fn registration(broker: &Broker) -> BrokerRegistered {
         rack: broker.rack.clone(),
         fenced: broker.fenced,
         shutting_down: broker.shutting_down,
+    }
+}
+
+fn request(id: RequestId, done: &CarriedOut) -> RequestCarriedOut {
+    RequestCarriedOut {
+        id,
+        what: done.what.clone(),
+        topic: done.topic,
+        added: done.added,
+        at_ms: done.at_ms,
+        forgotten: Vec::new(),
     }
 }
 

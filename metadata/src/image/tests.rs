@@ -1,8 +1,9 @@
 use super::*;
 use crate::records::{
     BrokerFenced, BrokerRegistered, BrokerShutdownStarted, BrokerUnfenced, Leadership,
-    MetadataRecord, PartitionChanged, PartitionCreated, SnapshotEnded, TopicConfig,
-    TopicConfigChanged, TopicCreated, TopicDeleted, TopicGrown, VoterDirectoryRecorded,
+    MetadataRecord, PartitionChanged, PartitionCreated, RequestCarriedOut, SnapshotEnded,
+    TopicConfig, TopicConfigChanged, TopicCreated, TopicDeleted, TopicGrown,
+    VoterDirectoryRecorded,
 };
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -58,6 +59,17 @@ fn change(index: u32) -> PartitionChanged {
         last_known_elr: None,
         last_leader: None,
         recovering: None,
+    }
+}
+
+fn request(id: u128) -> RequestCarriedOut {
+    RequestCarriedOut {
+        id: RequestId(Uuid::from_u128(id)),
+        what: "create topic orders".to_owned(),
+        topic: Some(ORDERS),
+        added: 2,
+        at_ms: 7,
+        forgotten: vec![],
     }
 }
 
@@ -138,6 +150,11 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
         ("epoch", PartitionChanged { leader_epoch: LeaderEpoch(0), ..change(0) }.into()),
         ("epoch", PartitionChanged { leader: None, ..change(0) }.into()),
         ("leader 2 outside", PartitionChanged { isr: Some(nodes(&[3])), ..change(0) }.into()),
+        (
+            "forgotten already",
+            RequestCarriedOut { forgotten: vec![RequestId(Uuid::from_u128(9))], ..request(2) }
+                .into(),
+        ),
         ("more records", SnapshotEnded { offset: MetadataOffset(2) }.into()),
     ];
     for (expected, record) in nonsense {
@@ -224,6 +241,8 @@ fn a_snapshot_keeps_every_field_and_the_offset() {
         BrokerShutdownStarted { node_id, epoch }.into(),
         change(0).into(),
         VoterDirectoryRecorded { node_id, directory }.into(),
+        request(1).into(),
+        RequestCarriedOut { forgotten: vec![request(1).id], ..request(2) }.into(),
         PartitionChanged {
             isr: Some(vec![]),
             elr: Some(nodes(&[3])),
@@ -240,7 +259,7 @@ fn a_snapshot_keeps_every_field_and_the_offset() {
         image.replay(&record).expect("makes sense");
         assert_eq!(Image::from_records(&image.to_records()).as_ref(), Ok(&image));
     }
-    assert_eq!(image.offset, MetadataOffset(8));
+    assert_eq!(image.offset, MetadataOffset(10));
 }
 
 #[test]
@@ -248,6 +267,15 @@ fn the_least_in_sync_replicas_are_bounded_by_the_replicas() {
     let image = start();
     assert_eq!(image.effective_min_isr(PartitionId { topic: ORDERS, index: 0 }), Some(2));
     assert_eq!(image.effective_min_isr(PartitionId { topic: ORDERS, index: 1 }), None);
+}
+
+#[test]
+fn a_request_is_carried_out_once() {
+    let mut image = start();
+    image.replay(&request(1).into()).expect("the first time");
+    let error = image.replay(&request(1).into()).expect_err("the second time");
+    assert!(error.problem.contains("carried out before"), "{error}");
+    assert_eq!(image.requests.len(), 1);
 }
 
 proptest! {

@@ -8,11 +8,13 @@
 use super::active::Submitted;
 use super::inner::Inner;
 use super::{controller_service, members, wire};
-use crate::controller::{Command, Reply};
-use ottla_proto::ApiError;
+use crate::controller::{Command, Reply, Requested};
+use bytes::Bytes;
 use ottla_proto::internal::v1 as internal;
 use ottla_proto::v1::{self, ErrorReason};
+use ottla_proto::{ApiError, RequestId};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Any of the calls, as it travels.
 pub(super) type Call = internal::administer_request::Call;
@@ -81,10 +83,42 @@ pub(super) async fn decide_here(inner: &Arc<Inner>, call: Call) -> Result<Answer
             members::replace_disk(inner, request).await.map(Answer::ReplaceDisk)
         }
         call => {
-            let submitted = inner.control.submit_here(command(call)?).await?;
+            let submitted = inner.control.submit_here(requested(call)?).await?;
             answer(&inner, submitted)
         }
     }
+}
+
+/// The id that the caller made up for a call, none if it is empty. Calls that
+/// have no place for one find by themselves what is done already.
+pub(super) fn request_id(call: &mut Call) -> Option<&mut Bytes> {
+    Some(match call {
+        Call::CreateTopic(request) => &mut request.request_id,
+        Call::DeleteTopic(request) => &mut request.request_id,
+        Call::AlterTopicConfig(request) => &mut request.request_id,
+        Call::ElectLeader(request) => &mut request.request_id,
+        Call::CreatePartitions(request) => &mut request.request_id,
+        Call::DescribeQuorum(_)
+        | Call::AddVoter(_)
+        | Call::RemoveNode(_)
+        | Call::ReplaceDisk(_) => return None,
+    })
+}
+
+fn requested(mut call: Call) -> Result<Command, ApiError> {
+    let id = request_id(&mut call).map(std::mem::take).unwrap_or_default();
+    let command = command(call)?;
+    if id.is_empty() {
+        return Ok(command);
+    }
+    let id = wire::id(RequestId::from_wire(&id), "a request id")?;
+    Ok(Command::Requested(Requested { id, at_ms: unix_ms(), command: Box::new(command) }))
+}
+
+/// Milliseconds since the Unix epoch, by this node's clock.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn command(call: Call) -> Result<Command, ApiError> {

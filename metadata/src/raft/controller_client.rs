@@ -11,11 +11,14 @@ use crate::controller::{
 use ottla_proto::internal::v1 as internal;
 use ottla_proto::internal::v1::controller_service_client::ControllerServiceClient;
 use ottla_proto::v1::ErrorReason;
-use ottla_proto::{ApiError, BrokerEpoch, MAX_GRPC_MESSAGE_BYTES, NodeId};
+use ottla_proto::{
+    ApiError, BrokerEpoch, MAX_GRPC_MESSAGE_BYTES, MetadataOffset, NodeId, RequestId,
+};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 
 /// Pause before the controller is asked again if nothing about the quorum has
 /// changed: it may be about to become active.
@@ -60,19 +63,40 @@ enum Reached {
     There(Client),
 }
 
+/// Whether a call may be made again when it is not known what became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Repeat {
+    /// It goes under a request id, or changes nothing.
+    Safe,
+    /// Its caller looks at the image first.
+    Unsafe,
+}
+
+impl Repeat {
+    /// What the controller answers in time is final; what is lost with the
+    /// controller's leadership, or with the connection to it, may be asked
+    /// again.
+    fn allows(self, error: &ApiError) -> bool {
+        self == Self::Safe && error.reason == ErrorReason::LeadershipLost
+    }
+}
+
 /// Calls the active controller, and again as long as the answer is that it is
-/// elsewhere, until `deadline`.
+/// elsewhere, until `deadline`. Where it is not known what became of an attempt
+/// the outcome is only definite if a later one was answered.
 ///
 /// Not an `AsyncFn`: the future of such a call cannot be proven to be `Send`.
 async fn call<T, F>(
     inner: &Inner,
     deadline: Instant,
+    repeat: Repeat,
     attempt: impl Fn(Reached) -> F,
 ) -> Result<T, ApiError>
 where
     F: Future<Output = Result<T, ApiError>> + Send,
 {
     let mut quorum = inner.quorum.subscribe();
+    let mut in_doubt = None;
     loop {
         let leader = quorum.borrow_and_update().leader;
         let outcome = match inner.place_of(leader) {
@@ -96,11 +120,12 @@ where
         };
         let error = match outcome {
             Err(error) if asks_for_another(&error) => error,
+            Err(error) if repeat.allows(&error) => in_doubt.insert(error).clone(),
             outcome => return outcome,
         };
         tokio::select! {
-            () = tokio::time::sleep_until(deadline) => return Err(error),
-            () = inner.stop.cancelled() => return Err(error),
+            () = tokio::time::sleep_until(deadline) => return Err(in_doubt.unwrap_or(error)),
+            () = inner.stop.cancelled() => return Err(in_doubt.unwrap_or(error)),
             () = leader_changed(&mut quorum, leader) => {}
             () = tokio::time::sleep(RETRY_PAUSE) => {}
         }
@@ -153,12 +178,32 @@ pub(super) async fn register(
     }
 }
 
-/// Has an operator's call decided, wherever the controller is.
+/// What a call over the network came to. That the connection broke on the way
+/// says nothing about the call.
+fn outcome<T>(answer: Result<tonic::Response<T>, Status>) -> Result<T, ApiError> {
+    answer.map(tonic::Response::into_inner).map_err(|status| {
+        let error = ApiError::from_status(&status);
+        let broke = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled);
+        if broke && error.reason == ErrorReason::Internal {
+            let what = format!("the connection to the controller broke: {}", error.message);
+            return ApiError::new(ErrorReason::LeadershipLost, what);
+        }
+        error
+    })
+}
+
+/// Has an operator's call decided, wherever the controller is. If it has no
+/// request id it gets one, so that this node can ask again.
 pub(super) async fn administer(
     inner: &Arc<Inner>,
-    call: Call,
+    mut call: Call,
     deadline: Instant,
 ) -> Result<Answer, ApiError> {
+    if let Some(id) = administration::request_id(&mut call)
+        && id.is_empty()
+    {
+        *id = RequestId::random().to_wire().into();
+    }
     let attempt = |controller| {
         let call = call.clone();
         async move {
@@ -168,14 +213,37 @@ pub(super) async fn administer(
                     let message = internal::AdministerRequest { call: Some(call) };
                     let mut request = tonic::Request::new(message);
                     request.set_timeout(deadline.saturating_duration_since(Instant::now()));
-                    let response = client.administer(request).await;
-                    let response = response.map_err(|status| ApiError::from_status(&status))?;
-                    response.into_inner().answer.ok_or_else(administration::unknown_answer)
+                    let response = outcome(client.administer(request).await)?;
+                    response.answer.ok_or_else(administration::unknown_answer)
                 }
             }
         }
     };
-    self::call(inner, deadline, attempt).await
+    self::call(inner, deadline, Repeat::Safe, attempt).await
+}
+
+/// How far this node must have applied the metadata before it answers what is
+/// asked now. Fails with CONTROLLER_NOT_AVAILABLE, whatever stood in the way:
+/// this node's own image may be old.
+pub(super) async fn read_index(
+    inner: &Inner,
+    deadline: Instant,
+) -> Result<MetadataOffset, ApiError> {
+    let attempt = |controller| async move {
+        match controller {
+            Reached::Here => controller_service::read_index(inner).await,
+            Reached::There(mut client) => {
+                let mut request = tonic::Request::new(internal::ReadIndexRequest {});
+                request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+                Ok(MetadataOffset(outcome(client.read_index(request).await)?.metadata_offset))
+            }
+        }
+    };
+    call(inner, deadline, Repeat::Safe, attempt).await.map_err(|error| {
+        let what =
+            format!("what this node knows may be old, and no controller said how old: {error}");
+        ApiError::new(ErrorReason::ControllerNotAvailable, what)
+    })
 }
 
 pub(super) async fn alter_partition(
@@ -200,7 +268,7 @@ pub(super) async fn alter_partition(
             }
         }
     };
-    call(inner, deadline, attempt).await
+    call(inner, deadline, Repeat::Unsafe, attempt).await
 }
 
 pub(super) async fn report_offline(
@@ -221,5 +289,5 @@ pub(super) async fn report_offline(
             }
         }
     };
-    call(inner, deadline, attempt).await
+    call(inner, deadline, Repeat::Safe, attempt).await
 }

@@ -6,12 +6,14 @@ use super::inner::Inner;
 use super::streams::OpenStream;
 use super::{administration, probe, wire};
 use crate::controller::{Command, Heartbeat, Reply};
+use openraft::ReadPolicy;
+use openraft::errors::{LinearizableReadError, RaftError};
 use ottla_proto::internal::v1 as internal;
 use ottla_proto::internal::v1::controller_service_server::{
     ControllerService, ControllerServiceServer,
 };
 use ottla_proto::v1::ErrorReason;
-use ottla_proto::{ApiError, BrokerEpoch, MAX_GRPC_MESSAGE_BYTES, NodeId};
+use ottla_proto::{ApiError, BrokerEpoch, MAX_GRPC_MESSAGE_BYTES, MetadataOffset, NodeId};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -71,6 +73,22 @@ pub(super) async fn beat(
             Ok(internal::HeartbeatResponse { fenced, should_shutdown })
         }
         reply => Err(unexpected(&reply)),
+    }
+}
+
+/// How far the metadata is committed now, as a majority of the quorum has
+/// confirmed after it was asked; applied on this node.
+pub(super) async fn read_index(inner: &Inner) -> Result<MetadataOffset, ApiError> {
+    let Some(raft) = inner.raft.get() else { return Err(inner.control.not_controller()) };
+    match raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
+        Ok(_) => Ok(inner.image().offset),
+        Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => {
+            Err(inner.control.not_controller())
+        }
+        Err(error) => {
+            let what = format!("a majority did not confirm the leader of the quorum: {error}");
+            Err(ApiError::new(ErrorReason::ControllerNotAvailable, what))
+        }
     }
 }
 
@@ -147,6 +165,14 @@ impl ControllerService for ControllerRpc {
         let command = Command::ReportOffline(wire::report(request.into_inner())?);
         self.inner.control.submit_here(command).await?;
         Ok(Response::new(internal::ReportOfflineResponse {}))
+    }
+
+    async fn read_index(
+        &self,
+        _request: Request<internal::ReadIndexRequest>,
+    ) -> Result<Response<internal::ReadIndexResponse>, Status> {
+        let metadata_offset = read_index(&self.inner).await?.0;
+        Ok(Response::new(internal::ReadIndexResponse { metadata_offset }))
     }
 
     async fn administer(

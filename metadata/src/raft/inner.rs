@@ -225,6 +225,18 @@ impl Inner {
         });
     }
 
+    /// This node's image, once it has applied everything up to `offset`.
+    pub(super) async fn applied(
+        &self,
+        offset: MetadataOffset,
+        deadline: Instant,
+    ) -> Option<Arc<Image>> {
+        let mut images = self.images.clone();
+        let applied = images.wait_for(|image| image.offset >= offset);
+        let image = tokio::time::timeout_at(deadline, applied).await.ok()?.ok()?;
+        Some(Arc::clone(&image))
+    }
+
     /// Waits until this node has applied what a controller answered, and puts
     /// this node into the header.
     pub(super) async fn localize(
@@ -233,14 +245,12 @@ impl Inner {
         deadline: Instant,
     ) -> Result<(), ApiError> {
         let offset = MetadataOffset(header.as_ref().map_or(0, |header| header.metadata_offset));
-        let mut images = self.images.clone();
-        let applied = images.wait_for(|image| image.offset >= offset);
-        match tokio::time::timeout_at(deadline, applied).await {
-            Ok(Ok(image)) => {
+        match self.applied(offset, deadline).await {
+            Some(image) => {
                 *header = Some(self.header(image.offset));
                 Ok(())
             }
-            Ok(Err(_)) | Err(_) => {
+            None => {
                 let what = "the change is committed, but this node has not applied it in time";
                 Err(ApiError::new(ErrorReason::RequestTimedOut, what))
             }

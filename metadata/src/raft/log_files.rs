@@ -6,6 +6,7 @@
 
 use super::committed::CommittedHint;
 use super::cut;
+use super::log_writer::Stopped;
 use super::types::{self, Entry, LogId, Vote};
 use ottla_commitlog::format::{self, BatchOptions, NewRecord, ValidBatch};
 use ottla_commitlog::{Bounds, Cleanup, Log, LogConfig, LogError, OpenMode, Shared, checkpoint};
@@ -17,6 +18,7 @@ use std::io;
 use std::ops::{Range, RangeBounds};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Largest log entry with its batch around it, in bytes: what the log engine
 /// takes, and about 70,000 partition changes.
@@ -65,6 +67,8 @@ pub(crate) struct LogFiles {
     dir: PathBuf,
     committed: CommittedHint,
     state: Mutex<State>,
+    /// Dropped last, after the log, which writes when it is closed.
+    open: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -148,10 +152,21 @@ impl LogFiles {
             cut.report(dir, &recovery);
         }
         let dir = dir.to_owned();
-        let files =
-            Self { log, shared: Arc::clone(shared), dir, committed, state: Mutex::default() };
+        let files = Self {
+            log,
+            shared: Arc::clone(shared),
+            dir,
+            committed,
+            state: Mutex::default(),
+            open: watch::Sender::new(()),
+        };
         files.load()?;
         Ok(files)
+    }
+
+    /// Completes when the last of those who share the files has dropped them.
+    pub(crate) fn stopped(&self) -> Stopped {
+        Stopped(self.open.subscribe())
     }
 
     pub(crate) fn bounds(&self) -> Bounds {

@@ -50,7 +50,7 @@ impl LogStore {
 
     /// Completes when this is dropped and every write is done.
     pub(crate) fn stopped(&self) -> Stopped {
-        self.writer.stopped()
+        self.files.stopped()
     }
 }
 

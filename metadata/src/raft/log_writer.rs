@@ -34,7 +34,6 @@ struct Job {
 /// was handed in is done.
 pub(crate) struct Writer {
     jobs: mpsc::Sender<Job>,
-    stopped: watch::Receiver<()>,
 }
 
 /// Completes when something that holds files open is gone.
@@ -50,18 +49,10 @@ impl Stopped {
 impl Writer {
     pub(crate) fn start(files: Arc<LogFiles>) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUED_WRITES);
-        let (running, stopped) = watch::channel(());
-        std::thread::Builder::new().name("raft-log".to_owned()).spawn(move || {
-            run(&files, queue);
-            // Whoever waits for the end may open the files again.
-            drop(files);
-            drop(running);
-        })?;
-        Ok(Self { jobs, stopped })
-    }
-
-    pub(crate) fn stopped(&self) -> Stopped {
-        Stopped(self.stopped.clone())
+        std::thread::Builder::new()
+            .name("raft-log".to_owned())
+            .spawn(move || run(&files, queue))?;
+        Ok(Self { jobs })
     }
 
     /// Hands in a write and waits until it is done.

@@ -260,6 +260,20 @@ impl Metadata {
         }
     }
 
+    /// The image with everything that was committed when this was called, on
+    /// whatever node: what an operator was told is done is seen in it.
+    ///
+    /// # Errors
+    /// CONTROLLER_NOT_AVAILABLE where a majority of the quorum cannot be asked
+    /// until `deadline`. [`image`](Self::image) may be old then.
+    pub async fn current_image(&self, deadline: Instant) -> Result<Arc<Image>, ApiError> {
+        let offset = controller_client::read_index(&self.inner, deadline).await?;
+        self.inner.applied(offset, deadline).await.ok_or_else(|| {
+            let what = format!("this node has not applied the metadata to offset {offset} in time");
+            ApiError::new(ErrorReason::ControllerNotAvailable, what)
+        })
+    }
+
     /// Proposes ISRs for partitions that this node leads, under its broker
     /// epoch; one outcome for each, in their order.
     ///

@@ -18,7 +18,7 @@ fn invalid(what: &str) -> ApiError {
     ApiError::new(ErrorReason::InvalidRequest, what)
 }
 
-fn id<T>(parsed: Option<T>, what: &str) -> Result<T, ApiError> {
+pub(super) fn id<T>(parsed: Option<T>, what: &str) -> Result<T, ApiError> {
     parsed.ok_or_else(|| invalid(&format!("{what} has 16 bytes")))
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 use ottla_proto::{
     BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, MetadataOffset, NodeId, PartitionEpoch,
-    PartitionId, TopicId,
+    PartitionId, RequestId, TopicId,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -138,6 +138,15 @@ fn partition_changed() -> impl Strategy<Value = MetadataRecord> {
     )
 }
 
+fn request() -> impl Strategy<Value = MetadataRecord> {
+    let forgotten = vec(uuid().prop_map(RequestId), 0..5);
+    (uuid(), ".*", option::of(uuid().prop_map(TopicId)), any::<(u32, u64)>(), forgotten).prop_map(
+        |(id, what, topic, (added, at_ms), forgotten)| {
+            RequestCarriedOut { id: RequestId(id), what, topic, added, at_ms, forgotten }.into()
+        },
+    )
+}
+
 /// Any record.
 pub(crate) fn record() -> impl Strategy<Value = MetadataRecord> {
     prop_oneof![
@@ -169,6 +178,7 @@ pub(crate) fn record() -> impl Strategy<Value = MetadataRecord> {
             DirectoryRetired { node_id, directory: DirectoryId(directory) }.into()
         }),
         (node(), epoch()).prop_map(|(node_id, epoch)| BrokerUnregistered { node_id, epoch }.into()),
+        request(),
         any::<u64>().prop_map(|offset| SnapshotEnded { offset: MetadataOffset(offset) }.into()),
     ]
 }

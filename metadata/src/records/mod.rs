@@ -13,6 +13,7 @@
 mod broker;
 mod config;
 mod partition;
+mod request;
 mod snapshot;
 mod topic;
 mod voter;
@@ -32,6 +33,7 @@ pub use config::{
     TopicOptions, UNLIMITED,
 };
 pub use partition::{Leadership, PartitionChanged, PartitionCreated};
+pub use request::RequestCarriedOut;
 pub use snapshot::SnapshotEnded;
 pub use topic::{TopicConfigChanged, TopicCreated, TopicDeleted, TopicGrown};
 pub use voter::{DirectoryRetired, VoterDirectoryRecorded};
@@ -43,7 +45,7 @@ use std::io::Cursor;
 
 /// The newest encoding this release reads. A record is written in the oldest
 /// that holds it, so that older nodes refuse only what they would misread.
-pub const RECORD_VERSION: u8 = 3;
+pub const RECORD_VERSION: u8 = 4;
 
 /// The oldest encoding this release reads.
 pub const OLDEST_RECORD_VERSION: u8 = 1;
@@ -55,6 +57,9 @@ const ELR_VERSION: u8 = 2;
 const GROWTH_VERSION: u8 = 3;
 /// From here on nodes can leave for good.
 const DEPARTURES_VERSION: u8 = 3;
+
+/// From here on requests that were carried out are remembered.
+const REQUEST_VERSION: u8 = 4;
 
 /// One fact of the metadata log.
 ///
@@ -91,6 +96,8 @@ pub enum MetadataRecord {
     VoterDirectoryRecorded(VoterDirectoryRecorded),
     /// A directory is no part of the cluster any more.
     DirectoryRetired(DirectoryRetired),
+    /// A request was carried out, and must not be again.
+    RequestCarriedOut(RequestCarriedOut),
     /// Last record of a snapshot.
     SnapshotEnded(SnapshotEnded),
 }
@@ -151,6 +158,7 @@ impl MetadataRecord {
             Self::PartitionCreated(record) if record.needs_elr() => ELR_VERSION,
             Self::PartitionChanged(record) if record.needs_elr() => ELR_VERSION,
             Self::BrokerUnregistered(_) | Self::DirectoryRetired(_) => DEPARTURES_VERSION,
+            Self::RequestCarriedOut(_) => REQUEST_VERSION,
             _ => OLDEST_RECORD_VERSION,
         }
     }
@@ -226,5 +234,6 @@ from_each!(
     PartitionCreated,
     PartitionChanged,
     VoterDirectoryRecorded,
+    RequestCarriedOut,
     SnapshotEnded
 );

@@ -1,6 +1,6 @@
 use super::arbitrary::record;
 use super::*;
-use ottla_proto::{LeaderEpoch, NodeId, PartitionEpoch, PartitionId, TopicId};
+use ottla_proto::{LeaderEpoch, NodeId, PartitionEpoch, PartitionId, RequestId, TopicId};
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -90,6 +90,20 @@ fn eligible_replicas_take_a_version_of_their_own() {
     for record in changed.chain(created.into_iter().map(MetadataRecord::from)) {
         assert_eq!(record.encode()[0], 2, "{record:?}");
     }
+}
+
+/// A release that does not remember requests would carry them out twice.
+#[test]
+fn remembered_requests_take_a_version_of_their_own() {
+    let record = MetadataRecord::from(RequestCarriedOut {
+        id: RequestId(Uuid::from_u128(1)),
+        what: "create topic orders".to_owned(),
+        topic: None,
+        added: 0,
+        at_ms: 0,
+        forgotten: vec![],
+    });
+    assert_eq!(record.encode()[0], 4);
 }
 
 #[test]

@@ -104,9 +104,12 @@ fn select(image: &Image, wrong: impl Fn(PartitionId, &Partition) -> bool) -> Vec
 impl ClusterService for Cluster {
     async fn get_cluster_info(
         &self,
-        _request: Request<v1::GetClusterInfoRequest>,
+        request: Request<v1::GetClusterInfoRequest>,
     ) -> Result<Response<v1::GetClusterInfoResponse>, Status> {
-        let image = self.context.metadata.image();
+        let image = match request.get_ref().local {
+            true => self.context.metadata.image(),
+            false => self.context.current_image(request.metadata()).await?,
+        };
         let quorum = self.context.metadata.quorum();
         Ok(Response::new(v1::GetClusterInfoResponse {
             header: self.context.header(),
@@ -151,9 +154,9 @@ impl ClusterService for Cluster {
 
     async fn get_cluster_health(
         &self,
-        _request: Request<v1::GetClusterHealthRequest>,
+        request: Request<v1::GetClusterHealthRequest>,
     ) -> Result<Response<v1::GetClusterHealthResponse>, Status> {
-        let image = self.context.metadata.image();
+        let image = self.context.current_image(request.metadata()).await?;
         let quorum = self.context.metadata.quorum();
         let controller_id = quorum.leader.map(|id| id.0);
         let fenced: Vec<u64> = image

@@ -14,10 +14,13 @@ pub(crate) use metadata::MetadataWatch;
 pub(crate) use topic::Topics;
 
 use crate::deadline;
+use ottla_metadata::image::Image;
 use ottla_metadata::{AdminCall, Metadata};
 use ottla_proto::{NodeId, v1};
 use std::pin::Pin;
+use std::sync::Arc;
 use tokio_stream::Stream;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 /// What every service knows.
@@ -38,6 +41,12 @@ impl Context {
             node_id: self.node_id.0,
             metadata_offset: self.metadata.image().offset.0,
         })
+    }
+
+    /// The metadata with everything that was committed when this was asked:
+    /// what any node has answered to an operator is in it.
+    pub(crate) async fn current_image(&self, asked: &MetadataMap) -> Result<Arc<Image>, Status> {
+        Ok(self.metadata.current_image(deadline::of(asked, 0)).await?)
     }
 
     /// Passes an operator's call to the active controller, wherever it is.

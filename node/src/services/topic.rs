@@ -54,9 +54,9 @@ impl TopicService for Topics {
 
     async fn list_topics(
         &self,
-        _request: Request<v1::ListTopicsRequest>,
+        request: Request<v1::ListTopicsRequest>,
     ) -> Result<Response<v1::ListTopicsResponse>, Status> {
-        let image = self.context.metadata.image();
+        let image = self.context.current_image(request.metadata()).await?;
         let topics = image
             .topic_ids
             .values()
@@ -78,8 +78,8 @@ impl TopicService for Topics {
         &self,
         request: Request<v1::DescribeTopicRequest>,
     ) -> Result<Response<v1::DescribeTopicResponse>, Status> {
+        let image = self.context.current_image(request.metadata()).await?;
         let name = request.into_inner().name;
-        let image = self.context.metadata.image();
         let topic = image.topic_by_name(&name).ok_or_else(|| {
             ApiError::new(ErrorReason::UnknownTopic, format!("there is no topic `{name}`"))
         })?;

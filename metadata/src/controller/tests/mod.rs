@@ -36,4 +36,5 @@ stories!(
     elections,
     elect_by_hand,
     power_loss,
+    requests,
 );

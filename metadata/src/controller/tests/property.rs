@@ -6,11 +6,15 @@ use super::acts::{Act, NODES, round};
 use super::checks::check_image;
 use super::script::SESSION_MS;
 use super::world::World;
-use crate::controller::{Command, CreateTopic, MAX_LEADER_MOVES, Reply};
+use crate::controller::{
+    AlterTopicConfig, Command, CreateTopic, MAX_LEADER_MOVES, MAX_REMEMBERED_REQUESTS, Reply,
+    Requested,
+};
 use crate::image::Image;
-use ottla_proto::{NodeId, TopicId};
+use ottla_proto::{NodeId, RequestId, TopicId};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use uuid::Uuid;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
@@ -91,6 +95,38 @@ fn a_broker_heard_of_at_the_last_moment_is_not_fenced() {
     world.decide_and_commit(commands);
     let fenced: Vec<bool> = world.image.brokers.values().map(|broker| broker.fenced).collect();
     assert_eq!(fenced, [false, true, true, true]);
+}
+
+/// However many requests there are, a bounded number is remembered: the oldest go.
+#[test]
+fn as_many_requests_are_remembered_as_are_allowed() {
+    let mut world = World::new();
+    let mut ask = |id: usize| {
+        let value = id.to_string();
+        let change = AlterTopicConfig {
+            name: "topic-0".to_owned(),
+            set: [("retention.ms".to_owned(), value)].into(),
+            unset: [].into(),
+            validate_only: false,
+        };
+        let id = RequestId(Uuid::from_u128(1_000_000 + id as u128));
+        let command = Box::new(Command::AlterTopicConfig(change));
+        let request = Command::Requested(Requested { id, at_ms: 0, command });
+        let decision = world.controller.decide(&world.image, request, 0);
+        decision.reply.expect("an option");
+        for record in &decision.records {
+            world.image.replay(record).expect("decided");
+        }
+        (decision.records.len(), world.image.requests.len())
+    };
+    // Those of the world's beginning are the first to go.
+    for id in 1..=MAX_REMEMBERED_REQUESTS {
+        assert_eq!(ask(id).0, 2, "{id}");
+    }
+    assert_eq!(ask(1), (0, MAX_REMEMBERED_REQUESTS), "the oldest is remembered");
+    assert_eq!(ask(MAX_REMEMBERED_REQUESTS + 1), (2, MAX_REMEMBERED_REQUESTS));
+    assert_eq!(ask(2), (0, MAX_REMEMBERED_REQUESTS), "the second oldest still is");
+    assert_eq!(ask(1), (2, MAX_REMEMBERED_REQUESTS), "the oldest is not any more");
 }
 
 /// The size the project promises, on one image: nothing is quadratic, or this

@@ -8,13 +8,13 @@ use super::tell::{leader, list};
 use crate::controller::{
     AlterPartition, AlterTopicConfig, Command, Controller, ControllerOptions, CreateTopic,
     ElectLeader, Election, GrowTopic, Heartbeat, PartitionAlteration, RegisterBroker,
-    ReportOffline,
+    ReportOffline, Requested,
 };
 use crate::image::Image;
 use crate::records::{MetadataRecord, PartitionCreated, TopicConfig, TopicCreated};
 use ottla_proto::{
     BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, MetadataOffset, NodeId, PartitionEpoch,
-    PartitionId, TopicId,
+    PartitionId, RequestId, TopicId,
 };
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -123,7 +123,7 @@ impl Stage {
                 self.decide(commands, out);
             }
             _ => {
-                let command = self.command(&step);
+                let command = self.requested(&step);
                 self.decide(vec![command], out);
             }
         }
@@ -177,6 +177,14 @@ impl Stage {
             let line = self.answer(reply);
             writeln!(out, "= {line}").expect("into memory");
         }
+    }
+
+    /// `request=N`: the command goes under this id.
+    fn requested(&mut self, step: &Step<'_>) -> Command {
+        let command = self.command(step);
+        let Some(id) = step.number("request") else { return command };
+        let (id, at_ms) = (RequestId(Uuid::from_u128(id)), self.now_ms);
+        Command::Requested(Requested { id, at_ms, command: Box::new(command) })
     }
 
     fn epoch_of(&self, node: NodeId) -> BrokerEpoch {
@@ -236,7 +244,7 @@ impl Stage {
     }
 
     fn create(&mut self, step: &Step<'_>) -> CreateTopic {
-        let known = ["partitions", "rf", "seed"];
+        let known = ["partitions", "rf", "seed", "request"];
         let configs = step.named.iter().filter(|(name, _)| !known.contains(name));
         CreateTopic {
             name: step.words.get(1).map_or(String::new(), |name| (*name).replace('%', " ")),
@@ -298,7 +306,7 @@ impl Stage {
 
 /// `configure NAME k=v unset=k,k`.
 fn configure(step: &Step<'_>) -> AlterTopicConfig {
-    let set = step.named.iter().filter(|(name, _)| **name != "unset");
+    let set = step.named.iter().filter(|(name, _)| !["unset", "request"].contains(name));
     let unset = step.named.get("unset").map_or("", |names| names);
     AlterTopicConfig {
         name: step.word(1).to_owned(),

@@ -78,6 +78,13 @@ impl Stage {
                 format!("node {} directory {} retired", r.node_id, r.directory.0.as_u128())
             }
             MetadataRecord::BrokerUnregistered(r) => format!("node {} unregistered", r.node_id),
+            MetadataRecord::RequestCarriedOut(r) => {
+                let forgotten = match r.forgotten.len() {
+                    0 => String::new(),
+                    count => format!(", {count} forgotten"),
+                };
+                format!("request {} carried out: {}{forgotten}", r.id.0.as_u128(), r.what)
+            }
             MetadataRecord::SnapshotEnded(r) => format!("snapshot of {}", r.offset),
         }
     }

@@ -7,11 +7,13 @@ use super::script::{CLUSTER, SESSION_MS, options};
 use crate::controller::{
     AlterPartition, AlterTopicConfig, BatchDecision, Command, Controller, CreateTopic, ElectLeader,
     Election, GrowTopic, Heartbeat, PartitionAlteration, RegisterBroker, Reply, ReportOffline,
+    Requested,
 };
 use crate::image::{Delta, Image, Partition};
+use crate::records::MetadataRecord;
 use ottla_proto::{
     BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, MetadataOffset, NodeId, PartitionEpoch,
-    PartitionId, TopicId,
+    PartitionId, RequestId, TopicId,
 };
 use proptest::sample::Index;
 use std::collections::BTreeSet;
@@ -24,13 +26,24 @@ pub(super) struct World {
     pub(super) now_ms: u64,
     ids: u128,
     deleted: BTreeSet<TopicId>,
+    /// What operators asked for, sent again at will.
+    requests: Vec<Command>,
+    carried_out: BTreeSet<RequestId>,
 }
 
 impl World {
     pub(super) fn new() -> Self {
         let image = Image::default();
         let controller = Controller::activate(options(), &image, 0);
-        let mut world = Self { image, controller, now_ms: 0, ids: 0, deleted: BTreeSet::new() };
+        let mut world = Self {
+            image,
+            controller,
+            now_ms: 0,
+            ids: 0,
+            deleted: BTreeSet::new(),
+            requests: Vec::new(),
+            carried_out: BTreeSet::new(),
+        };
         // Begin with something that can go wrong.
         world.revive_all();
         for name in 0..2 {
@@ -80,6 +93,9 @@ impl World {
         let may_grow = commands.iter().any(|c| matches!(c, Command::AlterPartition(_)));
         for record in &batch.records {
             check_record(&self.image, record, may_grow);
+            if let MetadataRecord::RequestCarriedOut(done) = record {
+                assert!(self.carried_out.insert(done.id), "carried out twice: {done:?}");
+            }
             self.image.replay(record).expect("a decided record");
             let snapshot = self.image.to_records();
             assert_eq!(Image::from_records(&snapshot).as_ref(), Ok(&self.image));
@@ -132,6 +148,10 @@ impl World {
                 placement_seed: seed,
             }),
             Act::Delete { name } => Command::DeleteTopic { name: format!("topic-{name}") },
+            Act::Again(of) => {
+                let known = &self.requests;
+                return known.get(of.index(known.len().max(1))).cloned().into_iter().collect();
+            }
             Act::Alter { of, by_leader, node, members, leader_skew, skew } => {
                 return self.alter(of, by_leader, node, members, leader_skew, skew);
             }
@@ -158,7 +178,22 @@ impl World {
             Act::Retire { node } => Command::RetireDirectory { node_id: NodeId(node) },
             Act::Remove { node } => Command::RemoveNode { node_id: NodeId(node) },
         };
-        vec![command]
+        let of_an_operator = matches!(
+            act,
+            Act::Create { .. }
+                | Act::Configure { .. }
+                | Act::Grow { .. }
+                | Act::Delete { .. }
+                | Act::Elect { .. }
+        );
+        vec![if of_an_operator { self.request(command) } else { command }]
+    }
+
+    fn request(&mut self, command: Command) -> Command {
+        let (id, at_ms) = (RequestId(self.new_id()), self.now_ms);
+        let request = Command::Requested(Requested { id, at_ms, command: Box::new(command) });
+        self.requests.push(request.clone());
+        request
     }
 
     pub(super) fn register(

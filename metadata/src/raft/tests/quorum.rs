@@ -29,7 +29,7 @@ async fn forms_and_administers_topics_from_any_node() {
         assert!(image.partitions_of(id).all(|(_, partition)| partition.isr.len() == 3));
         let again = node.create(&name).await.expect_err("exists");
         assert_eq!(again.reason, ErrorReason::TopicAlreadyExists);
-        let request = DeleteTopicRequest { name: name.clone() };
+        let request = DeleteTopicRequest { name: name.clone(), ..Default::default() };
         let deadline = Instant::now() + PATIENCE;
         node.metadata.administer(request, deadline).await.expect("deletes");
         assert!(node.metadata.image().topic_by_name(&name).is_none());
@@ -117,12 +117,70 @@ async fn a_minority_changes_nothing() {
         let error = node.metadata.administer(request, deadline).await.expect_err("no majority");
         assert!(!error.is_indefinite(), "{error}");
         assert_eq!(node.metadata.image().topics, before.topics);
+        // Nor does it answer from what may be old.
+        let deadline = Instant::now() + Duration::from_millis(500);
+        let error = node.metadata.current_image(deadline).await.expect_err("no majority");
+        assert_eq!(error.reason, ErrorReason::ControllerNotAvailable, "{error}");
+        assert!(!error.is_indefinite(), "{error}");
         // With a second node there is a majority again.
         cluster.start(others[0].0).await;
         let node = cluster.node(last);
         node.image_where("the third to be missed", |image| !image.is_active(others[1])).await;
         node.unfenced_here(&[last.0, others[0].0]).await;
         node.create("together").await.expect("two of three decide");
+    }
+}
+
+/// A request that is sent again, to another node and another controller, is
+/// answered as the first time and carried out once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_sent_again_is_carried_out_once() {
+    let mut cluster = Cluster::formed().await;
+    let deadline = Instant::now() + PATIENCE;
+    let create = |id: u8| CreateTopicRequest {
+        name: "orders".to_owned(),
+        replication_factor: 3,
+        request_id: vec![id; 16].into(),
+        ..Default::default()
+    };
+    let delete = DeleteTopicRequest { name: "orders".to_owned(), request_id: vec![9; 16].into() };
+    let first = cluster.follower().await.metadata.administer(create(1), deadline).await;
+    let first = first.expect("creates").topic.expect("is described");
+
+    let dead = cluster.leader().await;
+    cluster.kill(dead).await;
+    let alive: Vec<_> = cluster.nodes.values().collect();
+    for node in &alive {
+        let again = node.metadata.administer(create(1), deadline).await.expect("is known");
+        assert_eq!(again.topic.expect("is described").topic_id, first.topic_id);
+    }
+    let gone = alive[0].metadata.administer(delete.clone(), deadline).await.expect("deletes");
+    let second = alive[1].metadata.administer(create(2), deadline).await.expect("creates");
+    let again = alive[1].metadata.administer(delete, deadline).await.expect("is known");
+    assert_eq!((&gone.topic_id, &again.topic_id), (&first.topic_id, &first.topic_id));
+    let image = alive[1].metadata.current_image(deadline).await.expect("two of three");
+    let id = topic_id(&second.topic.expect("is described").topic_id);
+    assert_eq!(image.topic_by_name("orders").map(|topic| topic.id), Some(id));
+
+    let odd = CreateTopicRequest { request_id: vec![1; 3].into(), ..create(3) };
+    let refused = alive[0].metadata.administer(odd, deadline).await.expect_err("3 bytes");
+    assert_eq!(refused.reason, ErrorReason::InvalidRequest);
+}
+
+/// What one node has answered, every other sees at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_is_seen_from_every_node() {
+    let cluster = Cluster::formed().await;
+    let nodes: Vec<_> = cluster.nodes.values().collect();
+    for round in 0..30 {
+        let name = format!("topic-{round}");
+        nodes[round % 3].create(&name).await.expect("creates");
+        let deadline = Instant::now() + PATIENCE;
+        for by in [1, 2] {
+            let reader = &nodes[(round + by) % 3].metadata;
+            let image = reader.current_image(deadline).await.expect("answers");
+            assert!(image.topic_by_name(&name).is_some(), "round {round}");
+        }
     }
 }
 

@@ -300,6 +300,8 @@ async fn a_snapshot_stands_for_a_purged_log() {
     log.blocking_append([entry(3, 3, vec![])]).await.expect("appends");
     let mut reader = log.get_log_reader().await;
     assert_eq!(reader.try_get_log_entries(0..9).await.expect("reads").len(), 1);
+    // Whoever can read keeps the files open.
+    drop(reader);
     close(log, machine).await;
 }
 
