@@ -1,6 +1,6 @@
-//! A node with a log that is no broker of this cluster for a while asks around
-//! why: it may have been removed while it was away, and then nobody sends it the
-//! entry that says so.
+//! A node with a log that does not serve as a broker for a while asks around why:
+//! it may have been removed while it was away, and then nobody sends it the entry
+//! that says so; or it has moved, and the quorum looks for it where it was.
 //!
 //! Not its job: what becomes of a node that was removed.
 
@@ -9,18 +9,18 @@ use super::introduction;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long it waits to be registered before it asks, and between two rounds.
+/// How long it waits to be unfenced before it asks, and between two rounds.
 /// Many elections: usually a leader turns up by itself.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Asks while this node is not registered, until it shuts down.
+/// Asks while this node is fenced, until it shuts down.
 pub(super) async fn run(inner: Arc<Inner>) {
     loop {
         tokio::select! {
             () = inner.stop.cancelled() => return,
             () = tokio::time::sleep(PAUSE) => {}
         }
-        if inner.broker.borrow().epoch.is_some() {
+        if !inner.broker.borrow().fenced {
             continue;
         }
         if let Some(evicted) = ask(&inner).await {

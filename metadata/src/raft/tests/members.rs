@@ -376,3 +376,39 @@ async fn nobody_is_elected_on_a_membership_of_the_past() {
     cluster.start(1).await;
     cluster.node(first).unfenced_here(&[1]).await;
 }
+
+/// A node that was removed while it was away, and remembers a leader that leads no
+/// more, is told by the one that does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_node_is_told_by_whoever_leads_now() {
+    let mut cluster = Cluster::formed().await;
+    cluster.start(4).await;
+    cluster.node(FOUR).unfenced_here(&[1, 2, 3, 4]).await;
+    let remembered = cluster.leader().await;
+    cluster.kill(FOUR).await;
+    remove(&cluster, 4).await.expect("has no replicas");
+    cluster.kill(remembered).await;
+    for node in cluster.nodes.values() {
+        node.quorum_where("another", |s| s.leader.is_some_and(|l| l != remembered)).await;
+    }
+    cluster.start(remembered.0).await;
+    cluster.node(remembered).unfenced_here(&[1, 2, 3]).await;
+    cluster.start(4).await;
+    let why = evicted(&cluster, FOUR).await;
+    assert!(matches!(why, MetadataError::Removed { .. }), "{why}");
+}
+
+/// A node that nobody has in his configuration is found where it is now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_moved_is_found() {
+    let mut cluster = Cluster::formed().await;
+    cluster.start(4).await;
+    cluster.node(FOUR).unfenced_here(&[1, 2, 3, 4]).await;
+    cluster.kill(FOUR).await;
+    let leader = cluster.node(cluster.leader().await);
+    leader.image_where("its fence", |image| !image.is_active(FOUR)).await;
+    cluster.move_away(FOUR).await;
+    cluster.start(4).await;
+    cluster.node(FOUR).unfenced_here(&[1, 2, 3, 4]).await;
+    assert_eq!(add(&cluster, 4).await, [1, 2, 3, 4]);
+}
