@@ -1,6 +1,6 @@
 //! A node with a log that does not serve as a broker for a while asks around why:
 //! it may have been removed while it was away, and then nobody sends it the entry
-//! that says so; or it has moved, and the quorum looks for it where it was.
+//! that says so.
 //!
 //! Not its job: what becomes of a node that was removed.
 

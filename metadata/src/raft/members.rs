@@ -46,24 +46,19 @@ const FAREWELL_LOOK: Duration = Duration::from_millis(20);
 
 type Change = ChangeMembers<u64, Peer>;
 
-/// Makes a node a learner, if it is not a member of the quorum yet, and notes where
-/// it is now, if it is one. Returns the last entry that it must have applied before
-/// it may be elected.
+/// Makes a node a learner, if it is not a member of the quorum yet. Returns the
+/// last entry that it must have applied before it may be elected.
 pub(super) async fn enroll(inner: &Arc<Inner>, node: NodeId, peer: Peer) -> Result<u64, ApiError> {
     let raft = inner.raft.get().ok_or_else(|| inner.control.not_controller())?;
     let now = metrics(raft);
-    let known = now.membership_config.membership().get_node(&node.0).cloned();
-    if known.as_ref() == Some(&peer) {
+    if now.membership_config.membership().get_node(&node.0).is_some() {
         return Ok(now.last_log_index.unwrap_or(0));
     }
     whole(inner, |inner| async move {
         let _one_at_a_time = lock(&inner)?;
-        let moved = known.is_some();
-        let nodes = BTreeMap::from([(node.0, peer)]);
-        // Another node that answers at a wrong address refuses what is not for it.
-        let nodes = if moved { Change::SetNodes(nodes) } else { Change::AddNodes(nodes) };
+        let nodes = Change::AddNodes(BTreeMap::from([(node.0, peer)]));
         let index = change(&inner, nodes).await?;
-        tracing::info!(%node, moved, "is a member of the metadata quorum");
+        tracing::info!(%node, "follows the metadata quorum as a learner");
         Ok(index)
     })
     .await

@@ -108,13 +108,6 @@ impl Cluster {
         self.root.path().join(format!("node-{id}"))
     }
 
-    /// A node that does not run gets another port.
-    pub(super) async fn move_away(&mut self, id: NodeId) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let port = listener.local_addr().expect("is bound").port();
-        self.places.insert(id, ("127.0.0.1".to_owned(), port));
-    }
-
     /// The disk of a node that does not run is gone. Moved, not deleted: threads of
     /// sled may outlive the handle for a moment and write to it.
     pub(super) fn lose_disk(&self, id: NodeId) {
