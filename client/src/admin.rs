@@ -395,7 +395,11 @@ impl Admin {
         self.client.attempt(endpoint, PROBE_TIMEOUT, call).await
     }
 
-    async fn ask<Q, A, F>(
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) async fn ask<Q, A, F>(
         &self,
         what: &str,
         asked: Asked,

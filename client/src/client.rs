@@ -336,7 +336,8 @@ impl WeakClient {
 pub(crate) enum Asked {
     /// Changes nothing.
     ToTell,
-    /// Changes something, once, however often it is sent: it has a request id.
+    /// Changes something, once, however often it is sent: it has a request id, or
+    /// is found to be done already.
     ToChange,
 }
 

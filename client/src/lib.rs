@@ -15,6 +15,7 @@ mod error;
 mod leader;
 mod metadata;
 mod producer;
+mod reassign;
 #[cfg(test)]
 mod testing;
 mod watch;
@@ -30,3 +31,4 @@ pub use producer::{
     Acks, Delivered, Delivery, Producer, ProducerOptions, ProducerRecord, ProducerStats,
     TopicProducer, TrySendError, TrySendReason, partition_for_key,
 };
+pub use reassign::Reassigned;

@@ -237,7 +237,10 @@ impl Node {
                 MetadataServiceServer::new(MetadataWatch { context: context.clone() })
                     .max_encoding_message_size(MAX_GRPC_MESSAGE_BYTES),
             )
-            .add_service(TopicServiceServer::new(Topics { context }))
+            .add_service(TopicServiceServer::new(Topics {
+                context,
+                replicas: self.replicas.clone(),
+            }))
             .add_service(ClusterServiceServer::new(cluster))
             .add_service(self.metadata.raft_service())
             .add_service(self.metadata.controller_service())

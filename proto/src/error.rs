@@ -135,6 +135,7 @@ impl ApiError {
             | R::InvalidConfig
             | R::InvalidAcks
             | R::InvalidRecord
+            | R::InvalidReplicaAssignment
             | R::RecordTooLarge
             | R::CorruptBatch => Code::InvalidArgument,
             R::TopicAlreadyExists => Code::AlreadyExists,

@@ -3,6 +3,7 @@
 use crate::Cluster;
 use crate::alter::IsrProposals;
 use crate::core::Millis;
+use crate::leaving::Leaving;
 use crate::link::Links;
 use crate::offline::OfflineReports;
 use crate::opening::Opening;
@@ -43,6 +44,7 @@ pub(crate) struct Env {
     pub(crate) opening: Opening,
     pub(crate) sessions: Sessions,
     pub(crate) links: Links,
+    pub(crate) leaving: Leaving,
     pub(crate) proposals: IsrProposals,
     pub(crate) offline: OfflineReports,
     pub(crate) stop: CancellationToken,

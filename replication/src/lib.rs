@@ -14,6 +14,7 @@ mod blocking;
 mod cluster;
 pub mod core;
 mod env;
+mod leaving;
 mod link;
 mod log_config;
 mod maintenance;

@@ -35,14 +35,16 @@ async fn follow_images(env: &Arc<Env>, on_disk: Vec<PartitionId>) {
     remove_strays(env, &first, on_disk).await;
     let mut handled = Arc::new(Image::default());
     let mut next = first;
+    let mut waiting = BTreeSet::new();
     loop {
         if next.offset >= handled.offset {
-            apply(env, &handled, &next).await;
+            waiting = apply(env, &handled, &next, waiting).await;
             env.images.send_replace(Arc::clone(&next));
             handled = next;
         }
-        if images.changed().await.is_err() {
-            return;
+        tokio::select! {
+            changed = images.changed() => if changed.is_err() { return },
+            () = env.leaving.changed() => {}
         }
         next = Arc::clone(&images.borrow_and_update());
     }
@@ -64,11 +66,19 @@ fn is_here(env: &Env, image: &Image, id: PartitionId) -> bool {
     image.partitions.get(&id).is_some_and(|partition| partition.replicas.contains(&env.node_id))
 }
 
-/// Brings the local partitions from one image to the next. Nothing here waits but
-/// for new ones to be given a place: partitions take their view when they get to it.
-async fn apply(env: &Arc<Env>, before: &Image, after: &Image) {
+/// Brings the local partitions from one image to the next, and those that waited for
+/// it. Nothing here waits but for new ones to be given a place: partitions take their
+/// view when they get to it. Returns those that are to come back and whose old log is
+/// still being deleted.
+async fn apply(
+    env: &Arc<Env>,
+    before: &Image,
+    after: &Image,
+    waiting: BTreeSet<PartitionId>,
+) -> BTreeSet<PartitionId> {
     let delta = Delta::between(before, after);
-    let mut touched: BTreeSet<PartitionId> = delta.partitions.iter().map(|c| c.key).collect();
+    let mut touched = waiting;
+    touched.extend(delta.partitions.iter().map(|change| change.key));
     for change in &delta.offline_replicas {
         let lists = [&change.before, &change.after];
         touched.extend(lists.into_iter().flatten().flat_map(|list| list.iter().copied()));
@@ -86,6 +96,8 @@ async fn apply(env: &Arc<Env>, before: &Image, after: &Image) {
             }
         }
     }
+    let comes_back = |id: &PartitionId| is_here(env, after, *id) && env.leaving.contains(*id);
+    let waiting: BTreeSet<PartitionId> = touched.extract_if(.., comes_back).collect();
     // The first image names what may have been here before.
     let at_start = !env.opening.progress().borrow().known;
     let new: Vec<PartitionId> = touched
@@ -101,6 +113,7 @@ async fn apply(env: &Arc<Env>, before: &Image, after: &Image) {
         let place = places.remove(&id).map(|place| Start { place, at_start });
         settle(env, after, id, place);
     }
+    waiting
 }
 
 /// Where the logs of partitions that are new to this process lie.
@@ -136,6 +149,7 @@ fn settle(env: &Arc<Env>, image: &Image, id: PartitionId, start: Option<Start>) 
         .filter(|(_, partition)| partition.replicas.contains(&env.node_id));
     let Some((topic, partition)) = wanted else {
         if let Some(gone) = env.partitions.write().remove(&id) {
+            env.leaving.begin(id);
             gone.delete();
         }
         return;
@@ -173,7 +187,7 @@ pub(crate) fn view(
         replicas: partition.replicas.iter().map(member).collect(),
         isr: partition.isr.iter().copied().collect(),
         recovering: partition.recovering,
-        min_isr: topic.config.effective_min_isr(partition.replicas.len()),
+        min_isr: topic.config.effective_min_isr(partition.replication_factor()),
         durability: match topic.config.durability {
             records::Durability::Disk => Durability::Disk,
             records::Durability::Memory => Durability::Memory,

@@ -8,6 +8,7 @@ use crate::api::{Fetched, ListedOffset, OffsetPosition, ProduceTicket, ReplicaCo
 use crate::blocking::blocking;
 use crate::core::{Acks, ReplicaStatus};
 use crate::env::{Clock, Env};
+use crate::leaving::Leaving;
 use crate::link::Links;
 use crate::offline::{self as offline_replicas, OfflineReports};
 use crate::opening::{self, Opening, OpeningProgress};
@@ -76,6 +77,7 @@ impl Replicas {
             partitions: RwLock::new(HashMap::new()),
             sessions: Sessions::default(),
             links: Links::default(),
+            leaving: Leaving::default(),
             proposals: IsrProposals::default(),
             offline: OfflineReports::default(),
             stop: CancellationToken::new(),

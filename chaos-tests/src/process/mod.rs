@@ -168,7 +168,8 @@ impl Cluster {
         .await
     }
 
-    /// Creates a topic through any node that answers.
+    /// Creates a topic on three nodes, or on all if there are fewer, through any
+    /// node that answers.
     pub async fn create_topic(
         &self,
         name: &str,

@@ -21,5 +21,6 @@ mod one_node;
 mod operators;
 mod plain;
 mod quorum;
+mod reassignment;
 mod startup;
 mod workload;

@@ -1,8 +1,9 @@
-//! `ottla topic`: create, list, describe, alter, delete, elect.
+//! `ottla topic`: create, list, describe, alter, delete, elect, reassign.
 
 mod alter;
 mod delete_records;
 mod elect;
+mod reassign;
 
 use crate::connection::Connection;
 use crate::output::{self, Format, list, table};
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::process::ExitCode;
 
-/// Create, list, describe, alter and delete topics; elect leaders.
+/// Create, list, describe, alter and delete topics; elect leaders; move partitions.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -28,6 +29,7 @@ enum Command {
     Delete(Delete),
     DeleteRecords(delete_records::DeleteRecords),
     Elect(elect::Elect),
+    Reassign(reassign::Reassign),
 }
 
 /// Create a topic.
@@ -97,6 +99,7 @@ impl Args {
             Command::Delete(args) => &args.connection,
             Command::DeleteRecords(args) => &args.connection,
             Command::Elect(args) => &args.connection,
+            Command::Reassign(args) => &args.connection,
         }
     }
 
@@ -134,6 +137,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Alter(args) => alter::run(&admin, args, format).await?,
         Command::DeleteRecords(args) => delete_records::run(&admin, args, format).await?,
         Command::Elect(args) => elect::run(&admin, args, format).await?,
+        Command::Reassign(args) => reassign::run(&admin, args, format).await?,
         Command::Delete(args) => {
             admin.delete_topic(&args.name).await?;
             match format {
@@ -277,6 +281,8 @@ fn partition_json(partition: &v1::PartitionMetadata) -> Value {
         "elr": partition.elr,
         "last_known_elr": partition.last_known_elr,
         "recovering": partition.recovering,
+        "adding_replicas": partition.adding_replicas,
+        "removing_replicas": partition.removing_replicas,
     })
 }
 

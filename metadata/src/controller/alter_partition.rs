@@ -34,15 +34,15 @@ fn alter_one(
     check_members(&name, caller, proposal, &partition)?;
     check_eligible(&name, draft.image(), caller, proposal)?;
     let wanted: Vec<NodeId> = proposal.new_isr.iter().map(|&(node, _)| node).collect();
-    let wish = Wish { isr: &wanted, lost: None, recovered: proposal.recovered, unclean: false };
+    let wish = Wish { isr: &wanted, recovered: proposal.recovered, ..Wish::none(&partition) };
     let Some(change) = settle(draft.image(), proposal.partition, &partition, &wish) else {
         return Ok(state(draft.image(), proposal.partition, &partition));
     };
-    let leader_moved = change.leader.is_some();
     draft.push(change);
     let after = find(draft.image(), proposal)?;
-    if leader_moved {
-        // The leader is on its way out and now there is somebody to follow it.
+    if after.leader != Some(caller) {
+        // The leader is on its way out and now there is somebody to follow it, or
+        // this completes a reassignment away from it.
         let message = format!("the ISR of {name} has changed, and its leader with it");
         return Err(ApiError::new(ErrorReason::NewLeaderElected, message)
             .with("leader_epoch", after.leader_epoch)
@@ -159,7 +159,7 @@ fn check_eligible(
 
 fn state(image: &Image, id: PartitionId, partition: &Partition) -> PartitionState {
     PartitionState {
-        min_isr: image.effective_min_isr(id).unwrap_or(partition.replicas.len()),
+        min_isr: image.effective_min_isr(id).unwrap_or(partition.replication_factor()),
         leader: partition.leader,
         leader_epoch: partition.leader_epoch,
         partition_epoch: partition.partition_epoch,

@@ -45,6 +45,12 @@ pub enum Command {
     /// A topic is to have more partitions. Answered by [`Reply::TopicGrown`],
     /// also when it has as many already.
     GrowTopic(GrowTopic),
+    /// Partitions are to move to other nodes. Answered by [`Reply::Reassigned`],
+    /// also when they are there already.
+    Reassign(Reassign),
+    /// Partitions are to go back where they were. Answered by
+    /// [`Reply::ReassignmentCancelled`], also when none is under way.
+    CancelReassignment(CancelReassignment),
     /// An operator wants another leader. Answered by [`Reply::Elected`].
     ElectLeader(ElectLeader),
     /// A leader proposes ISRs. Answered by [`Reply::Altered`].
@@ -178,6 +184,26 @@ pub struct GrowTopic {
     pub placement_seed: u64,
 }
 
+/// Partitions of a topic are to move to other nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reassign {
+    /// The topic's name.
+    pub topic: String,
+    /// Index and replicas of each, the preferred leader first. All begin, or none.
+    pub partitions: Vec<(u32, Vec<NodeId>)>,
+    /// Check everything, change nothing.
+    pub validate_only: bool,
+}
+
+/// Partitions of a topic that are being moved are to go back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CancelReassignment {
+    /// The topic's name.
+    pub topic: String,
+    /// Their indexes; none: all that are being moved. All go back, or none.
+    pub partitions: Vec<u32>,
+}
+
 /// An operator wants another leader for a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ElectLeader {
@@ -268,6 +294,20 @@ pub enum Reply {
         /// New partitions among them, the last ones: none if it had as many as
         /// were asked for.
         added: u32,
+    },
+    /// The topic as it is now, or as it would be.
+    Reassigned {
+        /// The topic with all its partitions.
+        planned: PlannedTopic,
+        /// Indexes of those that differ from before.
+        changed: Vec<u32>,
+    },
+    /// The topic as it is now.
+    ReassignmentCancelled {
+        /// The topic with all its partitions.
+        planned: PlannedTopic,
+        /// Indexes of those that go back.
+        cancelled: Vec<u32>,
     },
     /// The topic is gone.
     TopicDeleted {

@@ -60,7 +60,7 @@ fn unclean(
     if partition.leader.is_some() {
         return Ok(None);
     }
-    let wish = Wish { isr: &partition.isr, lost: None, recovered: false, unclean: true };
+    let wish = Wish { unclean: true, ..Wish::none(partition) };
     settle(image, id, partition, &wish).map(Some).ok_or_else(|| {
         let message = format!(
             "no replica of {name} can lead, not even with loss: all are fenced or lost their disk"

@@ -60,7 +60,7 @@ fn place_more(
     known: &[Partition],
     request: &GrowTopic,
 ) -> Result<Vec<Partition>, ApiError> {
-    let replicas = known.first().map_or(1, |first| first.replicas.len());
+    let replicas = known.first().map_or(1, |first| first.target().len());
     let candidates = candidates(image);
     let factor = replication_factor(u32::try_from(replicas).unwrap_or(u32::MAX), &candidates)?;
     let more = request.partitions - u32::try_from(known.len()).unwrap_or(u32::MAX);

@@ -48,6 +48,13 @@ fn check_partition(before: &Image, after: &Image, id: PartitionId) {
             "{id}: another leader in the same epoch: {earlier:?}, {partition:?}"
         );
     }
+    if let Some(moving) = &partition.reassignment {
+        let complete = moving.to.iter().all(|node| partition.isr.contains(node));
+        assert!(
+            !complete || partition.recovering,
+            "{id}: complete, and still under way: {partition:?}"
+        );
+    }
     if let Err(problem) = partition.check() {
         panic!("{id}: {problem}");
     }

@@ -25,6 +25,7 @@ mod members;
 mod offline;
 mod partitions;
 mod placement;
+mod reassign;
 mod requests;
 mod sessions;
 mod topics;
@@ -36,9 +37,9 @@ mod tests;
 pub use balance::MAX_LEADER_MOVES;
 pub use brokers::{MAX_HOST_BYTES, MAX_RACK_BYTES};
 pub use command::{
-    AlterPartition, AlterTopicConfig, Command, CreateTopic, ElectLeader, Election, GrowTopic,
-    Heartbeat, PartitionAlteration, PartitionOutcome, PartitionState, PlannedTopic, RegisterBroker,
-    Reply, ReportOffline, Requested,
+    AlterPartition, AlterTopicConfig, CancelReassignment, Command, CreateTopic, ElectLeader,
+    Election, GrowTopic, Heartbeat, PartitionAlteration, PartitionOutcome, PartitionState,
+    PlannedTopic, Reassign, RegisterBroker, Reply, ReportOffline, Requested,
 };
 pub use members::{
     MAX_MEMBER_LAG, MAX_VOTERS, Member, Quorum, check_departure, check_gone, check_promotion,
@@ -172,6 +173,8 @@ impl Controller {
             Command::DeleteTopic { name } => topics::delete(draft, &name),
             Command::AlterTopicConfig(request) => topics::alter_config(draft, &request),
             Command::GrowTopic(request) => growth::grow(draft, &request),
+            Command::Reassign(request) => reassign::begin(draft, &request),
+            Command::CancelReassignment(request) => reassign::cancel(draft, &request),
             Command::ElectLeader(request) => elect::elect(draft, &request),
             Command::AlterPartition(request) => alter_partition::alter(draft, &request),
             Command::ReportOffline(request) => offline::report(draft, &request),

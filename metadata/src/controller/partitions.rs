@@ -7,6 +7,7 @@
 //! until it may have lost something. What a restart can lose, see [`Loss`].
 
 use super::draft::Draft;
+use super::reassign::{Assignment, complete};
 use crate::image::{Image, Partition};
 use crate::records::{Durability, PartitionChanged, TopicConfig};
 use ottla_proto::{NodeId, PartitionId, TopicId};
@@ -30,8 +31,17 @@ pub(super) struct Wish<'a> {
     pub(super) lost: Option<(NodeId, Loss)>,
     /// The leader is done with recovering.
     pub(super) recovered: bool,
-    /// Whether, as a last resort, somebody may lead who lacks committed records.
+    /// An operator wants, as a last resort, anybody to lead who is there.
     pub(super) unclean: bool,
+    /// Who is to hold the partition; `None`: who does so already.
+    pub(super) assignment: Option<&'a Assignment>,
+}
+
+impl<'a> Wish<'a> {
+    /// That nothing changes but what the rules ask for.
+    pub(super) fn none(partition: &'a Partition) -> Self {
+        Self { isr: &partition.isr, lost: None, recovered: false, unclean: false, assignment: None }
+    }
 }
 
 /// Applies the rules to every partition that a broker can matter to, after
@@ -57,7 +67,7 @@ pub(super) fn settle_where(
         .iter()
         .filter(|(id, partition)| chosen(**id, partition))
         .filter_map(|(&id, partition)| {
-            let wish = Wish { isr: &partition.isr, lost, recovered: false, unclean: false };
+            let wish = Wish { lost, ..Wish::none(partition) };
             settle(image, id, partition, &wish)
         })
         .collect();
@@ -79,11 +89,16 @@ pub(super) fn settle(
     let config = &image.topics.get(&id.topic).expect("a partition has a topic").config;
     let robbed = wish.lost.filter(|(_, loss)| matters(*loss, config));
     let mut after = partition.clone();
+    if let Some(Assignment { replicas, reassignment }) = wish.assignment {
+        (after.replicas, after.reassignment) = (replicas.clone(), reassignment.clone());
+    }
     after.recovering &= !wish.recovered;
-    after.isr = serving_isr(image, id, partition, wish.isr);
+    after.isr = serving_isr(image, id, &after, wish.isr);
+    complete(&mut after);
     track_eligible(partition, &mut after, config, robbed);
-    let unclean = wish.unclean || config.unclean_leader_election_enable;
-    elect(&Electorate { image, id, config, unclean }, &mut after);
+    elect(&Electorate { image, id, config, by_hand: wish.unclean }, &mut after);
+    // Who leads for want of an ISR may be the only one that was awaited.
+    complete(&mut after);
     changed(id, partition, &after)
 }
 
@@ -94,8 +109,10 @@ fn matters(loss: Loss, config: &TopicConfig) -> bool {
 
 /// Writes down the differences, with the epochs after them: the partition
 /// epoch moves on every change, the leader epoch whenever the leader is set
-/// (protocol rule, `PartitionRegistration.merge`). A mere ISR change leaves the
-/// leader epoch alone (KAFKA-15021).
+/// (protocol rule, `PartitionRegistration.merge`). It is set, if only to the same
+/// again, when a node leaves the assignment too: nothing that node still sends or
+/// asks for may count. A mere ISR change leaves the leader epoch alone
+/// (KAFKA-15021).
 pub(super) fn changed(
     id: PartitionId,
     before: &Partition,
@@ -104,7 +121,10 @@ pub(super) fn changed(
     let list = |before: &Vec<NodeId>, after: &Vec<NodeId>| (before != after).then(|| after.clone());
     let who =
         |before: Option<NodeId>, after: Option<NodeId>| (before != after).then(|| after.into());
-    let leader = who(before.leader, after.leader);
+    let somebody_left = before.replicas.iter().any(|node| !after.replicas.contains(node));
+    let leader =
+        if somebody_left { Some(after.leader.into()) } else { who(before.leader, after.leader) };
+    let moved = before.reassignment != after.reassignment;
     let change = PartitionChanged {
         partition: id,
         isr: list(&before.isr, &after.isr),
@@ -112,6 +132,8 @@ pub(super) fn changed(
         last_known_elr: list(&before.last_known_elr, &after.last_known_elr),
         last_leader: who(before.last_leader, after.last_leader),
         recovering: (before.recovering != after.recovering).then_some(after.recovering),
+        replicas: list(&before.replicas, &after.replicas),
+        reassignment: moved.then(|| after.reassignment.clone().into()),
         leader,
         leader_epoch: match leader {
             Some(_) => before.leader_epoch.next(),
@@ -124,6 +146,8 @@ pub(super) fn changed(
         && change.last_known_elr.is_none()
         && change.last_leader.is_none()
         && change.recovering.is_none()
+        && change.replicas.is_none()
+        && change.reassignment.is_none()
         && change.leader.is_none();
     (!nothing).then_some(change)
 }
@@ -161,14 +185,16 @@ fn track_eligible(
     config: &TopicConfig,
     robbed: Option<(NodeId, Loss)>,
 ) {
-    if after.isr.len() >= config.effective_min_isr(after.replicas.len()) {
+    let stays = |node: &NodeId| after.replicas.contains(node);
+    let last_leader = before.last_leader.or(before.leader).filter(stays);
+    if after.isr.len() >= config.effective_min_isr(after.replication_factor()) {
         forget_eligible(after);
     } else {
         let left = |node: &&NodeId| !after.isr.contains(node);
         let had_all = |node: &NodeId| before.isr.contains(node) || before.elr.contains(node);
         let may_lack = |node: &NodeId| robbed.is_some_and(|(robbed, _)| robbed == *node);
         let known = |node: &NodeId| had_all(node) || before.last_known_elr.contains(node);
-        let outside: Vec<NodeId> = before.replicas.iter().filter(left).copied().collect();
+        let outside: Vec<NodeId> = after.replicas.iter().filter(left).copied().collect();
         let (elr, others): (Vec<_>, Vec<_>) = outside
             .into_iter()
             .filter(|node| known(node) && !is_blank(node, robbed))
@@ -178,8 +204,8 @@ fn track_eligible(
     after.last_leader = if after.isr.is_empty() {
         // A blank copy must not be taken for the best one, unless there is no
         // other.
-        let only = before.replicas.len() == 1;
-        before.last_leader.or(before.leader).filter(|node| only || !is_blank(node, robbed))
+        let only = after.replicas.len() == 1;
+        last_leader.filter(|node| only || !is_blank(node, robbed))
     } else {
         None
     };
@@ -217,7 +243,7 @@ struct Electorate<'a> {
     image: &'a Image,
     id: PartitionId,
     config: &'a TopicConfig,
-    unclean: bool,
+    by_hand: bool,
 }
 
 impl Electorate<'_> {
@@ -245,9 +271,12 @@ impl Electorate<'_> {
     }
 
     fn anybody(&self, partition: &Partition) -> Option<NodeId> {
+        let allowed = self.by_hand || self.config.unclean_leader_election_enable;
         let any =
-            || self.first(&partition.last_known_elr).or_else(|| self.first(&partition.replicas));
-        if self.unclean { any() } else { None }
+            || self.first(&partition.last_known_elr).or_else(|| self.first(partition.origin()));
+        // A copy that is being made may be empty still. Nobody agreed to lose all.
+        let last = || if self.by_hand { self.first(&partition.replicas) } else { None };
+        if allowed { any().or_else(last) } else { None }
     }
 }
 
@@ -257,7 +286,7 @@ impl Electorate<'_> {
 ///    ISR, or, if that is empty, eligible;
 /// 3. else, if ISR and ELR are empty, who led last, if it is alive (KAFKA-19522);
 /// 4. else, if that is allowed, the first replica that can serve; those that were
-///    eligible once come first.
+///    eligible once come first. One that a reassignment adds only by hand.
 ///
 /// The last two may lack committed records: the leader starts as recovering.
 fn elect(among: &Electorate<'_>, after: &mut Partition) {
@@ -277,7 +306,7 @@ fn elect(among: &Electorate<'_>, after: &mut Partition) {
     }
     after.elr.retain(|node| *node != leader);
     after.last_leader = None;
-    if after.isr.len() >= among.config.effective_min_isr(after.replicas.len()) {
+    if after.isr.len() >= among.config.effective_min_isr(after.replication_factor()) {
         forget_eligible(after);
     }
 }

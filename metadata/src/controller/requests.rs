@@ -65,7 +65,10 @@ fn subject(command: &Command) -> Option<String> {
         Command::ElectLeader(request) => {
             format!("elect a leader of {}-{}", request.topic, request.partition)
         }
-        Command::RegisterBroker(_)
+        // Asked again they find the partitions on their way already.
+        Command::Reassign(_)
+        | Command::CancelReassignment(_)
+        | Command::RegisterBroker(_)
         | Command::Heartbeat(_)
         | Command::BrokerGone { .. }
         | Command::SessionExpired { .. }

@@ -84,7 +84,8 @@ pub(super) fn alter_config(
     let config = topic.config.altered(&request.set, &request.unset).map_err(invalid_config)?;
     let partitions: Vec<Partition> =
         image.partitions_of(topic.id).map(|(_, partition)| Partition::clone(partition)).collect();
-    check_min_isr(&config, partitions.first().map_or(0, |first| first.replicas.len()))?;
+    let fewest = partitions.iter().map(|partition| partition.target().len()).min();
+    check_min_isr(&config, fewest.unwrap_or(0))?;
     let planned =
         PlannedTopic { topic: Topic { config: config.clone(), ..Topic::clone(topic) }, partitions };
     if config != topic.config && !request.validate_only {
@@ -188,7 +189,10 @@ pub(super) fn replication_factor(asked: u32, candidates: &[Candidate]) -> Result
 
 /// Only what was asked for is held against the number of replicas: the default
 /// gives way.
-fn check_min_isr(config: &TopicConfig, replication_factor: usize) -> Result<(), ApiError> {
+pub(super) fn check_min_isr(
+    config: &TopicConfig,
+    replication_factor: usize,
+) -> Result<(), ApiError> {
     match config.options().min_insync_replicas {
         Some(min) if min as usize > replication_factor => {
             let message = format!(
@@ -226,6 +230,7 @@ pub(super) fn first_state(image: &Image, replicas: Vec<NodeId>) -> Partition {
         last_leader: None,
         recovering: false,
         replicas,
+        reassignment: None,
         leader_epoch: LeaderEpoch(0),
         partition_epoch: PartitionEpoch(0),
     }
@@ -258,6 +263,7 @@ pub(super) fn create_partitions(
             last_known_elr: Vec::new(),
             last_leader: None,
             recovering: false,
+            reassignment: None,
             leader: partition.leader,
             leader_epoch: partition.leader_epoch,
             partition_epoch: partition.partition_epoch,

@@ -13,7 +13,7 @@ mod tests;
 pub use delta::{Change, Delta};
 pub use replay::ReplayError;
 
-use crate::records::TopicConfig;
+use crate::records::{Reassignment, TopicConfig};
 use imbl::{OrdMap, OrdSet};
 use ottla_proto::{
     BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, MetadataOffset, NodeId, PartitionEpoch,
@@ -94,8 +94,11 @@ pub struct Topic {
 /// A partition's assignment and leadership.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Partition {
-    /// Assignment, the preferred leader first. No node twice.
+    /// Assignment, the preferred leader first. No node twice. During a
+    /// reassignment those it is to have, and behind them those it is to lose.
     pub replicas: Vec<NodeId>,
+    /// If it is being moved to other nodes: from where to where.
+    pub reassignment: Option<Reassignment>,
     /// In-sync replicas, in assignment order. Empty while none of them can serve.
     pub isr: Vec<NodeId>,
     /// Eligible leader replicas (KIP-966), in assignment order: they left the ISR
@@ -129,6 +132,40 @@ pub struct CarriedOut {
     pub added: u32,
     /// When, in milliseconds since the Unix epoch.
     pub at_ms: u64,
+}
+
+impl Partition {
+    /// How many replicas it is meant to have: during a reassignment as many as
+    /// before, so that neither what an acknowledgement needs nor what counts as
+    /// missing changes while copies are made.
+    #[must_use]
+    pub fn replication_factor(&self) -> usize {
+        self.reassignment.as_ref().map_or(self.replicas.len(), |moving| moving.from.len())
+    }
+
+    /// The assignment it has, or will have once its reassignment is complete.
+    #[must_use]
+    pub fn target(&self) -> &[NodeId] {
+        self.reassignment.as_ref().map_or(&self.replicas, |moving| &moving.to)
+    }
+
+    /// Replicas that are to come.
+    #[must_use]
+    pub fn adding(&self) -> Vec<NodeId> {
+        self.reassignment.iter().flat_map(Reassignment::adding).collect()
+    }
+
+    /// Replicas that are to go.
+    #[must_use]
+    pub fn removing(&self) -> Vec<NodeId> {
+        self.reassignment.iter().flat_map(Reassignment::removing).collect()
+    }
+
+    /// The assignment that it has, or had before its reassignment.
+    #[must_use]
+    pub fn origin(&self) -> &[NodeId] {
+        self.reassignment.as_ref().map_or(&self.replicas, |moving| &moving.from)
+    }
 }
 
 impl Image {
@@ -179,6 +216,6 @@ impl Image {
     pub fn effective_min_isr(&self, id: PartitionId) -> Option<usize> {
         let partition = self.partitions.get(&id)?;
         let topic = self.topics.get(&id.topic)?;
-        Some(topic.config.effective_min_isr(partition.replicas.len()))
+        Some(topic.config.effective_min_isr(partition.replication_factor()))
     }
 }

@@ -203,6 +203,17 @@ impl Image {
         }
     }
 
+    /// What is no replica any more is nobody's trouble either.
+    fn forget_offline_replica(&mut self, node: NodeId, id: PartitionId) {
+        let Some(known) = self.offline_replicas.get(&node) else { return };
+        let rest = known.without(&id);
+        if rest.is_empty() {
+            self.offline_replicas.remove(&node);
+        } else {
+            self.offline_replicas.insert(node, Arc::new(rest));
+        }
+    }
+
     fn replay_topic(&mut self, r: &TopicCreated) -> Result<(), String> {
         if self.topics.contains_key(&r.id) {
             return Err(format!("topic id {} exists already", r.id));
@@ -283,6 +294,7 @@ impl Image {
         }
         let partition = Partition {
             replicas: r.replicas.clone(),
+            reassignment: r.reassignment.clone(),
             isr: r.isr.clone(),
             elr: r.elr.clone(),
             last_known_elr: r.last_known_elr.clone(),
@@ -309,8 +321,18 @@ impl Image {
                 known.partition_epoch, known.leader_epoch, r.partition_epoch, r.leader_epoch
             ));
         }
+        let replicas = r.replicas.as_ref().unwrap_or(&known.replicas);
+        let gone: Vec<NodeId> =
+            known.replicas.iter().copied().filter(|node| !replicas.contains(node)).collect();
+        if !gone.is_empty() && r.leader.is_none() {
+            return Err(format!("{gone:?} left partition {id} without a new leader epoch"));
+        }
         let partition = Partition {
-            replicas: known.replicas.clone(),
+            replicas: replicas.clone(),
+            reassignment: match &r.reassignment {
+                Some(change) => change.clone().into(),
+                None => known.reassignment.clone(),
+            },
             isr: r.isr.clone().unwrap_or_else(|| known.isr.clone()),
             elr: r.elr.clone().unwrap_or_else(|| known.elr.clone()),
             last_known_elr: r
@@ -325,6 +347,9 @@ impl Image {
         };
         partition.check().map_err(|problem| format!("partition {id}: {problem}"))?;
         self.partitions.insert(id, Arc::new(partition));
+        for node in gone {
+            self.forget_offline_replica(node, id);
+        }
         Ok(())
     }
 }
@@ -336,6 +361,13 @@ impl Partition {
         let isr = distinct("ISR", &self.isr)?;
         let elr = distinct("ELR", &self.elr)?;
         let last = distinct("last known ELR", &self.last_known_elr)?;
+        if let Some(moving) = &self.reassignment {
+            let (from, to) = (distinct("origin", &moving.from)?, distinct("target", &moving.to)?);
+            if from.is_empty() || to.is_empty() || from == to || moving.replicas() != self.replicas
+            {
+                return Err(format!("{moving:?} with the replicas {:?}", self.replicas));
+            }
+        }
         for (what, nodes) in [("ISR", &isr), ("ELR", &elr), ("last known ELR", &last)] {
             if !nodes.is_subset(&replicas) {
                 return Err(format!("{what} {nodes:?} outside the replicas {:?}", self.replicas));

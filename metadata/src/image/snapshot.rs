@@ -88,6 +88,7 @@ fn partition_creation(id: PartitionId, partition: &Partition) -> PartitionCreate
     PartitionCreated {
         partition: id,
         replicas: partition.replicas.clone(),
+        reassignment: partition.reassignment.clone(),
         isr: partition.isr.clone(),
         elr: partition.elr.clone(),
         last_known_elr: partition.last_known_elr.clone(),

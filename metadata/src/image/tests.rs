@@ -1,9 +1,9 @@
 use super::*;
 use crate::records::{
     BrokerFenced, BrokerRegistered, BrokerShutdownStarted, BrokerUnfenced, Leadership,
-    MetadataRecord, PartitionChanged, PartitionCreated, RequestCarriedOut, SnapshotEnded,
-    TopicConfig, TopicConfigChanged, TopicCreated, TopicDeleted, TopicGrown,
-    VoterDirectoryRecorded,
+    MetadataRecord, PartitionChanged, PartitionCreated, Reassignment, ReassignmentChange,
+    RequestCarriedOut, SnapshotEnded, TopicConfig, TopicConfigChanged, TopicCreated, TopicDeleted,
+    TopicGrown, VoterDirectoryRecorded,
 };
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -45,6 +45,7 @@ fn partition(topic: TopicId, index: u32) -> PartitionCreated {
         last_known_elr: vec![],
         last_leader: None,
         recovering: false,
+        reassignment: None,
     }
 }
 
@@ -59,6 +60,8 @@ fn change(index: u32) -> PartitionChanged {
         last_known_elr: None,
         last_leader: None,
         recovering: None,
+        replicas: None,
+        reassignment: None,
     }
 }
 
@@ -71,6 +74,12 @@ fn request(id: u128) -> RequestCarriedOut {
         at_ms: 7,
         forgotten: vec![],
     }
+}
+
+/// Partition 0 is to be moved, its replicas left as they are.
+fn moving(from: &[u64], to: &[u64]) -> PartitionChanged {
+    let moving = Reassignment { from: nodes(from), to: nodes(to) };
+    PartitionChanged { reassignment: Some(ReassignmentChange::UnderWay(moving)), ..change(0) }
 }
 
 /// Node 1 registered and fenced; `orders` with partition 0 of 2.
@@ -155,6 +164,20 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
             RequestCarriedOut { forgotten: vec![RequestId(Uuid::from_u128(9))], ..request(2) }
                 .into(),
         ),
+        (
+            "left partition",
+            PartitionChanged {
+                replicas: Some(nodes(&[1, 2])),
+                leader: None,
+                leader_epoch: LeaderEpoch(0),
+                ..change(0)
+            }
+            .into(),
+        ),
+        ("with the replicas", moving(&[1, 2], &[1, 3]).into()),
+        ("with the replicas", moving(&[1, 2, 3], &[]).into()),
+        ("with the replicas", moving(&[1, 2, 3], &[3, 2, 1]).into()),
+        ("a node twice in the target", moving(&[1, 2, 3], &[1, 1]).into()),
         ("more records", SnapshotEnded { offset: MetadataOffset(2) }.into()),
     ];
     for (expected, record) in nonsense {

@@ -70,6 +70,8 @@ calls! {
     AddVoter: AddVoterRequest => AddVoterResponse;
     RemoveNode: RemoveNodeRequest => RemoveNodeResponse;
     ReplaceDisk: ReplaceDiskRequest => ReplaceDiskResponse;
+    ReassignPartitions: ReassignPartitionsRequest => ReassignPartitionsResponse;
+    CancelReassignments: CancelReassignmentsRequest => CancelReassignmentsResponse;
 }
 
 /// What the controller on this node answers; NOT_CONTROLLER where it is not.
@@ -98,7 +100,9 @@ pub(super) fn request_id(call: &mut Call) -> Option<&mut Bytes> {
         Call::AlterTopicConfig(request) => &mut request.request_id,
         Call::ElectLeader(request) => &mut request.request_id,
         Call::CreatePartitions(request) => &mut request.request_id,
-        Call::DescribeQuorum(_)
+        Call::ReassignPartitions(_)
+        | Call::CancelReassignments(_)
+        | Call::DescribeQuorum(_)
         | Call::AddVoter(_)
         | Call::RemoveNode(_)
         | Call::ReplaceDisk(_) => return None,
@@ -133,6 +137,8 @@ fn command(call: Call) -> Result<Command, ApiError> {
         | Call::AddVoter(_)
         | Call::RemoveNode(_)
         | Call::ReplaceDisk(_) => return Err(unknown_call()),
+        Call::ReassignPartitions(request) => wire::reassign_partitions(request),
+        Call::CancelReassignments(request) => wire::cancel_reassignments(request),
     })
 }
 
@@ -158,6 +164,15 @@ fn answer(inner: &Inner, submitted: Submitted) -> Result<Answer, ApiError> {
         Reply::TopicGrown { planned, added } => {
             let topic = Some(wire::topic_metadata(&planned));
             Answer::CreatePartitions(v1::CreatePartitionsResponse { header, topic, added })
+        }
+        Reply::Reassigned { planned, changed } => {
+            let topic = Some(wire::topic_metadata(&planned));
+            Answer::ReassignPartitions(v1::ReassignPartitionsResponse { header, topic, changed })
+        }
+        Reply::ReassignmentCancelled { planned, cancelled } => {
+            let topic = Some(wire::topic_metadata(&planned));
+            let response = v1::CancelReassignmentsResponse { header, topic, cancelled };
+            Answer::CancelReassignments(response)
         }
         reply => return Err(controller_service::unexpected(&reply)),
     })

@@ -2,9 +2,9 @@
 //! types. What comes from the wire is checked here for shape, not for sense.
 
 use crate::controller::{
-    AlterPartition, AlterTopicConfig, Command, CreateTopic, ElectLeader, Election, GrowTopic,
-    Heartbeat, PartitionAlteration, PartitionOutcome, PartitionState, PlannedTopic, RegisterBroker,
-    ReportOffline,
+    AlterPartition, AlterTopicConfig, CancelReassignment, Command, CreateTopic, ElectLeader,
+    Election, GrowTopic, Heartbeat, PartitionAlteration, PartitionOutcome, PartitionState,
+    PlannedTopic, Reassign, RegisterBroker, ReportOffline,
 };
 use crate::image::Partition;
 use ottla_proto::internal::v1 as internal;
@@ -104,6 +104,21 @@ pub(super) fn create_partitions(request: v1::CreatePartitionsRequest) -> Command
     })
 }
 
+pub(super) fn reassign_partitions(request: v1::ReassignPartitionsRequest) -> Command {
+    let replicas =
+        |of: v1::PartitionReplicas| (of.partition, of.replicas.into_iter().map(NodeId).collect());
+    Command::Reassign(Reassign {
+        topic: request.topic,
+        partitions: request.partitions.into_iter().map(replicas).collect(),
+        validate_only: request.validate_only,
+    })
+}
+
+pub(super) fn cancel_reassignments(request: v1::CancelReassignmentsRequest) -> Command {
+    let (topic, partitions) = (request.topic, request.partitions);
+    Command::CancelReassignment(CancelReassignment { topic, partitions })
+}
+
 pub(super) fn elect_leader(request: v1::ElectLeaderRequest) -> Result<Command, ApiError> {
     let election = match v1::ElectionType::try_from(request.election) {
         Ok(v1::ElectionType::Unspecified | v1::ElectionType::Preferred) => Election::Preferred,
@@ -138,6 +153,8 @@ pub(super) fn partition_metadata(index: u32, partition: &Partition) -> v1::Parti
         elr: ids(&partition.elr),
         last_known_elr: ids(&partition.last_known_elr),
         recovering: partition.recovering,
+        adding_replicas: ids(&partition.adding()),
+        removing_replicas: ids(&partition.removing()),
     }
 }
 

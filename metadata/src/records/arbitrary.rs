@@ -97,11 +97,15 @@ fn leadership() -> impl Strategy<Value = Leadership> {
     prop_oneof![Just(Leadership::Nobody), node().prop_map(Leadership::Node)]
 }
 
+fn reassignment() -> impl Strategy<Value = Reassignment> {
+    (nodes(), nodes()).prop_map(|(from, to)| Reassignment { from, to })
+}
+
 fn partition_created() -> impl Strategy<Value = MetadataRecord> {
     let lists = (nodes(), nodes(), nodes(), nodes());
     let leaders = (option::of(node()), option::of(node()), any::<bool>());
-    (partition_id(), lists, leaders, any::<(u32, u32)>()).prop_map(
-        |(partition, lists, leaders, epochs)| {
+    (partition_id(), lists, leaders, any::<(u32, u32)>(), option::of(reassignment())).prop_map(
+        |(partition, lists, leaders, epochs, reassignment)| {
             MetadataRecord::from(PartitionCreated {
                 partition,
                 replicas: lists.0,
@@ -111,6 +115,7 @@ fn partition_created() -> impl Strategy<Value = MetadataRecord> {
                 leader: leaders.0,
                 last_leader: leaders.1,
                 recovering: leaders.2,
+                reassignment,
                 leader_epoch: LeaderEpoch(epochs.0),
                 partition_epoch: PartitionEpoch(epochs.1),
             })
@@ -121,8 +126,13 @@ fn partition_created() -> impl Strategy<Value = MetadataRecord> {
 fn partition_changed() -> impl Strategy<Value = MetadataRecord> {
     let lists = (option::of(nodes()), option::of(nodes()), option::of(nodes()));
     let leaders = (option::of(leadership()), option::of(leadership()), option::of(any::<bool>()));
-    (partition_id(), lists, leaders, any::<(u32, u32)>()).prop_map(
-        |(partition, lists, leaders, epochs)| {
+    let change = prop_oneof![
+        Just(ReassignmentChange::Ended),
+        reassignment().prop_map(ReassignmentChange::UnderWay)
+    ];
+    let moves = (option::of(nodes()), option::of(change));
+    (partition_id(), lists, leaders, any::<(u32, u32)>(), moves).prop_map(
+        |(partition, lists, leaders, epochs, moves)| {
             MetadataRecord::from(PartitionChanged {
                 partition,
                 isr: lists.0,
@@ -131,6 +141,8 @@ fn partition_changed() -> impl Strategy<Value = MetadataRecord> {
                 leader: leaders.0,
                 last_leader: leaders.1,
                 recovering: leaders.2,
+                replicas: moves.0,
+                reassignment: moves.1,
                 leader_epoch: LeaderEpoch(epochs.0),
                 partition_epoch: PartitionEpoch(epochs.1),
             })

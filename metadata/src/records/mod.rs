@@ -32,7 +32,9 @@ pub use config::{
     MIN_MAX_MESSAGE_BYTES, MIN_SEGMENT_BYTES, OPTION_NAMES, Ratio, TimestampType, TopicConfig,
     TopicOptions, UNLIMITED,
 };
-pub use partition::{Leadership, PartitionChanged, PartitionCreated};
+pub use partition::{
+    Leadership, PartitionChanged, PartitionCreated, Reassignment, ReassignmentChange,
+};
 pub use request::RequestCarriedOut;
 pub use snapshot::SnapshotEnded;
 pub use topic::{TopicConfigChanged, TopicCreated, TopicDeleted, TopicGrown};
@@ -45,7 +47,7 @@ use std::io::Cursor;
 
 /// The newest encoding this release reads. A record is written in the oldest
 /// that holds it, so that older nodes refuse only what they would misread.
-pub const RECORD_VERSION: u8 = 4;
+pub const RECORD_VERSION: u8 = 5;
 
 /// The oldest encoding this release reads.
 pub const OLDEST_RECORD_VERSION: u8 = 1;
@@ -60,6 +62,9 @@ const DEPARTURES_VERSION: u8 = 3;
 
 /// From here on requests that were carried out are remembered.
 const REQUEST_VERSION: u8 = 4;
+
+/// From here on partitions can move to other nodes.
+const REASSIGNMENT_VERSION: u8 = 5;
 
 /// One fact of the metadata log.
 ///
@@ -155,6 +160,8 @@ impl MetadataRecord {
     fn version(&self) -> u8 {
         match self {
             Self::TopicGrown(_) => GROWTH_VERSION,
+            Self::PartitionCreated(record) if record.needs_reassignment() => REASSIGNMENT_VERSION,
+            Self::PartitionChanged(record) if record.needs_reassignment() => REASSIGNMENT_VERSION,
             Self::PartitionCreated(record) if record.needs_elr() => ELR_VERSION,
             Self::PartitionChanged(record) if record.needs_elr() => ELR_VERSION,
             Self::BrokerUnregistered(_) | Self::DirectoryRetired(_) => DEPARTURES_VERSION,

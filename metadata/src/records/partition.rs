@@ -32,6 +32,37 @@ pub struct PartitionCreated {
     /// not yet said that it is done with that.
     #[serde(default, skip_serializing_if = "is_false")]
     pub recovering: bool,
+    /// If it is being moved to other nodes: from where to where.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reassignment: Option<Reassignment>,
+}
+
+/// A partition on its way to other nodes. Its replicas are then those it is to
+/// have, in their order, and behind them those it is to lose.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reassignment {
+    /// The assignment before; it comes back if the reassignment is cancelled.
+    pub from: Vec<NodeId>,
+    /// The assignment that is to be.
+    pub to: Vec<NodeId>,
+}
+
+impl Reassignment {
+    /// Replicas that are to come.
+    pub fn adding(&self) -> impl Iterator<Item = NodeId> {
+        self.to.iter().copied().filter(|node| !self.from.contains(node))
+    }
+
+    /// Replicas that are to go.
+    pub fn removing(&self) -> impl Iterator<Item = NodeId> {
+        self.from.iter().copied().filter(|node| !self.to.contains(node))
+    }
+
+    /// All replicas while it is under way.
+    #[must_use]
+    pub fn replicas(&self) -> Vec<NodeId> {
+        self.to.iter().copied().chain(self.removing()).collect()
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "for serde")]
@@ -69,9 +100,46 @@ pub struct PartitionChanged {
     /// Whether the leader is recovering; absent if unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovering: Option<bool>,
+    /// The new assignment; absent if unchanged. Whenever a node leaves it the
+    /// leader is set too, if only to the same again: what the node still sends
+    /// or is sent belongs to an epoch that is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<Vec<NodeId>>,
+    /// The reassignment that begins or ends; absent if unchanged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reassignment: Option<ReassignmentChange>,
+}
+
+/// A reassignment begins, is replaced by another, or ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReassignmentChange {
+    /// None is under way from now on.
+    Ended,
+    /// This one is.
+    UnderWay(Reassignment),
+}
+
+impl From<Option<Reassignment>> for ReassignmentChange {
+    fn from(reassignment: Option<Reassignment>) -> Self {
+        reassignment.map_or(Self::Ended, Self::UnderWay)
+    }
+}
+
+impl From<ReassignmentChange> for Option<Reassignment> {
+    fn from(change: ReassignmentChange) -> Self {
+        match change {
+            ReassignmentChange::Ended => None,
+            ReassignmentChange::UnderWay(reassignment) => Some(reassignment),
+        }
+    }
 }
 
 impl PartitionCreated {
+    /// Whether a release without reassignments would make another image of it.
+    pub(super) fn needs_reassignment(&self) -> bool {
+        self.reassignment.is_some()
+    }
+
     /// Whether a release without eligible leader replicas would make another
     /// image of it.
     pub(super) fn needs_elr(&self) -> bool {
@@ -84,6 +152,11 @@ impl PartitionCreated {
 }
 
 impl PartitionChanged {
+    /// Whether a release without reassignments would make another image of it.
+    pub(super) fn needs_reassignment(&self) -> bool {
+        self.replicas.is_some() || self.reassignment.is_some()
+    }
+
     /// As [`PartitionCreated::needs_elr`].
     pub(super) fn needs_elr(&self) -> bool {
         self.isr.as_ref().is_some_and(Vec::is_empty)

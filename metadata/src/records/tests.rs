@@ -15,6 +15,8 @@ fn sample() -> MetadataRecord {
         last_known_elr: None,
         last_leader: None,
         recovering: None,
+        replicas: None,
+        reassignment: None,
     }
     .into()
 }
@@ -74,6 +76,7 @@ fn eligible_replicas_take_a_version_of_their_own() {
         last_known_elr: vec![],
         last_leader: None,
         recovering: false,
+        reassignment: None,
         leader: Some(node),
         leader_epoch: LeaderEpoch(0),
         partition_epoch: PartitionEpoch(0),
@@ -110,6 +113,26 @@ fn remembered_requests_take_a_version_of_their_own() {
 fn a_topic_that_grows_takes_a_version_of_its_own() {
     let grown = TopicGrown { id: TopicId(Uuid::from_u128(7)), partitions: 9 };
     assert_eq!(MetadataRecord::from(grown).encode()[0], 3);
+}
+
+/// A release without them would complete nothing, and miss who the replicas are.
+#[test]
+fn reassignments_take_a_version_of_their_own() {
+    let MetadataRecord::PartitionChanged(plain) = sample() else { panic!("it is a change") };
+    let moving = Reassignment { from: vec![NodeId(1)], to: vec![NodeId(2)] };
+    let changes = [
+        PartitionChanged { replicas: Some(vec![NodeId(1)]), ..plain.clone() },
+        PartitionChanged { reassignment: Some(ReassignmentChange::Ended), ..plain.clone() },
+        // Beside what takes an earlier version.
+        PartitionChanged {
+            reassignment: Some(ReassignmentChange::UnderWay(moving)),
+            elr: Some(vec![]),
+            ..plain
+        },
+    ];
+    for record in changes.map(MetadataRecord::from) {
+        assert_eq!(record.encode()[0], 5, "{record:?}");
+    }
 }
 
 #[test]

@@ -172,10 +172,10 @@ impl ClusterService for Cluster {
             .collect();
         let leaderless = select(&image, |_, partition| partition.leader.is_none());
         let under_replicated =
-            select(&image, |_, partition| partition.isr.len() < partition.replicas.len());
+            select(&image, |_, partition| partition.isr.len() < partition.replication_factor());
         let under_min_isr = select(&image, |id, partition| {
             image.topics.get(&id.topic).is_some_and(|topic| {
-                partition.isr.len() < topic.config.effective_min_isr(partition.replicas.len())
+                partition.isr.len() < topic.config.effective_min_isr(partition.replication_factor())
             })
         });
         let deadline = Instant::now() + QUORUM_TIMEOUT;

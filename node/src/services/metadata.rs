@@ -69,6 +69,8 @@ fn partition(index: u32, partition: &Partition) -> v1::PartitionMetadata {
         elr: partition.elr.iter().map(|id| id.0).collect(),
         last_known_elr: partition.last_known_elr.iter().map(|id| id.0).collect(),
         recovering: partition.recovering,
+        adding_replicas: partition.adding().iter().map(|id| id.0).collect(),
+        removing_replicas: partition.removing().iter().map(|id| id.0).collect(),
     }
 }
 

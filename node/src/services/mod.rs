@@ -6,6 +6,7 @@ mod consume;
 mod log;
 mod metadata;
 mod produce_stream;
+mod reassignments;
 mod topic;
 
 pub(crate) use cluster::Cluster;

@@ -7,12 +7,14 @@ use ottla_proto::ApiError;
 use ottla_proto::v1::topic_option::Source;
 use ottla_proto::v1::topic_service_server::TopicService;
 use ottla_proto::v1::{self, ErrorReason};
+use ottla_replication::Replicas;
 use tonic::{Request, Response, Status};
 
 /// The service.
 #[derive(Clone)]
 pub(crate) struct Topics {
     pub(crate) context: Context,
+    pub(crate) replicas: Replicas,
 }
 
 #[tonic::async_trait]
@@ -45,6 +47,31 @@ impl TopicService for Topics {
         self.context.administer(request).await
     }
 
+    async fn reassign_partitions(
+        &self,
+        request: Request<v1::ReassignPartitionsRequest>,
+    ) -> Result<Response<v1::ReassignPartitionsResponse>, Status> {
+        self.context.administer(request).await
+    }
+
+    async fn cancel_reassignments(
+        &self,
+        request: Request<v1::CancelReassignmentsRequest>,
+    ) -> Result<Response<v1::CancelReassignmentsResponse>, Status> {
+        self.context.administer(request).await
+    }
+
+    async fn list_reassignments(
+        &self,
+        request: Request<v1::ListReassignmentsRequest>,
+    ) -> Result<Response<v1::ListReassignmentsResponse>, Status> {
+        let image = self.context.current_image(request.metadata()).await?;
+        let topic = request.into_inner().topic;
+        let reassignments = self.reassignments(&image, topic.as_deref()).await?;
+        let header = self.context.header();
+        Ok(Response::new(v1::ListReassignmentsResponse { header, reassignments }))
+    }
+
     async fn elect_leader(
         &self,
         request: Request<v1::ElectLeaderRequest>,
@@ -68,7 +95,7 @@ impl TopicService for Topics {
                 replication_factor: image
                     .partitions_of(topic.id)
                     .next()
-                    .map_or(0, |(_, partition)| partition.replicas.len() as u32),
+                    .map_or(0, |(_, partition)| partition.target().len() as u32),
             })
             .collect();
         Ok(Response::new(v1::ListTopicsResponse { header: self.context.header(), topics }))

@@ -243,6 +243,17 @@ impl Replica {
         }
     }
 
+    /// Leader only: where the log of each other replica ends, as far as it has
+    /// acknowledged to this leadership.
+    pub fn followers(&self) -> impl Iterator<Item = (NodeId, Option<Offset>)> {
+        let leader = match &self.role {
+            Role::Leader(leader) => Some(leader),
+            Role::Follower(_) | Role::NoLeader | Role::Offline => None,
+        };
+        let all = leader.into_iter().flat_map(|leader| &leader.followers);
+        all.map(|(node, state)| (*node, state.acked.map(|acked| acked.end)))
+    }
+
     fn on_metadata(&mut self, view: View, now: Millis, out: &mut Vec<Effect>) {
         let known = self.local.epoch();
         assert!(view.leader_epoch >= known, "the metadata's leader epoch went back");

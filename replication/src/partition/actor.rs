@@ -177,6 +177,10 @@ impl Actor {
             Message::Produce(request) => self.on_produce(request),
             Message::DeleteRecords(request) => self.on_delete_records(request),
             Message::StartRaised => self.on_start_raised(),
+            Message::Followers(reply) => {
+                // Fails when nobody waits for it any more.
+                let _ = reply.send(self.replica.followers().collect());
+            }
             Message::Failed(reason) => self.on_failure(reason),
             Message::Follow(follow) => {
                 let local = follow.log.last_epoch.and_then(|epoch| self.end_of_epoch(epoch));

@@ -71,6 +71,8 @@ impl LocalPartition {
 pub(crate) enum Message {
     Produce(ProduceRequest),
     DeleteRecords(DeleteRequest),
+    /// Somebody wants to know how far the followers are.
+    Followers(oneshot::Sender<Vec<(NodeId, Option<Offset>)>>),
     /// Retention removed records from the start of the log.
     StartRaised,
     /// Maintenance found the disk failed.
@@ -291,6 +293,7 @@ async fn run(
             log.discard();
         }
         delete_data(&env, partition.id).await;
+        env.leaving.end(partition.id);
     }
 }
 
@@ -313,7 +316,8 @@ async fn refuse_all(env: &Env, id: PartitionId, mut messages: mpsc::Receiver<Mes
                 let error = requests::deletion_error(env, id, DeletionRefusal::Offline);
                 let _ = request.reply.send(Err(error));
             }
-            Message::Data(_)
+            Message::Followers(_)
+            | Message::Data(_)
             | Message::Diverging { .. }
             | Message::Event(_)
             | Message::StartRaised

@@ -2,14 +2,28 @@
 
 use super::{Replicas, offline};
 use crate::core::{ReplicaStatus, RoleKind};
-use crate::partition::{LocalPartition, Partition};
+use crate::partition::{LocalPartition, Message, Partition};
 use ottla_metadata::image::Image;
 use ottla_proto::v1::ErrorReason as R;
-use ottla_proto::{ApiError, LeaderEpoch, MetadataOffset, PartitionId};
+use ottla_proto::{ApiError, LeaderEpoch, MetadataOffset, NodeId, Offset, PartitionId};
 use std::sync::Arc;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 impl Replicas {
+    /// How far each follower of a partition is, if this node leads it: where its log
+    /// ends, `None` if it has not been heard of. With the leader's own log.
+    pub async fn followers(
+        &self,
+        id: PartitionId,
+    ) -> Option<(ReplicaStatus, Vec<(NodeId, Option<Offset>)>)> {
+        let partition = self.env.partition(id)?;
+        let status = partition.leading()?;
+        let (reply, answer) = oneshot::channel();
+        partition.send(Message::Followers(reply)).await;
+        Some((status, answer.await.ok()?))
+    }
+
     /// The partition, if this node leads it; waits for a leader, and for this
     /// node to take over if it is the one, until the deadline.
     pub(super) async fn leading(

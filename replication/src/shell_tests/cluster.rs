@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use ottla_commitlog::Shared;
 use ottla_commitlog::data_dir::{DataDir, DataDirs, Owner};
 use ottla_commitlog::format::{BatchOptions, NewRecord, ValidBatch, decode_records, encode_batch};
-use ottla_commitlog::vfs::{SimVfs, create_dir_durably};
+use ottla_commitlog::vfs::{RealVfs, SimVfs, Vfs, create_dir_durably};
 use ottla_metadata::controller::{
     AlterPartition, Command, Controller, ControllerOptions, CreateTopic, Heartbeat,
     PartitionAlteration, PartitionOutcome, RegisterBroker, Reply, ReportOffline,
@@ -173,6 +173,9 @@ pub(super) struct Machine {
     directory: DirectoryId,
     incarnation: IncarnationId,
     pub(super) limits: Limits,
+    /// Logs are on the real disk too: for tests of what is deleted, which only
+    /// happens there.
+    real_logs: bool,
 }
 
 impl Machine {
@@ -195,6 +198,7 @@ impl Machine {
             directory: identity.expect("formatted").directory_id,
             incarnation: IncarnationId::random(),
             limits: Limits::default(),
+            real_logs: false,
         }
     }
 
@@ -248,11 +252,13 @@ impl Node {
         let node_id = machine.node_id;
         let data_dirs = DataDirs::open(&machine.directories, &owner(node_id));
         let data_dirs = Arc::new(data_dirs.expect("data directories"));
+        let vfs: Arc<dyn Vfs> =
+            if machine.real_logs { Arc::new(RealVfs) } else { Arc::new(machine.vfs.clone()) };
         let replicas = Replicas::start(ReplicasOptions {
             node_id,
             cluster_id: CLUSTER.to_owned(),
             data_dirs: Arc::clone(&data_dirs),
-            shared: Shared::new(Arc::new(machine.vfs.clone())),
+            shared: Shared::new(vfs),
             cluster: Arc::new(Process { quorum: quorum.clone(), node_id, epoch }),
             clean_start: false,
             limits: machine.limits,
@@ -425,10 +431,19 @@ impl Three {
         Self::with_directories(limits, 1).await
     }
 
+    /// With all files on the real disk.
+    pub(super) async fn on_real_disks() -> Self {
+        let machine = |node| Machine { real_logs: true, ..Machine::with_directories(node, 1) };
+        Self::on((1..=3).map(machine).collect(), Limits::default()).await
+    }
+
     pub(super) async fn with_directories(limits: Limits, count: usize) -> Self {
+        let machines = (1..=3).map(|node| Machine::with_directories(node, count));
+        Self::on(machines.collect(), limits).await
+    }
+
+    async fn on(mut machines: Vec<Machine>, limits: Limits) -> Self {
         let quorum = Quorum::new();
-        let mut machines: Vec<Machine> =
-            (1..=3).map(|node| Machine::with_directories(node, count)).collect();
         let mut nodes = Vec::new();
         for machine in &mut machines {
             machine.limits = limits;

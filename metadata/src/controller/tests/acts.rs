@@ -17,6 +17,8 @@ pub(super) enum Act {
     Create { name: u8, partitions: u32, factor: u32, seed: u64 },
     Configure { name: u8, option: &'static str, value: Option<&'static str> },
     Grow { name: u8, partitions: u32, seed: u64 },
+    Reassign { of: Index, to: Vec<u64> },
+    Cancel { name: u8, index: Option<u32> },
     Delete { name: u8 },
     Alter { of: Index, by_leader: bool, node: u64, members: u8, leader_skew: i8, skew: i8 },
     Balance,
@@ -94,6 +96,11 @@ fn act() -> impl Strategy<Value = Act> {
             .prop_map(|(name, (option, value))| Act::Configure { name, option, value }),
         1 => (0u8..3, 0u32..6, any::<u64>())
             .prop_map(|(name, partitions, seed)| Act::Grow { name, partitions, seed }),
+        3 => (any::<Index>(), prop::sample::subsequence((1..=NODES).collect::<Vec<_>>(), 0..4))
+            .prop_flat_map(|(of, to)| (Just(of), Just(to).prop_shuffle()))
+            .prop_map(|(of, to)| Act::Reassign { of, to }),
+        1 => (0u8..3, prop::option::of(0u32..3))
+            .prop_map(|(name, index)| Act::Cancel { name, index }),
         1 => (0u8..3).prop_map(|name| Act::Delete { name }),
         8 => alter,
         1 => Just(Act::Balance),

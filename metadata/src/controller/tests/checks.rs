@@ -2,7 +2,7 @@
 //! independently of the controller's own assertions.
 
 use crate::image::{Change, Delta, Image, Partition};
-use crate::records::MetadataRecord;
+use crate::records::{MetadataRecord, PartitionChanged};
 use imbl::OrdMap;
 use ottla_proto::{NodeId, PartitionId};
 use std::sync::Arc;
@@ -45,7 +45,14 @@ fn check_partition(image: &Image, id: PartitionId, partition: &Partition) {
     for node in isr {
         assert!(image.can_serve(*node, id) || alone(node), "{id}: {node} cannot serve in {isr:?}");
     }
-    let min = topic.config.effective_min_isr(replicas.len());
+    let min = topic.config.effective_min_isr(partition.replication_factor());
+    if let Some(moving) = &partition.reassignment {
+        assert!(moving.adding().chain(moving.removing()).next().is_some(), "{id}: {moving:?}");
+        let complete = moving.to.iter().all(|node| isr.contains(node));
+        assert!(!complete || partition.recovering, "{id}: {partition:?}");
+        assert!(moving.from.iter().chain(&moving.to).all(|node| replicas.contains(node)));
+        assert_eq!(moving.to[..], replicas[..moving.to.len()], "{id}: {partition:?}");
+    }
     if isr.len() >= min {
         assert!(elr.is_empty() && known.is_empty(), "{id}: {partition:?}");
     }
@@ -63,7 +70,7 @@ fn check_partition(image: &Image, id: PartitionId, partition: &Partition) {
             let last = partition.last_leader.filter(|_| elr.is_empty());
             assert!(!last.as_ref().is_some_and(able), "{id}: {last:?} could lead");
             let unclean = topic.config.unclean_leader_election_enable;
-            assert!(!unclean || !replicas.iter().any(able), "{id}: somebody may lead");
+            assert!(!unclean || !partition.origin().iter().any(able), "{id}: somebody may lead");
         }
     }
 }
@@ -83,9 +90,36 @@ pub(super) fn check_record(image: &Image, record: &MetadataRecord, may_grow: boo
         let lossy = change.recovering == Some(true) || before.recovering;
         assert!(complete || lossy || may_grow, "{before:?} {change:?}");
     }
+    if let Some(replicas) = &change.replicas {
+        check_move(before, change, replicas, isr, may_grow);
+    }
     for node in change.elr.iter().flatten() {
         assert!(before.isr.contains(node) || before.elr.contains(node), "{before:?} {change:?}");
     }
+}
+
+/// Nobody leaves the assignment without a new leader epoch, and never one that is
+/// needed.
+fn check_move(
+    before: &Partition,
+    change: &PartitionChanged,
+    replicas: &[NodeId],
+    isr: &[NodeId],
+    may_grow: bool,
+) {
+    let gone = |node: &NodeId| !replicas.contains(node);
+    if before.replicas.iter().any(gone) {
+        assert!(change.leader.is_some(), "{before:?} {change:?}");
+    }
+    let complete = || before.isr.iter().chain(&before.elr);
+    if complete().any(gone) {
+        let kept = complete().any(|node| !gone(node));
+        assert!(kept || (may_grow && !isr.is_empty()), "{before:?} {change:?}");
+        assert!(change.recovering != Some(true), "{before:?} {change:?}");
+    }
+    // Who comes is in the ISR only once it was proposed.
+    let new = |node: &NodeId| !before.replicas.contains(node);
+    assert!(!isr.iter().any(new), "{before:?} {change:?}");
 }
 
 pub(super) fn check_progress(before: &Image, after: &Image) {
@@ -105,7 +139,11 @@ pub(super) fn check_progress(before: &Image, after: &Image) {
         let offline = |image: &Image| image.offline_replicas.get(node).map(Arc::clone);
         if let Some(lost) = offline(before).filter(|_| new.epoch == old.epoch) {
             let still = offline(after).unwrap_or_default();
-            let gone = |id: &PartitionId| !after.partitions.contains_key(id);
+            let gone = |id: &PartitionId| {
+                // It left the assignment in a new leader epoch, and may be back.
+                let epoch = before.partitions[id].leader_epoch;
+                after.partitions.get(id).is_none_or(|now| now.leader_epoch > epoch)
+            };
             assert!(lost.iter().all(|id| still.contains(id) || gone(id)), "{lost:?} {still:?}");
         }
         assert!(new.epoch > old.epoch || new.incarnation == old.incarnation, "{old:?} {new:?}");

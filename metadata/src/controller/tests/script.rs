@@ -6,9 +6,9 @@
 
 use super::tell::{leader, list};
 use crate::controller::{
-    AlterPartition, AlterTopicConfig, Command, Controller, ControllerOptions, CreateTopic,
-    ElectLeader, Election, GrowTopic, Heartbeat, PartitionAlteration, RegisterBroker,
-    ReportOffline, Requested,
+    AlterPartition, AlterTopicConfig, CancelReassignment, Command, Controller, ControllerOptions,
+    CreateTopic, ElectLeader, Election, GrowTopic, Heartbeat, PartitionAlteration, Reassign,
+    RegisterBroker, ReportOffline, Requested,
 };
 use crate::image::Image;
 use crate::records::{MetadataRecord, PartitionCreated, TopicConfig, TopicCreated};
@@ -145,6 +145,7 @@ impl Stage {
             last_known_elr: step.nodes("once").unwrap_or_default(),
             last_leader: None,
             recovering: step.has("recovering"),
+            reassignment: None,
             leader,
             replicas,
             leader_epoch: LeaderEpoch(step.number("leader-epoch").unwrap_or(0)),
@@ -213,6 +214,16 @@ impl Stage {
                 partitions: step.number("partitions").expect("partitions"),
                 validate_only: step.has("validate-only"),
                 placement_seed: step.number("seed").unwrap_or(0),
+            }),
+            // reassign orders 0:1,2,3 1:2,3,4
+            "reassign" => Command::Reassign(Reassign {
+                topic: step.word(1).to_owned(),
+                partitions: step.words[2..].iter().filter_map(|word| assignment(word)).collect(),
+                validate_only: step.has("validate-only"),
+            }),
+            "cancel" => Command::CancelReassignment(CancelReassignment {
+                topic: step.word(1).to_owned(),
+                partitions: step.words[2..].iter().map(|i| i.parse().expect("index")).collect(),
             }),
             "alter" => Command::AlterPartition(AlterPartition {
                 node_id: step.node(),
@@ -293,6 +304,9 @@ impl Stage {
         let index = index.parse().expect("an index");
         let p = self.image.partition(topic, index).expect("a partition");
         let mut line = format!("replicas {} isr {}", list(&p.replicas), list(&p.isr));
+        if let Some(moving) = &p.reassignment {
+            write!(line, " from {} to {}", list(&moving.from), list(&moving.to)).expect("memory");
+        }
         for (what, nodes) in [("elr", &p.elr), ("once", &p.last_known_elr)] {
             if !nodes.is_empty() {
                 write!(line, " {what} {}", list(nodes)).expect("into memory");
@@ -328,6 +342,14 @@ fn register(step: &Step<'_>) -> RegisterBroker {
         previous_broker_epoch: step.number("previous").map(BrokerEpoch),
         previous_stream_open: step.has("stream-open"),
     }
+}
+
+/// `INDEX:NODE,NODE`.
+fn assignment(word: &str) -> Option<(u32, Vec<NodeId>)> {
+    let (index, nodes) = word.split_once(':')?;
+    let nodes = nodes.split(',').filter(|n| !n.is_empty());
+    let nodes = nodes.map(|n| NodeId(n.parse().expect("a node"))).collect();
+    Some((index.parse().expect("an index"), nodes))
 }
 
 fn directory(step: &Step<'_>) -> DirectoryId {

@@ -2,7 +2,7 @@
 
 use super::script::Stage;
 use crate::controller::{PartitionState, Reply};
-use crate::records::MetadataRecord;
+use crate::records::{MetadataRecord, ReassignmentChange};
 use ottla_proto::{ApiError, NodeId, PartitionId, reason_name};
 use std::fmt::Write as _;
 
@@ -51,6 +51,17 @@ impl Stage {
             ),
             MetadataRecord::PartitionChanged(r) => {
                 let mut line = self.name_of(r.partition);
+                if let Some(replicas) = &r.replicas {
+                    write!(line, " replicas {}", list(replicas)).expect("into memory");
+                }
+                match &r.reassignment {
+                    Some(ReassignmentChange::UnderWay(moving)) => {
+                        write!(line, " from {} to {}", list(&moving.from), list(&moving.to))
+                            .expect("into memory");
+                    }
+                    Some(ReassignmentChange::Ended) => line += " moved",
+                    None => {}
+                }
                 if let Some(isr) = &r.isr {
                     write!(line, " isr {}", list(isr)).expect("into memory");
                 }
@@ -108,6 +119,10 @@ impl Stage {
             }
             Ok(Reply::TopicGrown { planned, added }) => {
                 format!("{added} added, {} partitions", planned.partitions.len())
+            }
+            Ok(Reply::Reassigned { changed, .. }) => format!("changed {changed:?}"),
+            Ok(Reply::ReassignmentCancelled { cancelled, .. }) => {
+                format!("cancelled {cancelled:?}")
             }
             Ok(Reply::TopicDeleted { .. }) => "deleted".to_owned(),
             Ok(Reply::Elected { partition, changed, .. }) => {

@@ -5,9 +5,9 @@ use super::acts::{Act, NODES, Round};
 use super::checks::{check_delta, check_image, check_progress, check_record};
 use super::script::{CLUSTER, SESSION_MS, options};
 use crate::controller::{
-    AlterPartition, AlterTopicConfig, BatchDecision, Command, Controller, CreateTopic, ElectLeader,
-    Election, GrowTopic, Heartbeat, PartitionAlteration, RegisterBroker, Reply, ReportOffline,
-    Requested,
+    AlterPartition, AlterTopicConfig, BatchDecision, CancelReassignment, Command, Controller,
+    CreateTopic, ElectLeader, Election, GrowTopic, Heartbeat, PartitionAlteration, Reassign,
+    RegisterBroker, Reply, ReportOffline, Requested,
 };
 use crate::image::{Delta, Image, Partition};
 use crate::records::MetadataRecord;
@@ -114,6 +114,11 @@ impl World {
 
     pub(super) fn commands(&mut self, act: &Act) -> Vec<Command> {
         let command = match *act {
+            Act::Reassign { of, ref to } => return self.reassign(of, to),
+            Act::Cancel { name, index } => Command::CancelReassignment(CancelReassignment {
+                topic: format!("topic-{name}"),
+                partitions: index.into_iter().collect(),
+            }),
             Act::Register { node, restarted, clean, stream_open } => {
                 self.register(NodeId(node), restarted, clean, stream_open)
             }
@@ -226,6 +231,23 @@ impl World {
         all.find(|id| !retired.contains_key(id)).expect("a few are retired")
     }
 
+    fn reassign(&self, of: Index, to: &[u64]) -> Vec<Command> {
+        if self.image.partitions.is_empty() {
+            return Vec::new();
+        }
+        let (id, _) = self
+            .image
+            .partitions
+            .iter()
+            .nth(of.index(self.image.partitions.len()))
+            .expect("within");
+        vec![Command::Reassign(Reassign {
+            topic: self.image.topics[&id.topic].name.clone(),
+            partitions: vec![(id.index, to.iter().copied().map(NodeId).collect())],
+            validate_only: false,
+        })]
+    }
+
     pub(super) fn alter(
         &self,
         of: Index,
@@ -309,10 +331,14 @@ impl World {
         for (id, partition) in &self.image.partitions {
             assert!(partition.leader.is_some(), "{id}: somebody may lead");
         }
-        let proposals = self.grow_all();
-        self.decide_and_commit(proposals);
+        // Twice: reassignments that are complete give their partitions new leaders.
+        for _ in 0..2 {
+            let proposals = self.grow_all();
+            self.decide_and_commit(proposals);
+        }
         self.decide_and_commit(vec![Command::BalanceLeaders]);
         for (id, partition) in &self.image.partitions {
+            assert_eq!(partition.reassignment, None, "{id}");
             assert_eq!(partition.isr, partition.replicas, "{id}");
             assert_eq!(partition.leader, Some(partition.replicas[0]), "{id}");
         }

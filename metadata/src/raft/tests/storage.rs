@@ -9,8 +9,8 @@ use super::super::state_machine::StateMachine;
 use super::super::types::{Entry, LeaderId, LogId, Membership, Proposal, TypeConfig, Vote};
 use crate::image::Image;
 use crate::records::{
-    BrokerRegistered, MetadataRecord, PartitionCreated, ReplicasOffline, TopicConfig, TopicCreated,
-    TopicDeleted, VoterDirectoryRecorded,
+    BrokerRegistered, MetadataRecord, PartitionCreated, Reassignment, ReplicasOffline, TopicConfig,
+    TopicCreated, TopicDeleted, VoterDirectoryRecorded,
 };
 use openraft::entry::RaftEntry;
 use openraft::storage::{
@@ -137,6 +137,10 @@ async fn every_kind_of_fact_survives_a_restart() {
         last_known_elr: vec![NodeId(2)],
         last_leader: Some(NodeId(2)),
         recovering: true,
+        reassignment: Some(Reassignment {
+            from: vec![NodeId(2), NodeId(3)],
+            to: vec![NodeId(1), NodeId(2)],
+        }),
         leader: None,
         leader_epoch: LeaderEpoch(1),
         partition_epoch: PartitionEpoch(2),
