@@ -156,6 +156,8 @@ pub fn check_gone(quorum: &Quorum, image: &Image, node: NodeId) -> Result<(), Ap
 }
 
 pub(super) fn unknown(node: NodeId) -> ApiError {
-    let message = format!("node {node} is not part of this cluster: start it first");
+    let message = format!(
+        "node {node} is not part of this cluster: `ottla cluster info` lists who is, and a new node is started first"
+    );
     ApiError::new(ErrorReason::UnknownNode, message)
 }
