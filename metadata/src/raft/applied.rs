@@ -13,14 +13,27 @@ use imbl::ordmap::DiffItem;
 use ottla_proto::{DirectoryId, MetadataOffset, NodeId, PartitionId, TopicId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// sled's own cache, in bytes. The image is in memory anyway.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Layout of keys and values. Another number means: rebuild.
 const FORMAT: u32 = 2;
+
+/// The file in sled's directory that it locks while it is open.
+const LOCKED_FILE: &str = "db";
+
+/// How long to wait until the threads of a database that was dropped let go of it:
+/// they outlive it by milliseconds, seconds on a machine that has much else to do.
+/// Nobody but this process opens it, as the data directory is locked.
+const RELEASED_WITHIN: Duration = Duration::from_secs(10);
+
+/// How often to look.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 const HEAD: &[u8] = b"head";
 const ENTITIES: &str = "entities";
@@ -71,6 +84,30 @@ enum Doubt {
     Sled(#[from] sled::Error),
     #[error("{0}")]
     Content(String),
+    #[error("it is still open")]
+    InUse,
+}
+
+/// Waits until nothing has the database at `path` open any more: whoever opened it
+/// before that would find it locked, whoever removed it would see files come back.
+fn released(path: &Path, within: Duration) -> Result<(), Doubt> {
+    let failed = |error: std::io::Error| Doubt::Sled(error.into());
+    let file = match File::open(path.join(LOCKED_FILE)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    let deadline = Instant::now() + within;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return file.unlock().map_err(failed),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+            Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
+                return Err(Doubt::InUse);
+            }
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOOK_EVERY),
+        }
+    }
 }
 
 fn fingerprint(key: &[u8], value: &[u8]) -> u64 {
@@ -181,6 +218,20 @@ fn changes(before: &Image, after: &Image) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> 
     writes
 }
 
+/// Removes the database at `path`, if there is one and nobody has it open.
+fn remove(path: &Path, within: Duration) -> Result<(), Doubt> {
+    // Even a lock file that cannot be read goes.
+    if let Err(in_use @ Doubt::InUse) = released(path, within) {
+        return Err(in_use);
+    }
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Doubt::Content(error.to_string()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 impl AppliedStore {
     /// Opens the database and reads the image in it. Whatever is wrong with it
     /// gives an empty database and an empty image. Blocks on the disk.
@@ -200,13 +251,7 @@ impl AppliedStore {
     /// An empty database, or none if even that cannot be had: the image then
     /// lives in memory only until the next start.
     fn wiped(path: &Path) -> Self {
-        let opened = std::fs::remove_dir_all(path)
-            .or_else(|error| match error.kind() {
-                std::io::ErrorKind::NotFound => Ok(()),
-                _ => Err(error),
-            })
-            .map_err(|error| Doubt::Content(error.to_string()))
-            .and_then(|()| Open::new(path));
+        let opened = remove(path, RELEASED_WITHIN).and_then(|()| Open::new(path));
         if let Err(error) = &opened {
             tracing::error!(path = %path.display(), %error, "keeping the applied image in memory only");
         }
@@ -235,6 +280,7 @@ impl AppliedStore {
 
 impl Open {
     fn new(path: &Path) -> Result<Self, Doubt> {
+        released(path, RELEASED_WITHIN)?;
         let db = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).open()?;
         let entities = db.open_tree(ENTITIES)?;
         Ok(Self { _db: db, entities, checksum: 0 })
@@ -295,5 +341,27 @@ impl Open {
         batch.insert(HEAD, head);
         self.entities.apply_batch(batch)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// sled holds its lock while it is open and, in threads of its own, a moment longer.
+    #[test]
+    fn a_database_is_opened_again_once_it_is_released() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("image.sled");
+        let (mut store, _) = AppliedStore::open(&path);
+        let mut applied = Applied::default();
+        applied.image.offset = MetadataOffset(7);
+        store.write(&Image::default(), &applied);
+        let held = released(&path, Duration::ZERO).expect_err("it is open");
+        assert!(matches!(held, Doubt::InUse), "{held}");
+        // Whoever cannot have it does not wipe it.
+        assert!(matches!(remove(&path, Duration::ZERO), Err(Doubt::InUse)));
+        drop(store);
+        assert_eq!(AppliedStore::open(&path).1, applied);
     }
 }
