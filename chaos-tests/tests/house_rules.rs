@@ -1,7 +1,7 @@
 //! Rules of the house that the compiler does not know: pure folders stay pure,
 //! arrows between crates point one way, and every crate shares lints and licence.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Folders whose code is a function of state and event.
@@ -146,4 +146,67 @@ fn every_crate_shares_lints_and_licence() {
         }
     }
     assert!(root().join("LICENSE").is_file());
+}
+
+/// Where stories are, and how the page on replication calls them.
+const STORIES: [(&str, &str); 2] =
+    [("replication/src/script_tests/scripts", ""), ("metadata/src/controller/scripts", "c/")];
+
+fn stories() -> Vec<String> {
+    let mut names = Vec::new();
+    for (folder, prefix) in STORIES {
+        for entry in std::fs::read_dir(root().join(folder)).expect("a folder of stories") {
+            let path = entry.expect("a directory entry").path();
+            let stem = path.file_stem().expect("a file").to_string_lossy().into_owned();
+            names.push(format!("{prefix}{stem}"));
+        }
+    }
+    names
+}
+
+/// What a page has between backticks.
+fn quoted(page: &str) -> Vec<&str> {
+    page.split('`').skip(1).step_by(2).collect()
+}
+
+/// The functions of all crates, tests included.
+fn functions() -> BTreeSet<String> {
+    let mut files = Vec::new();
+    for (folder, _) in ARROWS {
+        sources(&root().join(folder), &mut files);
+    }
+    let mut names = BTreeSet::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).expect("UTF-8 source");
+        for after in text.split("fn ").skip(1) {
+            names.extend(after.split(['(', '<']).next().map(str::to_owned));
+        }
+    }
+    names
+}
+
+/// A name as functions and stories have them: of several words, or a story of the
+/// controller.
+fn is_name(word: &str) -> bool {
+    let plain =
+        |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    match word.strip_prefix("c/") {
+        Some(story) => plain(story),
+        None => plain(word) && word.contains('_'),
+    }
+}
+
+#[test]
+fn every_story_is_told_where_the_argument_is_and_exists() {
+    let page = std::fs::read_to_string(root().join("docs/replication-protocol.md")).expect("docs");
+    let named: BTreeSet<&str> = quoted(&page).into_iter().collect();
+    let stories = stories();
+    assert!(stories.len() > STORIES.len(), "no stories");
+    let untold: Vec<_> = stories.iter().filter(|name| !named.contains(name.as_str())).collect();
+    assert!(untold.is_empty(), "docs/replication-protocol.md does not name {untold:?}");
+    let mut known = functions();
+    known.extend(stories);
+    let made_up: Vec<_> =
+        named.iter().filter(|word| is_name(word) && !known.contains(**word)).collect();
+    assert!(made_up.is_empty(), "docs/replication-protocol.md names {made_up:?}: no such thing");
 }

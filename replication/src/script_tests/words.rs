@@ -71,16 +71,11 @@ impl Words {
 
     /// Three replicas, all in sync, led by node 1; node n has broker epoch 10+n.
     pub(super) fn first_view() -> View {
-        let member = |node| Member {
-            node: NodeId(node),
-            broker_epoch: Some(BrokerEpoch(10 + node)),
-            eligible: true,
-        };
         View {
             leader: Some(NodeId(1)),
             leader_epoch: LeaderEpoch(1),
             partition_epoch: PartitionEpoch(1),
-            replicas: [1, 2, 3].map(member).to_vec(),
+            replicas: [1, 2, 3].map(NodeId).map(first_member).to_vec(),
             isr: [1, 2, 3].map(NodeId).into(),
             recovering: false,
             min_isr: 2,
@@ -96,6 +91,11 @@ impl Words {
         view.leader_epoch = self.epoch("epoch").unwrap_or(view.leader_epoch);
         if let Some(version) = self.optional("version") {
             view.partition_epoch = PartitionEpoch(u32::try_from(version).expect("a version"));
+        }
+        if let Some(nodes) = self.nodes("replicas") {
+            let known = |node| view.replicas.iter().find(|member| member.node == node).copied();
+            let member = |node| known(node).unwrap_or_else(|| first_member(node));
+            view.replicas = nodes.into_iter().map(member).collect();
         }
         view.isr = self.nodes("isr").unwrap_or_else(|| view.isr.clone());
         if let Some(min) = self.optional("min") {
@@ -252,6 +252,10 @@ impl Words {
             other => panic!("unknown refusal {other:?}"),
         }
     }
+}
+
+fn first_member(node: NodeId) -> Member {
+    Member { node, broker_epoch: Some(BrokerEpoch(10 + node.0)), eligible: true }
 }
 
 fn member(view: &mut View, node: NodeId) -> &mut Member {
