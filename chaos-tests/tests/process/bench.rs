@@ -33,3 +33,24 @@ fn bench_controller_measures_what_it_says() -> anyhow::Result<()> {
     assert_eq!(report["controller_losses_ms"]["count"], 1);
     Ok(())
 }
+
+/// One kill and one planned restart: every partition of the killed node is measured,
+/// nothing failed, and everything acknowledged was read back.
+#[test]
+fn bench_failover_measures_what_it_says() -> anyhow::Result<()> {
+    let output = Command::new(binary()?)
+        .args(["bench", "failover", "--kills", "1", "--restarts", "1", "--format", "json"])
+        .output()?;
+    let report = String::from_utf8(crate::plain::succeeded(output)?)?;
+    let report: Value = serde_json::from_str(&report)?;
+    let kills = &report["kills_to_next_write_ms"];
+    assert!(kills["count"].as_u64() >= Some(1) && kills["p50"].as_f64() > Some(0.0), "{report}");
+    let planned = &report["planned"];
+    assert_eq!(planned["restarts_longest_gap_ms"]["count"], 1, "{report}");
+    assert_eq!(planned["moves_longest_gap_ms"]["count"], 1, "{report}");
+    assert_eq!(planned["failed"], 0, "{report}");
+    let records = &report["records"];
+    assert!(records["acknowledged"].as_u64() > Some(100), "{report}");
+    assert_eq!((&records["failed"], &records["lost"]), (&0.into(), &0.into()), "{report}");
+    Ok(())
+}

@@ -34,7 +34,7 @@ async fn nodes_come_and_go_under_load() -> anyhow::Result<()> {
         cluster.wait_healthy().await?;
     }
     let refused = cluster.operate(&["remove", "1"]).expect_err("it has replicas").to_string();
-    assert!(refused.contains("NODE_IN_USE") && refused.contains("drain"), "{refused}");
+    assert!(refused.contains("NODE_IN_USE") && refused.contains("move them away"), "{refused}");
 
     let removed = cluster.operate(&["remove", "5"])?;
     assert_eq!(voters(&removed), [1, 2, 3, 4], "{removed}");

@@ -4,11 +4,12 @@
 use crate::dev::layout::{Layout, NodePlan, Plan};
 use crate::dev::process::Process;
 use crate::dev::{ports, until_healthy};
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use futures::future::join_all;
 use ottla_client::{Admin, Client, ClientOptions, HostPort, v1};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 /// How often a state that is waited for is looked at: well below any figure
@@ -20,6 +21,50 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 /// How long nodes may take to stop before they are killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Where the nodes of a measurement keep their files: gone afterwards, unless the
+/// measurement failed.
+pub(super) struct Place {
+    dir: PathBuf,
+    temporary: Option<TempDir>,
+}
+
+impl Place {
+    /// In an empty directory, or a temporary one.
+    pub(super) fn open(given: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(dir) = given else {
+            let temporary = tempfile::Builder::new().prefix("ottla-bench-").tempdir()?;
+            let dir = temporary.path().to_owned();
+            return Ok(Self { dir, temporary: Some(temporary) });
+        };
+        let empty = !dir.exists() || dir.read_dir()?.next().is_none();
+        ensure!(empty, "{} is not empty; a new cluster needs a --dir of its own", dir.display());
+        Ok(Self { dir: dir.to_owned(), temporary: None })
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// When the nodes are stopped.
+    pub(super) fn leave<T>(self, measured: anyhow::Result<T>) -> anyhow::Result<T> {
+        let dir = self.dir;
+        match measured {
+            Ok(measured) => {
+                // A temporary one goes by itself.
+                if self.temporary.is_none() {
+                    std::fs::remove_dir_all(&dir)
+                        .with_context(|| format!("cannot remove {}", dir.display()))?;
+                }
+                Ok(measured)
+            }
+            Err(error) => {
+                self.temporary.map(TempDir::keep);
+                Err(error.context(format!("the nodes' logs are in {}", dir.display())))
+            }
+        }
+    }
+}
 
 /// The nodes' processes and their plan. They end with this.
 pub(super) struct LocalCluster {
@@ -77,7 +122,18 @@ impl LocalCluster {
         Ok(killed)
     }
 
-    /// Starts a node that was killed.
+    /// Stops a node in good order.
+    pub(super) async fn stop_node(&mut self, node_id: u64) -> anyhow::Result<()> {
+        let found = self.nodes.iter().position(|process| process.node.node_id == node_id);
+        let index = found.with_context(|| format!("node {node_id} does not run"))?;
+        let mut process = self.nodes.remove(index);
+        process.stop();
+        let stopped = process.stopped(STOP_TIMEOUT).await;
+        ensure!(stopped, "node {node_id} did not stop within {STOP_TIMEOUT:?}");
+        Ok(())
+    }
+
+    /// Starts a node that was killed or stopped.
     pub(super) fn restart(&mut self, node_id: u64) -> anyhow::Result<()> {
         let plan = self.plan.nodes.iter().find(|node| node.node_id == node_id);
         let plan = plan.with_context(|| format!("there is no node {node_id}"))?;
@@ -94,7 +150,7 @@ impl LocalCluster {
             {
                 return Ok(node);
             }
-            anyhow::ensure!(Instant::now() < deadline, "no controller for {PATIENCE:?}");
+            ensure!(Instant::now() < deadline, "no controller for {PATIENCE:?}");
             sleep(LOOK_INTERVAL).await;
         }
     }
@@ -131,7 +187,7 @@ impl LocalCluster {
             if wanted(&seen) {
                 return Ok(Instant::now());
             }
-            anyhow::ensure!(Instant::now() < deadline, "no {what} after {PATIENCE:?}: {seen:?}");
+            ensure!(Instant::now() < deadline, "no {what} after {PATIENCE:?}: {seen:?}");
             sleep(LOOK_INTERVAL).await;
         }
     }

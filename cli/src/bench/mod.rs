@@ -5,8 +5,9 @@
 
 mod cluster;
 mod controller;
+mod failover;
+mod figures;
 mod proc;
-mod report;
 
 use crate::output::Format;
 use clap::Subcommand;
@@ -22,12 +23,14 @@ pub(crate) struct Args {
 #[derive(Subcommand)]
 enum Command {
     Controller(controller::Args),
+    Failover(failover::Args),
 }
 
 impl Args {
     pub(crate) fn format(&self) -> Format {
         match &self.command {
             Command::Controller(args) => args.format(),
+            Command::Failover(args) => args.format(),
         }
     }
 }
@@ -35,5 +38,6 @@ impl Args {
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Controller(args) => controller::run(args).await,
+        Command::Failover(args) => failover::run(args).await,
     }
 }

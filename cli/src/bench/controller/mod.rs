@@ -4,13 +4,15 @@
 //! measured includes the asking. All nodes run on this machine, and share its
 //! processors, its disk and its memory with this program.
 
-use super::cluster::{LocalCluster, Seen};
+mod report;
+
+use super::cluster::{LocalCluster, Place, Seen};
 use super::proc::{cpu_time, resident_bytes};
-use super::report::{Creation, Failover, Idle, NodeUse, Report};
 use crate::output::{self, Format};
 use anyhow::{Context, ensure};
 use clap::value_parser;
 use ottla_client::{NewTopic, Producer, ProducerOptions, ProducerRecord, TopicChange};
+use report::{Creation, Failover, Idle, NodeUse, Report};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -97,25 +99,12 @@ impl Args {
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let per_topic = args.per_topic()?;
-    let temporary = tempfile::Builder::new().prefix("ottla-bench-").tempdir()?;
-    let dir = args.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
-    let empty = !dir.exists() || dir.read_dir()?.next().is_none();
-    ensure!(empty, "{} is not empty; a new cluster needs a --dir of its own", dir.display());
-    let cluster = LocalCluster::start(&dir, args.nodes).await?;
+    let place = Place::open(args.dir.as_deref())?;
+    let cluster = LocalCluster::start(place.dir(), args.nodes).await?;
     let mut bench = Bench { args, cluster, per_topic };
     let measured = bench.measure().await;
     bench.cluster.stop().await;
-    let report = match measured {
-        Ok(report) => report,
-        Err(error) => {
-            let kept = temporary.keep();
-            let kept = bench.args.dir.unwrap_or(kept);
-            return Err(error.context(format!("the nodes' logs are in {}", kept.display())));
-        }
-    };
-    if let Some(dir) = &bench.args.dir {
-        std::fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
-    }
+    let report = place.leave(measured)?;
     match bench.args.format {
         Format::Text => output::line(&report.text())?,
         Format::Json => output::json(&report.json())?,
