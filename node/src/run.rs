@@ -22,7 +22,7 @@ use ottla_proto::{
 use ottla_replication::{Limits, Replicas, ReplicasOptions};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -375,8 +375,12 @@ async fn set_serving(health: &HealthReporter, serving: bool) {
 /// finished first: one that is cut off by the hand-over would leave its writer in
 /// doubt.
 async fn hand_over(replicas: &Replicas, metadata: &Metadata, within: Duration) {
-    if !replicas.drain_writes(FINISH_WRITES_TIMEOUT.min(within)).await {
+    let deadline = Instant::now() + FINISH_WRITES_TIMEOUT.min(within);
+    if !replicas.drain_writes(deadline - Instant::now()).await {
         warn!("some writes were not answered before the hand-over");
+    }
+    if !replicas.followers_caught_up(deadline - Instant::now()).await {
+        warn!("some in-sync replicas did not have everything before the hand-over");
     }
     if let Err(error) = metadata.controlled_shutdown(within).await {
         warn!("leaderships were not handed over: {error}");

@@ -3,13 +3,16 @@
 
 use crate::core::{AlterOutcome, Event};
 use crate::env::Env;
+use crate::hold;
 use crate::partition::Message;
 use ottla_metadata::controller::{PartitionAlteration, PartitionOutcome, PartitionState};
+use ottla_metadata::image::Image;
 use ottla_proto::v1::ErrorReason as R;
-use ottla_proto::{ApiError, PartitionId};
+use ottla_proto::{ApiError, NodeId, PartitionId};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// Proposals in one call. A change record is small; the controller decides some
@@ -17,6 +20,10 @@ use tokio::sync::Notify;
 const MAX_PROPOSALS_PER_CALL: usize = 1000;
 
 /// Proposals that wait for their call. A partition has at most one.
+/// How long the last proposal of a leader waits for writes under way: many times a
+/// sync, and no more than a client notices.
+const PARTING: Duration = Duration::from_millis(500);
+
 #[derive(Default)]
 pub(crate) struct IsrProposals {
     waiting: Mutex<BTreeMap<PartitionId, PartitionAlteration>>,
@@ -53,10 +60,44 @@ impl IsrProposals {
 pub(crate) async fn run(env: Arc<Env>) {
     let work = async {
         loop {
-            let changes = env.proposals.take().await;
-            let answers = env.cluster.alter_partition(changes.clone()).await;
-            deliver(&env, changes, answers).await;
+            let mut changes = env.proposals.take().await;
+            let image = env.image();
+            let parting = changes.extract_if(.., |change| ends_leadership(&env, &image, change));
+            for change in parting {
+                env.tasks.spawn(part(Arc::clone(&env), change));
+            }
+            if !changes.is_empty() {
+                propose(&env, changes).await;
+            }
         }
+    };
+    env.stop.run_until_cancelled(work).await;
+}
+
+async fn propose(env: &Env, changes: Vec<PartitionAlteration>) {
+    let answers = env.cluster.alter_partition(changes.clone()).await;
+    deliver(env, changes, answers).await;
+}
+
+/// Whether a proposal completes a reassignment in which this node, the leader, is one
+/// of those to go.
+fn ends_leadership(env: &Env, image: &Image, change: &PartitionAlteration) -> bool {
+    let partition = image.partitions.get(&change.partition);
+    let Some(moving) = partition.and_then(|partition| partition.reassignment.as_ref()) else {
+        return false;
+    };
+    let joins = |node: &NodeId| change.new_isr.iter().any(|(member, _)| member == node);
+    !moving.to.contains(&env.node_id) && moving.to.iter().all(joins)
+}
+
+/// The last proposal of a leader: it finishes what it was given first.
+async fn part(env: Arc<Env>, change: PartitionAlteration) {
+    let work = async {
+        if !hold::hold(&env, change.partition, change.leader_epoch, PARTING).await {
+            let partition = change.partition;
+            tracing::info!(%partition, "not all was finished before the leadership goes");
+        }
+        propose(&env, vec![change]).await;
     };
     env.stop.run_until_cancelled(work).await;
 }

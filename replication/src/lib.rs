@@ -14,6 +14,7 @@ mod blocking;
 mod cluster;
 pub mod core;
 mod env;
+mod hold;
 mod leaving;
 mod link;
 mod log_config;

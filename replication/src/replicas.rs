@@ -13,7 +13,9 @@ use crate::link::Links;
 use crate::offline::{self as offline_replicas, OfflineReports};
 use crate::opening::{self, Opening, OpeningProgress};
 use crate::options::{ReplicasError, ReplicasOptions};
-use crate::partition::{DeleteRequest, LocalPartition, Message, Partition, ProduceRequest};
+use crate::partition::{
+    Admission, DeleteRequest, LocalPartition, Message, Partition, ProduceRequest,
+};
 use crate::serve::{ReplicationRpc, Sessions};
 use crate::{maintenance, manager, watermarks};
 use bytes::Bytes;
@@ -126,10 +128,11 @@ impl Replicas {
             }
             permit = self.reserve(batch.len(), deadline) => permit?,
         };
-        let (target, _) = self.leading(topic, partition, deadline).await?;
+        let (target, entry) = self.enter(topic, partition, deadline).await?;
         self.check_batch(topic, &batch)?;
         let (reply, answer) = oneshot::channel();
-        let request = ProduceRequest { batch, acks, deadline, reply, permit };
+        let admission = Admission { _memory: permit, _entry: entry };
+        let request = ProduceRequest { batch, acks, deadline, reply, admission };
         target.send(Message::Produce(request)).await;
         Ok(ProduceTicket { answer })
     }

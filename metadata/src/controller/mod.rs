@@ -19,6 +19,7 @@ mod command;
 mod draft;
 mod elect;
 mod growth;
+mod hand_over;
 mod heartbeat;
 mod invariants;
 mod members;
@@ -41,6 +42,7 @@ pub use command::{
     Election, GrowTopic, Heartbeat, PartitionAlteration, PartitionOutcome, PartitionState,
     PlannedTopic, Reassign, RegisterBroker, Reply, ReportOffline, Requested,
 };
+pub use hand_over::{Leadership, leaderships_moved_by};
 pub use members::{
     MAX_MEMBER_LAG, MAX_VOTERS, Member, Quorum, check_departure, check_gone, check_promotion,
 };

@@ -10,9 +10,9 @@
 
 use super::addresses::Addresses;
 use super::inner::Inner;
-use super::probe;
 use super::proposal::fits;
 use super::types::{LeaderId, Outcome, Proposal, TypeConfig};
+use super::{hand_over, probe};
 use crate::controller::{BatchDecision, Command, Controller, ControllerOptions, Reply};
 use crate::image::Image;
 use crate::records::MetadataRecord;
@@ -44,8 +44,8 @@ const MAX_DECISIONS: usize = 8;
 const SESSION_TICK: Duration = Duration::from_millis(100);
 
 /// Interval at which leaderships are given back to preferred replicas: Kafka's
-/// figure (leader.imbalance.check.interval.seconds). Each move leaves the writes
-/// in flight in doubt, so it must stay rare.
+/// figure (leader.imbalance.check.interval.seconds). Each move makes writers wait a
+/// moment and look for another leader, so it must stay rare.
 const BALANCE_TICK: Duration = Duration::from_secs(300);
 
 /// Pause suggested to a caller that found the queue full.
@@ -268,12 +268,24 @@ impl Active {
                     }
                     batch = unattended(self.controller.tick(&self.inner.image(), self.now_ms()));
                 }
-                _ = balance.tick() => batch = unattended(vec![Command::BalanceLeaders]),
+                _ = balance.tick() => self.balance(),
             }
             if !self.decide(batch).await {
                 return;
             }
         }
+    }
+
+    /// Has leaderships given back, once their leaders have finished.
+    fn balance(&self) {
+        let inner = Arc::clone(&self.inner);
+        self.inner.tasks.spawn(async move {
+            let work = async {
+                hand_over::prepare(&inner, &Command::BalanceLeaders).await;
+                inner.control.notify(Command::BalanceLeaders);
+            };
+            inner.stop.run_until_cancelled(work).await;
+        });
     }
 
     /// Decides all of `batch`, in as few proposals as fit. False when the term

@@ -7,7 +7,7 @@
 
 use super::active::Submitted;
 use super::inner::Inner;
-use super::{controller_service, members, wire};
+use super::{controller_service, hand_over, members, wire};
 use crate::controller::{Command, Reply, Requested};
 use bytes::Bytes;
 use ottla_proto::internal::v1 as internal;
@@ -85,7 +85,10 @@ pub(super) async fn decide_here(inner: &Arc<Inner>, call: Call) -> Result<Answer
             members::replace_disk(inner, request).await.map(Answer::ReplaceDisk)
         }
         call => {
-            let submitted = inner.control.submit_here(requested(call)?).await?;
+            let command = requested(call)?;
+            inner.control.until_active().await?;
+            hand_over::prepare(&inner, &command).await;
+            let submitted = inner.control.submit_here(command).await?;
             answer(&inner, submitted)
         }
     }

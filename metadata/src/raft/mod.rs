@@ -25,6 +25,7 @@ mod config;
 mod controller_client;
 mod controller_service;
 mod cut;
+mod hand_over;
 mod inner;
 mod introduction;
 mod joining;

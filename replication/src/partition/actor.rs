@@ -218,13 +218,13 @@ impl Actor {
     }
 
     fn on_produce(&mut self, request: ProduceRequest) {
-        let permit = Arc::new(request.permit);
+        let admission = Arc::new(request.admission);
         let count = request.batch.header().record_count;
-        let id = self.requests.add(request.reply, count, Arc::clone(&permit));
+        let id = self.requests.add(request.reply, count, Arc::clone(&admission));
         let (acks, deadline) = (request.acks, self.env.clock.at(request.deadline));
         let event = Event::Produce { id, acks, deadline };
         let effects = self.replica.step(event, self.env.clock.now());
-        self.apply(effects, Some(Payload::Write(Write { id, batch: request.batch, permit })));
+        self.apply(effects, Some(Payload::Write(Write { id, batch: request.batch, admission })));
     }
 
     fn step(&mut self, event: Event) {

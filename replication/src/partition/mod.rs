@@ -3,9 +3,11 @@
 
 mod actor;
 mod fit;
+mod gate;
 mod ops;
 mod requests;
 
+pub(crate) use gate::Entry;
 pub(crate) use ops::wall_clock_ms;
 
 use crate::ReplicaCounts;
@@ -18,6 +20,7 @@ use crate::env::Env;
 use crate::link::Credit;
 use actor::Actor;
 use bytes::Bytes;
+use gate::Gate;
 use ottla_commitlog::data_dir::Place;
 use ottla_commitlog::format::ValidBatch;
 use ottla_commitlog::{Log, LogConfig, LogError, OpenMode, Recovery};
@@ -92,8 +95,14 @@ pub(crate) struct ProduceRequest {
     pub(crate) acks: Acks,
     pub(crate) deadline: Instant,
     pub(crate) reply: oneshot::Sender<Result<crate::Produced, ApiError>>,
+    pub(crate) admission: Admission,
+}
+
+/// What a write holds until it is written and answered.
+pub(crate) struct Admission {
     /// Its share of the node's produce memory.
-    pub(crate) permit: OwnedSemaphorePermit,
+    pub(crate) _memory: OwnedSemaphorePermit,
+    pub(crate) _entry: Entry,
 }
 
 pub(crate) struct DeleteRequest {
@@ -143,6 +152,8 @@ pub(crate) struct Partition {
     config: Mutex<LogConfig>,
     /// The data directory its log lies in, if it can be used.
     directory: Option<usize>,
+    /// The door for writes.
+    pub(crate) writes: Gate,
 }
 
 impl Partition {
@@ -159,7 +170,9 @@ impl Partition {
         let state = watch::Sender::new(LocalPartition::Opening);
         let directory = start.place.as_ref().ok().map(|place| place.directory);
         let (log, config) = (OnceLock::new(), Mutex::new(config));
-        let partition = Arc::new(Self { id, mailbox, directive, state, log, config, directory });
+        let writes = Gate::default();
+        let partition =
+            Arc::new(Self { id, mailbox, directive, state, log, config, directory, writes });
         let task = run(Arc::clone(env), Arc::clone(&partition), messages, directives, start);
         env.tasks.spawn(task);
         partition

@@ -1,6 +1,7 @@
 //! Operations on a partition's log: one after the other, in the order given,
 //! with all that wait for the same thing taken together.
 
+use super::Admission;
 use super::fit::fit;
 use super::is_full;
 use crate::blocking::{Blocking, WorkLost, blocking};
@@ -13,12 +14,11 @@ use ottla_proto::{LeaderEpoch, Offset};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-use tokio::sync::OwnedSemaphorePermit;
 
 pub(super) struct Write {
     pub(super) id: RequestId,
     pub(super) batch: ValidBatch,
-    pub(super) permit: Arc<OwnedSemaphorePermit>,
+    pub(super) admission: Arc<Admission>,
 }
 
 pub(super) struct Copy {
@@ -177,11 +177,11 @@ fn carry_out(log: &Log, op: Op) -> Done {
 fn write(log: &Log, stage: Stage, epoch: LeaderEpoch, writes: Vec<Write>) -> Done {
     let mut places = Vec::with_capacity(writes.len());
     let mut batches = Vec::with_capacity(writes.len());
-    let mut permits = Vec::with_capacity(writes.len());
-    for Write { id, batch, permit } in writes {
+    let mut admissions = Vec::with_capacity(writes.len());
+    for Write { id, batch, admission } in writes {
         places.push((id, u64::from(batch.header().last_offset_delta) + 1));
         batches.push(batch);
-        permits.push(permit);
+        admissions.push(admission);
     }
     match log.append_as_leader(batches, epoch, wall_clock_ms()) {
         Ok(appended) => {

@@ -1,5 +1,6 @@
 //! Produce requests between their arrival and their answer.
 
+use super::Admission;
 use crate::Produced;
 use crate::core::{DeletionRefusal, ProduceRefusal, RequestId};
 use crate::env::Env;
@@ -8,12 +9,12 @@ use ottla_proto::v1::ErrorReason as R;
 use ottla_proto::{ApiError, LeaderEpoch, Offset, PartitionId};
 use std::collections::HashMap;
 use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 struct Request {
     reply: oneshot::Sender<Result<Produced, ApiError>>,
     produced: Produced,
-    _permit: Arc<OwnedSemaphorePermit>,
+    _admission: Arc<Admission>,
 }
 
 /// Bounded by the node's produce memory, of which every request holds a share.
@@ -29,7 +30,7 @@ impl Requests {
         &mut self,
         reply: oneshot::Sender<Result<Produced, ApiError>>,
         record_count: u32,
-        permit: Arc<OwnedSemaphorePermit>,
+        admission: Arc<Admission>,
     ) -> RequestId {
         self.last += 1;
         let produced = Produced {
@@ -38,7 +39,7 @@ impl Requests {
             record_count,
             leader_epoch: LeaderEpoch(0),
         };
-        self.open.insert(self.last, Request { reply, produced, _permit: permit });
+        self.open.insert(self.last, Request { reply, produced, _admission: admission });
         self.last
     }
 

@@ -1,13 +1,17 @@
-//! The last moments of a node that is about to give its leaderships away: it lets
+//! The last moments of a leader that is about to give its leadership away: it lets
 //! no write in any more, answers those that are in, and tells whoever comes who
-//! leads instead. So a planned stop leaves no writer in doubt.
+//! leads instead. So a planned stop, or a planned move, leaves no writer in doubt.
 
 use super::Replicas;
+use crate::hold;
+use crate::partition::{Entry, Partition};
+use futures::future::join_all;
 use ottla_metadata::image::Image;
 use ottla_proto::v1::ErrorReason as R;
 use ottla_proto::{ApiError, PartitionId};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long a write that came too late waits to be told who leads instead. A
 /// hand-over takes milliseconds; a partition nobody else can lead has none.
@@ -26,6 +30,38 @@ impl Replicas {
                 true
             }
             Ok(Err(_)) | Err(_) => false,
+        }
+    }
+
+    /// Waits until every in-sync replica of what this node leads has everything: a
+    /// record that only the leader has acknowledged would go with it otherwise.
+    /// False if some were not in time. For when no write is let in any more.
+    pub async fn followers_caught_up(&self, within: Duration) -> bool {
+        let led = self.env.all_partitions().into_iter().filter_map(|partition| {
+            let epoch = partition.leading()?.leader_epoch;
+            Some(async move { hold::settled(&partition, epoch).await })
+        });
+        timeout(within, join_all(led)).await.is_ok()
+    }
+
+    /// The partition, if this node leads it, and a place among its writes; while its
+    /// leadership is being handed over, waits for what comes of that.
+    pub(super) async fn enter(
+        &self,
+        topic: &str,
+        index: u32,
+        deadline: Instant,
+    ) -> Result<(Arc<Partition>, Entry), ApiError> {
+        loop {
+            let (target, _) = self.leading(topic, index, deadline).await?;
+            if let Some(entry) = target.writes.enter() {
+                return Ok((target, entry));
+            }
+            if timeout_at(deadline, target.writes.opened()).await.is_err() {
+                let name = self.env.name(target.id);
+                let message = format!("the leadership of {name} is being handed over");
+                return Err(ApiError::new(R::LeaderNotAvailable, message));
+            }
         }
     }
 
@@ -50,7 +86,7 @@ impl Replicas {
         let mut images = self.env.images.subscribe();
         let moved = images.wait_for(|image| elsewhere(image).is_some());
         let until = deadline.min(Instant::now() + TURN_AWAY_WAIT);
-        let id = match tokio::time::timeout_at(until, moved).await {
+        let id = match timeout_at(until, moved).await {
             Ok(Ok(image)) => elsewhere(&image),
             Ok(Err(_)) | Err(_) => None,
         };

@@ -4,17 +4,23 @@ use super::push::{self, Responses};
 use super::session::Session;
 use crate::core::{Event, FollowRefusal, Peer};
 use crate::env::Env;
+use crate::hold;
 use crate::partition::Message;
 use crate::wire;
 use futures::Stream;
+use futures::future::join_all;
+use ottla_metadata::controller::MAX_LEADER_MOVES;
 use ottla_proto::internal::v1::replicate_request::Message as Body;
 use ottla_proto::internal::v1::replication_service_server::ReplicationService;
-use ottla_proto::internal::v1::{Follow, Hello, ReplicateRequest, ReplicateResponse};
+use ottla_proto::internal::v1::{
+    Follow, Hello, HoldWritesRequest, HoldWritesResponse, ReplicateRequest, ReplicateResponse,
+};
 use ottla_proto::v1::ErrorReason as R;
-use ottla_proto::{ApiError, BrokerEpoch, NodeId, PartitionId};
+use ottla_proto::{ApiError, BrokerEpoch, LeaderEpoch, NodeId, PartitionId};
 use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -22,6 +28,9 @@ use tonic::{Request, Response, Status, Streaming};
 /// Responses between the reading threads and the socket. Each is at most a chunk
 /// or one batch.
 const RESPONSES_ON_THE_WAY: usize = 4;
+
+/// Leaderships that one call holds at most: as many as the controller moves at once.
+const MAX_HELD: usize = MAX_LEADER_MOVES;
 
 /// Serves followers. Made by [`crate::Replicas::service`].
 pub struct ReplicationRpc {
@@ -52,6 +61,32 @@ impl ReplicationService for ReplicationRpc {
         self.env.tasks.spawn(converse(Arc::clone(&self.env), requests, responses));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
+
+    async fn hold_writes(
+        &self,
+        request: Request<HoldWritesRequest>,
+    ) -> Result<Response<HoldWritesResponse>, Status> {
+        let request = request.into_inner();
+        if request.cluster_id != self.env.cluster_id {
+            return Err(wrong_cluster(&self.env, "the caller", &request.cluster_id).into());
+        }
+        let within = Duration::from_millis(request.within_ms.into());
+        let env = &self.env;
+        let held = request.leaderships.into_iter().take(MAX_HELD).map(|leadership| async move {
+            let id = wire::partition_id(leadership.partition.as_ref())?;
+            let epoch = LeaderEpoch(leadership.leader_epoch);
+            let finished = hold::hold(env, id, epoch, within).await;
+            leadership.partition.filter(|_| finished)
+        });
+        let finished = join_all(held).await.into_iter().flatten().collect();
+        Ok(Response::new(HoldWritesResponse { finished }))
+    }
+}
+
+fn wrong_cluster(env: &Env, who: &str, theirs: &str) -> ApiError {
+    let ours = &env.cluster_id;
+    let message = format!("{who} belongs to cluster {theirs}, this is cluster {ours}");
+    ApiError::new(R::WrongCluster, message)
 }
 
 async fn converse(env: Arc<Env>, mut requests: Streaming<ReplicateRequest>, responses: Responses) {
@@ -102,11 +137,8 @@ async fn greet(
         return Err((error.into(), None));
     };
     if hello.cluster_id != env.cluster_id {
-        let message = format!(
-            "node {} belongs to cluster {}, this is cluster {}",
-            hello.node_id, hello.cluster_id, env.cluster_id
-        );
-        return Err((ApiError::new(R::WrongCluster, message).into(), None));
+        let who = format!("node {}", hello.node_id);
+        return Err((wrong_cluster(env, &who, &hello.cluster_id).into(), None));
     }
     let known = env.image().brokers.get(&NodeId(hello.node_id)).map(|broker| broker.epoch);
     if known > Some(BrokerEpoch(hello.broker_epoch)) {

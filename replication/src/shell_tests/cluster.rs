@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 /// Longest wait for anything. Only a failing test reaches it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-const CLUSTER: &str = "test";
+pub(super) const CLUSTER: &str = "test";
 
 /// The active controller and what it decided.
 #[derive(Clone)]

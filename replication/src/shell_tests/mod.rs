@@ -3,6 +3,7 @@
 mod cluster;
 mod directories;
 mod disks;
+mod hand_over;
 mod moves;
 mod old_records;
 mod producers;
