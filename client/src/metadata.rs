@@ -54,7 +54,7 @@ struct State {
     cluster_id: Option<String>,
     /// The highest metadata offset that an answer was as of.
     offset: u64,
-    nodes: BTreeMap<u64, HostPort>,
+    nodes: BTreeMap<u64, Node>,
     topics: HashMap<String, Topic>,
 }
 
@@ -65,10 +65,17 @@ struct Topic {
     partitions: Vec<Partition>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
+struct Node {
+    endpoint: HostPort,
+    rack: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Partition {
     leader: Option<u64>,
     epoch: u32,
+    isr: Vec<u64>,
 }
 
 impl MetadataCache {
@@ -86,7 +93,7 @@ impl MetadataCache {
     }
 
     pub(crate) fn nodes(&self) -> Vec<HostPort> {
-        self.state.lock().nodes.values().cloned().collect()
+        self.state.lock().nodes.values().map(|node| node.endpoint.clone()).collect()
     }
 
     pub(crate) fn topic(&self, name: &str) -> Option<TopicShape> {
@@ -108,12 +115,35 @@ impl MetadataCache {
             return LeaderLookup::UnknownPartition { partitions };
         };
         match found.leader.and_then(|leader| state.nodes.get(&leader)) {
-            Some(endpoint) => {
-                let (endpoint, epoch) = (endpoint.clone(), found.epoch);
+            Some(node) => {
+                let (endpoint, epoch) = (node.endpoint.clone(), found.epoch);
                 LeaderLookup::Known(FoundLeader { endpoint, epoch })
             }
             None => LeaderLookup::None,
         }
+    }
+
+    /// An in-sync follower in a rack, with the epoch of its leader; `None` if the
+    /// leader is there too, or nobody is. Readers are spread over several.
+    pub(crate) fn follower_in(
+        &self,
+        rack: &str,
+        topic: &str,
+        partition: u32,
+    ) -> Option<FoundLeader> {
+        let state = self.state.lock();
+        let found = state.topics.get(topic)?.partitions.get(partition as usize)?;
+        let leader = found.leader?;
+        let here = |node: &u64| {
+            let node = state.nodes.get(node)?;
+            (node.rack.as_deref() == Some(rack)).then(|| node.endpoint.clone())
+        };
+        if here(&leader).is_some() {
+            return None;
+        }
+        let near: Vec<HostPort> = found.isr.iter().filter_map(here).collect();
+        let endpoint = near.get(partition as usize % near.len().max(1))?.clone();
+        Some(FoundLeader { endpoint, epoch: found.epoch })
     }
 
     /// Waits until the partition has a leader of a later epoch than this one;
@@ -154,7 +184,8 @@ impl MetadataCache {
         }
         state.offset = header.metadata_offset;
         let endpoint = |node: &v1::NodeMetadata| {
-            Some((node.node_id, HostPort::from_wire(node.endpoint.as_ref()?)?))
+            let endpoint = HostPort::from_wire(node.endpoint.as_ref()?)?;
+            Some((node.node_id, Node { endpoint, rack: node.rack.clone() }))
         };
         state.nodes = answer.nodes.iter().filter_map(endpoint).collect();
         for name in asked {
@@ -179,13 +210,17 @@ impl MetadataCache {
         else {
             return false;
         };
-        let news = Partition { leader: Some(leader.node_id.0), epoch: leader.epoch.0 };
-        if news.epoch < known.epoch || news == *known {
+        let (node, epoch) = (leader.node_id.0, leader.epoch.0);
+        if epoch < known.epoch || (known.leader, known.epoch) == (Some(node), epoch) {
             return false;
         }
-        *known = news;
+        // Who is in sync with it is not known yet.
+        *known = Partition { leader: Some(node), epoch, isr: Vec::new() };
         let endpoint = HostPort::new(leader.host.clone(), leader.port);
-        state.nodes.insert(leader.node_id.0, endpoint);
+        match state.nodes.get_mut(&node) {
+            Some(known) => known.endpoint = endpoint,
+            None => drop(state.nodes.insert(node, Node { endpoint, rack: None })),
+        }
         drop(state);
         self.version.send_modify(|version| *version += 1);
         true
@@ -201,16 +236,18 @@ impl State {
             .and_then(|text| text.parse().ok())
             .unwrap_or(DEFAULT_MAX_MESSAGE_BYTES);
         let count = topic.partitions.len();
-        let mut partitions = vec![Partition { leader: None, epoch: 0 }; count];
+        let unknown = Partition { leader: None, epoch: 0, isr: Vec::new() };
+        let mut partitions = vec![unknown; count];
         for partition in topic.partitions {
             let index = partition.partition as usize;
             let Some(slot) = partitions.get_mut(index) else { continue };
-            *slot = Partition { leader: partition.leader_id, epoch: partition.leader_epoch };
+            let (leader, epoch) = (partition.leader_id, partition.leader_epoch);
+            *slot = Partition { leader, epoch, isr: partition.isr };
             // A leader's hint may be ahead of the node that answered.
             if let Some(known) = before.and_then(|known| known.partitions.get(index))
                 && known.epoch > slot.epoch
             {
-                *slot = *known;
+                slot.clone_from(known);
             }
         }
         self.topics.insert(topic.name, Topic { id: topic.topic_id, max_batch_bytes, partitions });
@@ -309,6 +346,24 @@ mod tests {
         assert!(cache.learn_leader("orders", 0, &hint(3, 6)));
         assert!(!cache.learn_leader("orders", 0, &hint(3, 6)));
         assert_eq!(cache.leader("orders", 0), leader(3, 6));
+    }
+
+    #[test]
+    fn a_follower_is_found_in_its_rack_and_none_where_the_leader_is() {
+        let cache = MetadataCache::new();
+        let mut answer = cluster(1, Some(1), 5);
+        for (node, rack) in answer.nodes.iter_mut().zip(["a", "b", "b"]) {
+            node.rack = Some(rack.to_owned());
+        }
+        answer.topics[0].partitions[0].isr = vec![1, 3];
+        learn(&cache, answer);
+        let found = cache.follower_in("b", "orders", 0).map(|found| found.endpoint);
+        assert_eq!(found, Some(HostPort::new("n3", 7400)), "node 2 is not in sync");
+        assert_eq!(cache.follower_in("a", "orders", 0), None);
+        assert_eq!(cache.follower_in("c", "orders", 0), None);
+        // Until more is known, nobody is known to be in sync with a new leader.
+        assert!(cache.learn_leader("orders", 0, &hint(1, 6)));
+        assert_eq!(cache.follower_in("b", "orders", 0), None);
     }
 
     /// The epochs of a topic that was deleted say nothing about its successor.

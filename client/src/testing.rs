@@ -70,6 +70,8 @@ pub(crate) struct State {
     pub(crate) produced_to: Vec<u64>,
     /// GetMetadata calls that came.
     pub(crate) metadata_calls: usize,
+    /// Consume streams that were accepted: the node, and whether a follower would do.
+    pub(crate) consumed_from: Vec<(u64, bool)>,
     /// Messages of consume streams after the first.
     pub(crate) credit_messages: usize,
 }
@@ -274,13 +276,16 @@ impl LogService for Node {
         let mut requests = request.into_inner();
         let first = requests.message().await?.unwrap_or_default();
         let start = first.start.unwrap_or_default();
-        self.check_leader(start.partition)?;
+        if !start.allow_follower {
+            self.check_leader(start.partition)?;
+        }
         let script = self.cluster.state.lock().consume.pop_front();
         let mut budget = match script {
             Some(Consume::Refuse(error)) => return Err(error.into()),
             Some(Consume::BreakAfter(messages)) => messages,
             None => usize::MAX,
         };
+        self.cluster.state.lock().consumed_from.push((self.id, start.allow_follower));
         let (answers, outgoing) = mpsc::channel(64);
         let node = self.clone();
         tokio::spawn(async move {
@@ -348,12 +353,15 @@ impl Node {
                 host: endpoint.host().to_owned(),
                 port: endpoint.port().into(),
             }),
+            rack: Some(format!("rack-{node_id}")),
             ..Default::default()
         });
+        let isr: Vec<u64> = (1..).zip(&state.endpoints).map(|(node, _)| node).collect();
         let leaders = state.stale_leaders.as_ref().unwrap_or(&state.leaders);
         let partitions = (0..).zip(leaders).map(|(partition, (leader_id, leader_epoch))| {
             let (leader_id, leader_epoch) = (*leader_id, *leader_epoch);
-            v1::PartitionMetadata { partition, leader_id, leader_epoch, ..Default::default() }
+            let isr = isr.clone();
+            v1::PartitionMetadata { partition, leader_id, leader_epoch, isr, ..Default::default() }
         });
         let topic = v1::TopicMetadata {
             name: TOPIC.to_owned(),

@@ -2,6 +2,7 @@
 
 mod find;
 mod hand_over;
+mod nearby;
 
 use crate::alter::{self, IsrProposals};
 use crate::api::{Fetched, ListedOffset, OffsetPosition, ProduceTicket, ReplicaCounts};

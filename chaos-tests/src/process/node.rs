@@ -32,7 +32,7 @@ impl Node {
         let data = dir.join("data");
         let mut config = format!(
             "node_id = {id}\ncluster_id = \"process-test\"\ndata_dir = {data:?}\n\
-             listen = \"127.0.0.1:{port}\"\nhttp_listen = \"127.0.0.1:{http_port}\"\n{options}\n[voters]\n"
+             rack = \"rack-{id}\"\nlisten = \"127.0.0.1:{port}\"\nhttp_listen = \"127.0.0.1:{http_port}\"\n{options}\n[voters]\n"
         );
         for (voter, port) in voters {
             writeln!(config, "{voter} = \"127.0.0.1:{port}\"")?;

@@ -16,6 +16,7 @@ mod leader_kills;
 mod log_files;
 mod members;
 mod min_isr;
+mod nearby;
 mod old_records;
 mod one_node;
 mod operators;

@@ -62,6 +62,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "end|OFFSET", value_parser = parse_until)]
     until: Option<Until>,
 
+    /// Read from in-sync followers in this rack where the leader is elsewhere. The
+    /// records are the same, perhaps a moment later.
+    #[arg(long, value_name = "RACK")]
+    rack: Option<String>,
+
     #[command(flatten)]
     connection: Connection,
 }
@@ -142,6 +147,7 @@ fn reader_options(args: &Args, partitions: u64) -> ReaderOptions {
         window_bytes: per_partition
             .clamp(MIN_PARTITION_WINDOW_BYTES, ReaderOptions::default().window_bytes),
         recovery_timeout: args.connection.timeout,
+        rack: args.rack.clone(),
         ..ReaderOptions::default()
     }
 }

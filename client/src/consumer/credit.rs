@@ -1,4 +1,4 @@
-//! One `Consume` stream to one leader, and the credit it runs on: the node
+//! One `Consume` stream to one leader, or to a follower in its stead, and the credit it runs on: the node
 //! never sends more than the reader has room for.
 //!
 //! Not its job: what to do when it ends.
@@ -31,6 +31,7 @@ pub(super) struct ConsumeStream {
     opened: Instant,
     /// Whether anything has come.
     pub(super) delivered: bool,
+    pub(super) from_follower: bool,
 }
 
 impl ConsumeStream {
@@ -40,6 +41,7 @@ impl ConsumeStream {
         start: v1::ConsumeStart,
         options: &ReaderOptions,
     ) -> Result<Self, ClientError> {
+        let from_follower = start.allow_follower;
         let window = Credit { records: options.window_records, bytes: options.window_bytes };
         let endpoint = &leader.endpoint;
         let connection = client.pool().get(endpoint).await?;
@@ -63,6 +65,7 @@ impl ConsumeStream {
                     window,
                     opened: Instant::now(),
                     delivered: false,
+                    from_follower,
                 });
             }
             Ok(Err(status)) => ClientError::from_status(&status, endpoint),

@@ -13,7 +13,7 @@ pub use start::StartPosition;
 use crate::backoff::{Backoff, Deadline};
 use crate::channel::Connection;
 use crate::client::{timed_out, with_timeout};
-use crate::leader::LeaderSearch;
+use crate::leader::{FoundLeader, LeaderSearch};
 use crate::{Client, ClientError};
 use batch::Answer;
 use credit::ConsumeStream;
@@ -28,6 +28,11 @@ use v1::fetch_response::Payload;
 /// and gets the whole recovery time.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
 
+/// How long a leader is read from before a follower in the reader's rack is tried
+/// again: what went wrong with it should be over, and a reader that changes places so
+/// seldom does not notice.
+const FOLLOWER_AGAIN: Duration = Duration::from_secs(30);
+
 /// Settings of a [`PartitionReader`].
 #[derive(Clone, Debug)]
 pub struct ReaderOptions {
@@ -39,6 +44,10 @@ pub struct ReaderOptions {
     /// How long to look for a leader that answers, from the loss of the last
     /// one, before giving up.
     pub recovery_timeout: Duration,
+    /// The failure domain the reader is in, if it would rather read from an in-sync
+    /// follower there than from a leader elsewhere. It sees the same records, perhaps
+    /// a moment later.
+    pub rack: Option<String>,
 }
 
 impl Default for ReaderOptions {
@@ -47,6 +56,7 @@ impl Default for ReaderOptions {
             window_records: 64 * 1024,
             window_bytes: 4 * 1024 * 1024,
             recovery_timeout: Duration::from_secs(30),
+            rack: None,
         }
     }
 }
@@ -63,6 +73,8 @@ pub struct PartitionReader {
     stream: Option<ConsumeStream>,
     /// Since the last good stream ended.
     trouble: Option<Trouble>,
+    /// When a follower was last read from in vain.
+    follower_failed: Option<Instant>,
 }
 
 impl PartitionReader {
@@ -88,6 +100,7 @@ impl PartitionReader {
             until: None,
             stream: None,
             trouble: None,
+            follower_failed: None,
         })
     }
 
@@ -115,6 +128,9 @@ impl PartitionReader {
             if self.until.is_some_and(|until| self.position >= until) {
                 self.stream = None;
                 return Ok(None);
+            }
+            if self.stream.as_ref().is_some_and(|stream| self.should_be_nearer(stream)) {
+                self.stream = None;
             }
             if self.stream.is_none() {
                 self.recover(None).await?;
@@ -154,13 +170,31 @@ impl PartitionReader {
     }
 
     /// Opens a stream at the current position, after `lost` if there was one.
-    async fn recover(&mut self, lost: Option<ClientError>) -> Result<(), ClientError> {
+    async fn recover(&mut self, mut lost: Option<ClientError>) -> Result<(), ClientError> {
         if let Some(stream) = self.stream.take() {
             if stream.delivered || stream.age() >= STABLE_AFTER {
                 self.trouble = None;
             }
+            if stream.from_follower && lost.is_some() {
+                self.follower_failed = Some(Instant::now());
+            }
             if lost.as_ref().is_some_and(ClientError::is_transport) {
                 self.client.pool().discard(stream.connection()).await;
+            }
+        }
+        if lost.as_ref().is_none_or(ClientError::is_retriable)
+            && let Some(follower) = self.follower()
+        {
+            let start = self.start(true);
+            match ConsumeStream::open(&self.client, follower, start, &self.options).await {
+                Ok(stream) => {
+                    self.stream = Some(stream);
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.follower_failed = Some(Instant::now());
+                    lost = Some(error);
+                }
             }
         }
         let mut trouble = self.trouble.take().unwrap_or_else(Trouble::new);
@@ -199,17 +233,37 @@ impl PartitionReader {
                 Ok(leader) => leader,
                 Err(error) => return Err(search.conclude(&what, error, last)),
             };
-            let start = v1::ConsumeStart {
-                topic: self.topic.clone(),
-                partition: self.partition,
-                offset: self.position,
-                format: v1::PayloadFormat::RecordBatches.into(),
-            };
+            let start = self.start(false);
             match ConsumeStream::open(&self.client, leader, start, &self.options).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = Some(error),
             }
         }
+    }
+
+    fn start(&self, allow_follower: bool) -> v1::ConsumeStart {
+        v1::ConsumeStart {
+            topic: self.topic.clone(),
+            partition: self.partition,
+            offset: self.position,
+            format: v1::PayloadFormat::RecordBatches.into(),
+            allow_follower,
+        }
+    }
+
+    /// The follower to read from, if there is one in this reader's rack and it did not
+    /// fail a moment ago.
+    fn follower(&self) -> Option<FoundLeader> {
+        if self.follower_failed.is_some_and(|at| at.elapsed() < FOLLOWER_AGAIN) {
+            return None;
+        }
+        let rack = self.options.rack.as_deref()?;
+        self.client.metadata().follower_in(rack, &self.topic, self.partition)
+    }
+
+    /// Whether to leave the leader for a follower that is there by now.
+    fn should_be_nearer(&self, stream: &ConsumeStream) -> bool {
+        !stream.from_follower && stream.age() >= FOLLOWER_AGAIN && self.follower().is_some()
     }
 }
 
@@ -246,6 +300,7 @@ impl Client {
             max_bytes,
             max_wait_ms: u32::try_from(max_wait.as_millis()).unwrap_or(u32::MAX),
             format: v1::PayloadFormat::RecordBatches.into(),
+            allow_follower: false,
         };
         let what = format!("fetching from {topic}-{partition}");
         let deadline = Deadline::after(max_wait + self.options().request_timeout);

@@ -61,6 +61,34 @@ async fn a_new_leader_is_followed() {
 }
 
 /// The window is smaller than what is read, so it must be given back.
+/// A reader in a rack reads from the follower there, from the leader when that fails,
+/// and misses nothing on the way.
+#[tokio::test]
+async fn a_follower_in_the_rack_is_read_from() {
+    let cluster = Cluster::start(3, 1).await;
+    cluster.write(0, numbers(0..1000));
+    cluster.state.lock().consume.push_back(Consume::BreakAfter(3));
+    let options = ReaderOptions { rack: Some("rack-2".to_owned()), ..ReaderOptions::default() };
+    let reader = open(&cluster, StartPosition::Start, options.clone()).await;
+    let offsets = read_all(reader.read_until(1000)).await;
+    assert_eq!(offsets, (0..1000).collect::<Vec<_>>());
+    assert_eq!(cluster.state.lock().consumed_from, [(2, true), (1, false)]);
+
+    cluster.state.lock().consumed_from.clear();
+    let refusal = ApiError::new(R::NotLeader, "not in the ISR");
+    cluster.state.lock().consume.push_back(Consume::Refuse(refusal));
+    let reader = open(&cluster, StartPosition::Start, options).await;
+    assert_eq!(read_all(reader.read_until(10)).await.len(), 10);
+    assert_eq!(cluster.state.lock().consumed_from, [(1, false)]);
+
+    // In the leader's rack there is nothing nearer than the leader.
+    cluster.state.lock().consumed_from.clear();
+    let options = ReaderOptions { rack: Some("rack-1".to_owned()), ..ReaderOptions::default() };
+    let reader = open(&cluster, StartPosition::Start, options).await;
+    assert_eq!(read_all(reader.read_until(10)).await.len(), 10);
+    assert_eq!(cluster.state.lock().consumed_from, [(1, false)]);
+}
+
 #[tokio::test]
 async fn credit_is_given_back() {
     let cluster = Cluster::start(1, 1).await;

@@ -119,6 +119,7 @@ fn start(first: v1::ConsumeRequest) -> Result<Wanted, ApiError> {
         max_bytes: CHUNK_BYTES,
         max_records: 0,
         wait: WAIT,
+        allow_follower: start.allow_follower,
     })
 }
 

@@ -78,10 +78,13 @@ impl Log {
     /// Reads batches and shapes them as asked; at most `limit` records where
     /// they are decoded. Returns the payload, what it holds, and what remains.
     pub(crate) async fn read(&self, wanted: &Wanted) -> Result<Read, ApiError> {
-        let found = self
-            .replicas
-            .fetch(&wanted.topic, wanted.partition, wanted.offset, wanted.max_bytes, wanted.wait)
-            .await?;
+        let Wanted { topic, partition, offset, max_bytes, wait, .. } = wanted;
+        let (partition, offset, max_bytes, wait) = (*partition, *offset, *max_bytes, *wait);
+        let found = if wanted.allow_follower {
+            self.replicas.fetch_nearby(topic, partition, offset, max_bytes, wait).await?
+        } else {
+            self.replicas.fetch(topic, partition, offset, max_bytes, wait).await?
+        };
         let (payload, bytes, count, next) = match wanted.format {
             Format::Batches => {
                 let (count, next) = payload::extent(&found.batches, wanted.offset)?;
@@ -138,6 +141,7 @@ pub(crate) struct Wanted {
     pub(crate) max_records: u64,
     pub(crate) wait: Duration,
     pub(crate) format: Format,
+    pub(crate) allow_follower: bool,
 }
 
 /// One read as it was answered.
@@ -186,6 +190,7 @@ impl LogService for Log {
             wait: Duration::from_millis(request.max_wait_ms.into())
                 .min(latest.saturating_duration_since(Instant::now())),
             format: Format::of(request.format)?,
+            allow_follower: request.allow_follower,
         };
         Ok(Response::new(self.read(&wanted).await?.response))
     }

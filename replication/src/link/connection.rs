@@ -16,7 +16,7 @@ use ottla_proto::{
 };
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -47,11 +47,17 @@ const REQUESTS_ON_THE_WAY: usize = 64;
 pub(super) struct Link {
     leader: NodeId,
     outbox: Arc<Outbox>,
+    connected: watch::Sender<bool>,
 }
 
 impl Link {
     pub(super) fn new(leader: NodeId, credit_bytes: usize) -> Self {
-        Self { leader, outbox: Arc::new(Outbox::new(credit_bytes)) }
+        let connected = watch::Sender::new(false);
+        Self { leader, outbox: Arc::new(Outbox::new(credit_bytes)), connected }
+    }
+
+    pub(super) fn connected(&self) -> watch::Receiver<bool> {
+        self.connected.subscribe()
     }
 
     pub(super) fn outbox(&self) -> &Outbox {
@@ -111,10 +117,13 @@ async fn connect(env: &Env, link: &Link, broker: &Broker) -> String {
     };
     let (connection, partitions) = link.outbox.begin();
     tracing::debug!(leader = %link.leader, partitions = partitions.len(), "replication connected");
-    tokio::select! {
+    link.connected.send_replace(true);
+    let reason = tokio::select! {
         reason = receive(env, link, connection, responses) => reason,
         reason = send(env, link, requests, partitions) => reason,
-    }
+    };
+    link.connected.send_replace(false);
+    reason
 }
 
 fn hello(env: &Env) -> ReplicateRequest {

@@ -12,6 +12,7 @@ use ottla_proto::{NodeId, Offset, PartitionId};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 pub(crate) use outbox::Credit;
 
@@ -36,6 +37,12 @@ impl Links {
             link
         });
         link.outbox().follow(partition.id, of, log);
+    }
+
+    /// Whether there is a connection to `leader`, and whether there goes on to be one;
+    /// `None` while nothing was ever followed there.
+    pub(crate) fn connected(&self, leader: NodeId) -> Option<watch::Receiver<bool>> {
+        self.0.lock().get(&leader).map(|link| link.connected())
     }
 
     pub(crate) fn unfollow(&self, leader: NodeId, id: PartitionId) {

@@ -5,6 +5,7 @@ mod directories;
 mod disks;
 mod hand_over;
 mod moves;
+mod nearby;
 mod old_records;
 mod producers;
 mod requests;
