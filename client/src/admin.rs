@@ -368,6 +368,23 @@ impl Admin {
         self.ask("giving up the disk", Asked::ToChange, request, call).await
     }
 
+    /// Raises the cluster's feature level; `None`: to the newest that the controller's
+    /// release knows.
+    ///
+    /// # Errors
+    /// UNSUPPORTED_FEATURE_LEVEL, with the nodes whose release does not support it.
+    pub async fn upgrade_features(
+        &self,
+        level: Option<u32>,
+    ) -> Result<v1::UpgradeFeaturesResponse, ClientError> {
+        let call = |connection: Connection, request| async move {
+            connection.cluster().upgrade_features(request).await
+        };
+        let (level, request_id) = (level.unwrap_or(0), request_id());
+        let request = v1::UpgradeFeaturesRequest { level, request_id };
+        self.ask("raising the feature level", Asked::ToChange, request, call).await
+    }
+
     /// Asks every one of these nodes, at the same time, whether it is there.
     pub async fn probe(&self, nodes: Vec<v1::ClusterNode>) -> Vec<Probe> {
         join_all(nodes.into_iter().map(|node| async {

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use ottla_commitlog::Shared;
 use ottla_commitlog::data_dir::{DataDirs, DirectoryState, DirectoryStatus};
 use ottla_commitlog::vfs::RealVfs;
+use ottla_metadata::records::FeatureLevels;
 use ottla_metadata::{LogLimits, Metadata, MetadataOptions, Timings};
 use ottla_proto::v1::cluster_service_server::ClusterServiceServer;
 use ottla_proto::v1::log_service_server::LogServiceServer;
@@ -118,6 +119,7 @@ impl Node {
             voters: voters(&config)?,
             advertised: (advertised.host, advertised.port),
             rack: config.rack.clone(),
+            levels: FeatureLevels::SUPPORTED,
             replace_directory: config.dev,
             timings: timings(&config),
             limits: LogLimits::default(),

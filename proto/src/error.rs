@@ -156,6 +156,8 @@ impl ApiError {
             | R::LearnerBehind
             | R::TooFewVoters
             | R::NodeInUse
+            | R::UnsupportedFeatureLevel
+            | R::FeatureLevelTooLow
             | R::OutOfOrderSequence
             | R::InvalidProducerEpoch
             | R::TransactionCoordinatorFenced

@@ -1,5 +1,6 @@
 //! `ottla cluster`: who is there, what is wrong, and who comes and goes.
 
+mod features;
 mod info;
 mod members;
 
@@ -36,6 +37,7 @@ enum Command {
     Add(members::Add),
     Remove(members::Remove),
     ReplaceDisk(members::ReplaceDisk),
+    Features(features::Features),
     NewId(NewId),
 }
 
@@ -83,6 +85,7 @@ impl Args {
             Command::Add(args) => args.connection.format,
             Command::Remove(args) => args.connection.format,
             Command::ReplaceDisk(args) => args.connection.format,
+            Command::Features(args) => args.connection.format,
             Command::NewId(args) => args.format,
         }
     }
@@ -100,6 +103,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Add(args) => members::add(&args).await,
         Command::Remove(args) => members::remove(&args).await,
         Command::ReplaceDisk(args) => members::replace_disk(&args).await,
+        Command::Features(args) => features::run(&args).await,
         Command::NewId(args) => {
             let id = uuid::Uuid::new_v4().to_string();
             match args.format {

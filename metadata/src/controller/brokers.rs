@@ -14,6 +14,7 @@
 //! everything (KAFKA-18106).
 
 use super::draft::Draft;
+use super::features::check_supported;
 use super::partitions::{Loss, settle_all_of};
 use super::voters::check_not_retired;
 use super::{Controller, RegisterBroker, Reply};
@@ -68,6 +69,7 @@ impl Controller {
         } else if request.rack.as_ref().is_some_and(|r| r.is_empty() || r.len() > MAX_RACK_BYTES) {
             format!("a rack name has 1 to {MAX_RACK_BYTES} bytes")
         } else {
+            check_supported(image.feature_level, request.node_id, request.levels)?;
             return check_directory(image, request);
         };
         Err(ApiError::new(ErrorReason::InvalidRequest, problem))
@@ -93,7 +95,8 @@ impl Controller {
         let unchanged = broker.directory == request.directory
             && broker.host == request.host
             && broker.port == request.port
-            && broker.rack == request.rack;
+            && broker.rack == request.rack
+            && broker.levels == request.levels;
         let clean_restart = request.previous_broker_epoch == Some(broker.epoch);
         if !unchanged {
             draft.push(record(request, broker.epoch, broker.fenced, broker.shutting_down));
@@ -215,5 +218,6 @@ fn record(
         rack: request.rack,
         fenced,
         shutting_down,
+        levels: request.levels,
     }
 }

@@ -1,6 +1,7 @@
 //! What the controller is asked, and what it answers.
 
 use crate::image::{Partition, Topic};
+use crate::records::{FeatureLevel, FeatureLevels};
 use ottla_proto::{
     ApiError, BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, MetadataOffset, NodeId,
     PartitionEpoch, PartitionId, RequestId, TopicId,
@@ -81,6 +82,13 @@ pub enum Command {
     /// [`MAX_LEADER_MOVES`](super::MAX_LEADER_MOVES). Answered by
     /// [`Reply::Balanced`].
     BalanceLeaders,
+    /// The cluster's feature level is to be raised to this one; `None`: to the newest
+    /// that the controller's release knows. Answered by [`Reply::LevelFinalised`],
+    /// also when it is there already.
+    FinaliseLevel {
+        /// The level.
+        level: Option<FeatureLevel>,
+    },
     /// A command of an operator, to be carried out once however often it is sent
     /// under this id. Answered as the command is.
     Requested(Requested),
@@ -114,6 +122,8 @@ pub struct RegisterBroker {
     pub port: u16,
     /// Where it stands.
     pub rack: Option<String>,
+    /// The feature levels that its release supports.
+    pub levels: FeatureLevels,
     /// From its clean-shutdown marker, if there was one.
     pub previous_broker_epoch: Option<BrokerEpoch>,
     /// Whether the heartbeat stream of the node's *current* registration is
@@ -325,6 +335,13 @@ pub enum Reply {
     },
     /// One outcome for each proposal, in their order.
     Altered(Vec<PartitionOutcome>),
+    /// The cluster's feature level.
+    LevelFinalised {
+        /// As it is now.
+        level: FeatureLevel,
+        /// Whether that is news.
+        changed: bool,
+    },
     /// How many leaderships moved. As many as
     /// [`MAX_LEADER_MOVES`](super::MAX_LEADER_MOVES): there may be more to do.
     Balanced {

@@ -50,6 +50,12 @@ impl Draft {
         &self.records[mark.records..]
     }
 
+    /// Takes back what was decided since.
+    pub(super) fn restore(&mut self, mark: &Mark) {
+        self.image.clone_from(&mark.image);
+        self.records.truncate(mark.records);
+    }
+
     pub(super) fn finish(self) -> (Vec<MetadataRecord>, Image) {
         (self.records, self.image)
     }

@@ -28,6 +28,9 @@ pub(super) fn check(before: &Image, after: &Image, records: &[MetadataRecord]) {
             MetadataRecord::TopicConfigChanged(r) => check_topic(after, r.id),
             MetadataRecord::TopicCreated(r) => check_count(after, r.id),
             MetadataRecord::TopicGrown(r) => check_count(after, r.id),
+            MetadataRecord::FeatureLevelFinalised(r) => {
+                assert!(before.feature_level < r.level, "feature levels only rise");
+            }
             MetadataRecord::TopicDeleted(_)
             | MetadataRecord::RequestCarriedOut(_)
             // That nothing is left on the broker is a condition of the replay.

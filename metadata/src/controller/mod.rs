@@ -18,6 +18,7 @@ mod brokers;
 mod command;
 mod draft;
 mod elect;
+mod features;
 mod growth;
 mod hand_over;
 mod heartbeat;
@@ -56,7 +57,7 @@ pub use topics::{
 pub use voters::{check_removable, check_replaceable};
 
 use crate::image::Image;
-use crate::records::MetadataRecord;
+use crate::records::{FeatureLevels, MetadataRecord};
 use draft::Draft;
 use ottla_proto::{ApiError, MetadataOffset};
 use sessions::Sessions;
@@ -68,6 +69,8 @@ pub struct ControllerOptions {
     pub cluster_id: String,
     /// Silence after which a broker is fenced, in milliseconds.
     pub session_timeout_ms: u64,
+    /// The feature levels that this release supports.
+    pub levels: FeatureLevels,
 }
 
 /// The active controller. Everything that must outlive it is in the image;
@@ -137,9 +140,13 @@ impl Controller {
     ) -> BatchDecision {
         let mut draft = Draft::on(image);
         let mut replies = Vec::with_capacity(commands.len());
+        if !commands.is_empty() {
+            features::begin(&mut draft, self.options.levels);
+        }
         for command in commands {
             let before = draft.mark();
             let reply = self.run(&mut draft, command, now_ms);
+            let reply = features::within_level(&mut draft, &before, reply);
             let decided = draft.records_since(&before);
             assert!(reply.is_ok() || decided.is_empty(), "a refused command changes nothing");
             invariants::check(before.image(), draft.image(), decided);
@@ -185,6 +192,9 @@ impl Controller {
             }
             Command::RetireDirectory { node_id } => voters::retire_directory(draft, node_id),
             Command::RemoveNode { node_id } => voters::remove_node(draft, node_id),
+            Command::FinaliseLevel { level } => {
+                features::finalise(draft, self.options.levels, level)
+            }
             Command::Requested(request) => self.request(draft, request, now_ms),
             Command::BalanceLeaders => Ok(balance::give_back(draft)),
         }

@@ -65,6 +65,8 @@ fn subject(command: &Command) -> Option<String> {
         Command::ElectLeader(request) => {
             format!("elect a leader of {}-{}", request.topic, request.partition)
         }
+        Command::FinaliseLevel { level: Some(level) } => format!("finalise feature level {level}"),
+        Command::FinaliseLevel { level: None } => "finalise the newest feature level".to_owned(),
         // Asked again they find the partitions on their way already.
         Command::Reassign(_)
         | Command::CancelReassignment(_)
@@ -110,7 +112,13 @@ fn repeated(
         );
         ApiError::new(ErrorReason::InvalidRequest, message)
     };
-    let topic = done.topic.filter(|_| done.what == what).ok_or_else(mismatch)?;
+    if done.what != what {
+        return Err(mismatch());
+    }
+    if let Command::FinaliseLevel { .. } = command {
+        return Ok(Reply::LevelFinalised { level: image.feature_level, changed: true });
+    }
+    let topic = done.topic.ok_or_else(mismatch)?;
     match command {
         Command::CreateTopic(request) => {
             Ok(Reply::TopicCreated(present(image, topic, &request.name)))

@@ -5,6 +5,7 @@
 //! changes an image.
 
 mod delta;
+mod offline;
 mod replay;
 mod snapshot;
 #[cfg(test)]
@@ -13,7 +14,7 @@ mod tests;
 pub use delta::{Change, Delta};
 pub use replay::ReplayError;
 
-use crate::records::{Reassignment, TopicConfig};
+use crate::records::{FeatureLevel, FeatureLevels, Reassignment, TopicConfig};
 use imbl::{OrdMap, OrdSet};
 use ottla_proto::{
     BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, MetadataOffset, NodeId, PartitionEpoch,
@@ -45,6 +46,8 @@ pub struct Image {
     pub retired_directories: OrdMap<DirectoryId, NodeId>,
     /// Operators' requests that were carried out lately.
     pub requests: OrdMap<RequestId, Arc<CarriedOut>>,
+    /// What its records may be.
+    pub feature_level: FeatureLevel,
 }
 
 /// A broker and its current registration.
@@ -68,6 +71,8 @@ pub struct Broker {
     pub fenced: bool,
     /// On its way out: given no leadership, joins no ISR.
     pub shutting_down: bool,
+    /// The feature levels that its release supports.
+    pub levels: FeatureLevels,
 }
 
 impl Broker {

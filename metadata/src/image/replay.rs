@@ -6,12 +6,11 @@
 
 use super::{Broker, CarriedOut, Image, Partition, Topic};
 use crate::records::{
-    BrokerRegistered, BrokerUnregistered, DirectoryRetired, MetadataRecord, PartitionChanged,
-    PartitionCreated, ReplicasOffline, RequestCarriedOut, SnapshotEnded, TopicConfigChanged,
+    BrokerRegistered, BrokerUnregistered, DirectoryRetired, FeatureLevelFinalised, MetadataRecord,
+    PartitionChanged, PartitionCreated, RequestCarriedOut, SnapshotEnded, TopicConfigChanged,
     TopicCreated, TopicDeleted, TopicGrown,
 };
-use imbl::OrdSet;
-use ottla_proto::{BrokerEpoch, MetadataOffset, NodeId, PartitionId, RequestId, TopicId};
+use ottla_proto::{BrokerEpoch, MetadataOffset, NodeId, PartitionId, RequestId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -72,6 +71,7 @@ impl Image {
             }
             MetadataRecord::DirectoryRetired(r) => self.replay_retirement(*r),
             MetadataRecord::RequestCarriedOut(r) => self.replay_request(r),
+            MetadataRecord::FeatureLevelFinalised(r) => self.replay_level(*r),
             MetadataRecord::SnapshotEnded(_) => unreachable!("handled by the caller"),
         }
     }
@@ -112,6 +112,7 @@ impl Image {
             rack: r.rack.clone(),
             fenced: r.fenced,
             shutting_down: r.shutting_down,
+            levels: r.levels,
         };
         self.brokers.insert(r.node_id, Arc::new(broker));
         Ok(())
@@ -157,61 +158,6 @@ impl Image {
         }
         self.retired_directories.insert(r.directory, r.node_id);
         Ok(())
-    }
-
-    fn replay_offline(&mut self, r: &ReplicasOffline) -> Result<(), String> {
-        let known = self.brokers.get(&r.node_id);
-        if known.is_none_or(|broker| broker.epoch != r.epoch) {
-            return Err(format!("broker {} has no registration {}", r.node_id, r.epoch));
-        }
-        let mut offline = self
-            .offline_replicas
-            .get(&r.node_id)
-            .map_or_else(OrdSet::new, |known| OrdSet::clone(known));
-        for id in &r.partitions {
-            let partition =
-                self.partitions.get(id).ok_or_else(|| format!("unknown partition {id}"))?;
-            if !partition.replicas.contains(&r.node_id) {
-                return Err(format!("broker {} has no replica of {id}", r.node_id));
-            }
-            offline.insert(*id);
-        }
-        if !offline.is_empty() {
-            self.offline_replicas.insert(r.node_id, Arc::new(offline));
-        }
-        Ok(())
-    }
-
-    /// Deleted partitions are nobody's trouble any more.
-    fn forget_offline(&mut self, topic: TopicId) {
-        let of_topic = PartitionId { topic, index: 0 }..=PartitionId { topic, index: u32::MAX };
-        let concerned: Vec<NodeId> = self
-            .offline_replicas
-            .iter()
-            .filter(|(_, offline)| offline.range(of_topic.clone()).next().is_some())
-            .map(|(node, _)| *node)
-            .collect();
-        for node in concerned {
-            let offline = &self.offline_replicas[&node];
-            let rest: OrdSet<PartitionId> =
-                offline.iter().filter(|id| id.topic != topic).copied().collect();
-            if rest.is_empty() {
-                self.offline_replicas.remove(&node);
-            } else {
-                self.offline_replicas.insert(node, Arc::new(rest));
-            }
-        }
-    }
-
-    /// What is no replica any more is nobody's trouble either.
-    fn forget_offline_replica(&mut self, node: NodeId, id: PartitionId) {
-        let Some(known) = self.offline_replicas.get(&node) else { return };
-        let rest = known.without(&id);
-        if rest.is_empty() {
-            self.offline_replicas.remove(&node);
-        } else {
-            self.offline_replicas.insert(node, Arc::new(rest));
-        }
     }
 
     fn replay_topic(&mut self, r: &TopicCreated) -> Result<(), String> {
@@ -277,6 +223,14 @@ impl Image {
         let done =
             CarriedOut { what: r.what.clone(), topic: r.topic, added: r.added, at_ms: r.at_ms };
         self.requests.insert(r.id, Arc::new(done));
+        Ok(())
+    }
+
+    fn replay_level(&mut self, r: FeatureLevelFinalised) -> Result<(), String> {
+        if r.level <= self.feature_level {
+            return Err(format!("feature level {} after {}", r.level, self.feature_level));
+        }
+        self.feature_level = r.level;
         Ok(())
     }
 

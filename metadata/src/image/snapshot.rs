@@ -2,8 +2,9 @@
 
 use super::{Broker, CarriedOut, Image, Partition, ReplayError, Topic};
 use crate::records::{
-    BrokerRegistered, DirectoryRetired, MetadataRecord, PartitionCreated, ReplicasOffline,
-    RequestCarriedOut, SnapshotEnded, TopicCreated, VoterDirectoryRecorded,
+    BrokerRegistered, DirectoryRetired, FeatureLevel, FeatureLevelFinalised, MetadataRecord,
+    PartitionCreated, ReplicasOffline, RequestCarriedOut, SnapshotEnded, TopicCreated,
+    VoterDirectoryRecorded,
 };
 use ottla_proto::{PartitionId, RequestId};
 
@@ -11,6 +12,8 @@ impl Image {
     /// Records whose replay on an empty image gives this one, offset included.
     #[must_use]
     pub fn to_records(&self) -> Vec<MetadataRecord> {
+        let level = Some(self.feature_level).filter(|level| *level > FeatureLevel::FIRST);
+        let level = level.map(|level| FeatureLevelFinalised { level }.into());
         let voters = self
             .voter_directories
             .iter()
@@ -30,7 +33,7 @@ impl Image {
         });
         let requests = self.requests.iter().map(|(&id, done)| request(id, done).into());
         let end = std::iter::once(SnapshotEnded { offset: self.offset }.into());
-        let members = retired.chain(voters);
+        let members = level.into_iter().chain(retired).chain(voters);
         let cluster = members.chain(brokers).chain(topics).chain(partitions).chain(offline);
         cluster.chain(requests).chain(end).collect()
     }
@@ -61,6 +64,7 @@ fn registration(broker: &Broker) -> BrokerRegistered {
         rack: broker.rack.clone(),
         fenced: broker.fenced,
         shutting_down: broker.shutting_down,
+        levels: broker.levels,
     }
 }
 

@@ -26,6 +26,7 @@ fn broker(node: u64, incarnation: u128, epoch: u64) -> BrokerRegistered {
         rack: None,
         fenced: true,
         shutting_down: false,
+        levels: Default::default(),
     }
 }
 

@@ -223,6 +223,7 @@ impl Active {
         let options = ControllerOptions {
             cluster_id: inner.options.cluster_id.clone(),
             session_timeout_ms: timeout_ms,
+            levels: inner.options.levels,
         };
         let controller = Controller::activate(options, &image, 0);
         for broker in image.brokers.values().filter(|broker| !broker.fenced) {
@@ -366,7 +367,7 @@ impl Active {
     ) -> Proposed {
         let Some(raft) = self.inner.raft.get() else { return Proposed::Refused };
         let (responder, result) = ProgressResponder::<TypeConfig, _>::complete_only();
-        let proposal = Proposal { decided_on, records };
+        let proposal = Proposal::new(decided_on, records);
         let write = raft.write(proposal).with_leader(self.term).responder(responder);
         if write.await.is_err() {
             return Proposed::Unknown;

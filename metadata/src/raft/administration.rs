@@ -72,6 +72,7 @@ calls! {
     ReplaceDisk: ReplaceDiskRequest => ReplaceDiskResponse;
     ReassignPartitions: ReassignPartitionsRequest => ReassignPartitionsResponse;
     CancelReassignments: CancelReassignmentsRequest => CancelReassignmentsResponse;
+    UpgradeFeatures: UpgradeFeaturesRequest => UpgradeFeaturesResponse;
 }
 
 /// What the controller on this node answers; NOT_CONTROLLER where it is not.
@@ -103,6 +104,7 @@ pub(super) fn request_id(call: &mut Call) -> Option<&mut Bytes> {
         Call::AlterTopicConfig(request) => &mut request.request_id,
         Call::ElectLeader(request) => &mut request.request_id,
         Call::CreatePartitions(request) => &mut request.request_id,
+        Call::UpgradeFeatures(request) => &mut request.request_id,
         Call::ReassignPartitions(_)
         | Call::CancelReassignments(_)
         | Call::DescribeQuorum(_)
@@ -135,6 +137,7 @@ fn command(call: Call) -> Result<Command, ApiError> {
         Call::AlterTopicConfig(request) => wire::alter_topic_config(request),
         Call::ElectLeader(request) => wire::elect_leader(request)?,
         Call::CreatePartitions(request) => wire::create_partitions(request),
+        Call::UpgradeFeatures(request) => wire::upgrade_features(&request)?,
         // Changes of the quorum's members are no commands.
         Call::DescribeQuorum(_)
         | Call::AddVoter(_)
@@ -176,6 +179,10 @@ fn answer(inner: &Inner, submitted: Submitted) -> Result<Answer, ApiError> {
             let topic = Some(wire::topic_metadata(&planned));
             let response = v1::CancelReassignmentsResponse { header, topic, cancelled };
             Answer::CancelReassignments(response)
+        }
+        Reply::LevelFinalised { level, changed } => {
+            let level = level.0.into();
+            Answer::UpgradeFeatures(v1::UpgradeFeaturesResponse { header, level, changed })
         }
         reply => return Err(controller_service::unexpected(&reply)),
     })

@@ -6,23 +6,22 @@
 //! Whatever looks doubtful is wiped, and the image is made again from snapshot
 //! and log. Every value is a metadata record, so loading is replaying.
 
+use super::applied_keys::changes;
+use super::incompatible::Incompatible;
 use super::types::{self, LogId, Membership};
-use crate::image::{Delta, Image};
-use crate::records::{MetadataRecord, SnapshotEnded};
-use imbl::ordmap::DiffItem;
-use ottla_proto::{DirectoryId, MetadataOffset, NodeId, PartitionId, TopicId};
+use crate::image::Image;
+use crate::records::{DecodeError, MetadataRecord, SnapshotEnded};
+use ottla_proto::MetadataOffset;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// sled's own cache, in bytes. The image is in memory anyway.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Layout of keys and values. Another number means: rebuild.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// The file in sled's directory that it locks while it is open.
 const LOCKED_FILE: &str = "db";
@@ -37,14 +36,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 const HEAD: &[u8] = b"head";
 const ENTITIES: &str = "entities";
-
-/// Key prefixes, in the order in which their records must be replayed.
-const VOTER: u8 = 0;
-const BROKER: u8 = 1;
-const TOPIC: u8 = 2;
-const PARTITION: u8 = 3;
-const OFFLINE: u8 = 4;
-const RETIRED: u8 = 5;
 
 /// What the image in sled stands for.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -84,6 +75,8 @@ enum Doubt {
     Sled(#[from] sled::Error),
     #[error("{0}")]
     Content(String),
+    #[error(transparent)]
+    Incompatible(Incompatible),
     #[error("it is still open")]
     InUse,
 }
@@ -116,106 +109,14 @@ fn fingerprint(key: &[u8], value: &[u8]) -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
-fn broker_key(node: NodeId) -> Vec<u8> {
-    [&[BROKER], &node.0.to_be_bytes()[..]].concat()
-}
-
-fn voter_key(node: NodeId) -> Vec<u8> {
-    [&[VOTER], &node.0.to_be_bytes()[..]].concat()
-}
-
-fn retired_key(directory: DirectoryId) -> Vec<u8> {
-    [&[RETIRED], &directory.0.as_bytes()[..]].concat()
-}
-
-fn topic_key(topic: TopicId) -> Vec<u8> {
-    [&[TOPIC], &topic.0.as_bytes()[..]].concat()
-}
-
-fn partition_key(id: PartitionId) -> Vec<u8> {
-    [&[PARTITION], &id.topic.0.as_bytes()[..], &id.index.to_be_bytes()[..]].concat()
-}
-
-fn offline_key(node: NodeId) -> Vec<u8> {
-    [&[OFFLINE], &node.0.to_be_bytes()[..]].concat()
-}
-
-/// Under which key a record of `Image::to_records` is kept; `None` for the end
-/// mark, whose content is in the head.
-fn key_of(record: &MetadataRecord) -> Option<Vec<u8>> {
-    match record {
-        MetadataRecord::BrokerRegistered(record) => Some(broker_key(record.node_id)),
-        MetadataRecord::VoterDirectoryRecorded(record) => Some(voter_key(record.node_id)),
-        MetadataRecord::TopicCreated(record) => Some(topic_key(record.id)),
-        MetadataRecord::PartitionCreated(record) => Some(partition_key(record.partition)),
-        MetadataRecord::ReplicasOffline(record) => Some(offline_key(record.node_id)),
-        MetadataRecord::DirectoryRetired(record) => Some(retired_key(record.directory)),
-        _ => None,
-    }
-}
-
-/// What has to be written to get from one image to the other, by key; `None`
-/// removes.
-fn changes(before: &Image, after: &Image) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
-    let delta = Delta::between(before, after);
-    let mut changed = Image::default();
-    let mut writes = BTreeMap::new();
-    for change in delta.brokers {
-        match change.after {
-            Some(broker) => drop(changed.brokers.insert(change.key, broker)),
-            None => drop(writes.insert(broker_key(change.key), None)),
+fn unread(error: DecodeError) -> Doubt {
+    match error {
+        DecodeError::UnknownVersion { .. } => {
+            let place = "the applied metadata".to_owned();
+            Doubt::Incompatible(Incompatible::Record { place, error })
         }
+        error => Doubt::Content(error.to_string()),
     }
-    for change in delta.topics {
-        match change.after {
-            Some(topic) => drop(changed.topics.insert(change.key, topic)),
-            None => drop(writes.insert(topic_key(change.key), None)),
-        }
-    }
-    for change in delta.partitions {
-        match change.after {
-            Some(partition) => drop(changed.partitions.insert(change.key, partition)),
-            None => drop(writes.insert(partition_key(change.key), None)),
-        }
-    }
-    for change in delta.offline_replicas {
-        match change.after {
-            Some(offline) => {
-                // Its record names the registration.
-                if let Some(broker) = after.brokers.get(&change.key) {
-                    changed.brokers.insert(change.key, Arc::clone(broker));
-                }
-                changed.offline_replicas.insert(change.key, offline);
-            }
-            None => drop(writes.insert(offline_key(change.key), None)),
-        }
-    }
-    for change in before.voter_directories.diff(&after.voter_directories) {
-        match change {
-            DiffItem::Add(&node, &directory)
-            | DiffItem::Update { new: (&node, &directory), .. } => {
-                changed.voter_directories.insert(node, directory);
-            }
-            DiffItem::Remove(&node, _) => drop(writes.insert(voter_key(node), None)),
-        }
-    }
-    for change in before.retired_directories.diff(&after.retired_directories) {
-        match change {
-            DiffItem::Add(&directory, &node)
-            | DiffItem::Update { new: (&directory, &node), .. } => {
-                changed.retired_directories.insert(directory, node);
-            }
-            DiffItem::Remove(&directory, _) => {
-                drop(writes.insert(retired_key(directory), None));
-            }
-        }
-    }
-    for record in changed.to_records() {
-        if let Some(key) = key_of(&record) {
-            writes.insert(key, Some(record.encode()));
-        }
-    }
-    writes
 }
 
 /// Removes the database at `path`, if there is one and nobody has it open.
@@ -234,16 +135,18 @@ fn remove(path: &Path, within: Duration) -> Result<(), Doubt> {
 
 impl AppliedStore {
     /// Opens the database and reads the image in it. Whatever is wrong with it
-    /// gives an empty database and an empty image. Blocks on the disk.
-    pub(crate) fn open(path: &Path) -> (Self, Applied) {
+    /// gives an empty database and an empty image. What is whole and only another
+    /// release reads is an error, and stays. Blocks on the disk.
+    pub(crate) fn open(path: &Path) -> Result<(Self, Applied), Incompatible> {
         // sled panics on some damage that it does not expect.
         let loaded = std::panic::catch_unwind(|| Open::load(path))
             .unwrap_or_else(|_| Err(Doubt::Content("sled panicked".to_owned())));
         match loaded {
-            Ok((open, applied)) => (Self { path: path.to_owned(), open: Some(open) }, applied),
+            Ok((open, applied)) => Ok((Self { path: path.to_owned(), open: Some(open) }, applied)),
+            Err(Doubt::Incompatible(incompatible)) => Err(incompatible),
             Err(doubt) => {
                 tracing::warn!(path = %path.display(), %doubt, "rebuilding the applied image");
-                (Self::wiped(path), Applied::default())
+                Ok((Self::wiped(path), Applied::default()))
             }
         }
     }
@@ -299,18 +202,21 @@ impl Open {
         if head.format != FORMAT {
             return Err(Doubt::Content(format!("format {}, expected {FORMAT}", head.format)));
         }
-        let mut records = Vec::new();
+        let mut values = Vec::new();
         for item in &open.entities {
             let (key, value) = item?;
             if key == HEAD {
                 continue;
             }
             open.checksum = open.checksum.wrapping_add(fingerprint(&key, &value));
-            records.push(MetadataRecord::decode(&value).map_err(|error| content(&error))?);
+            values.push(value);
         }
         if open.checksum != head.checksum {
             return Err(Doubt::Content("the checksum does not match".to_owned()));
         }
+        // Only what is whole is believed to be of another release.
+        let records = values.iter().map(|value| MetadataRecord::decode(value).map_err(unread));
+        let mut records: Vec<_> = records.collect::<Result<_, _>>()?;
         records.push(SnapshotEnded { offset: head.offset }.into());
         let image = Image::from_records(&records).map_err(|error| content(&error))?;
         Ok((open, Applied { image, last: head.last, membership: head.membership }))
@@ -347,13 +253,14 @@ impl Open {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::records::{FeatureLevel, FeatureLevelFinalised};
 
     /// sled holds its lock while it is open and, in threads of its own, a moment longer.
     #[test]
     fn a_database_is_opened_again_once_it_is_released() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("image.sled");
-        let (mut store, _) = AppliedStore::open(&path);
+        let (mut store, _) = AppliedStore::open(&path).expect("opens");
         let mut applied = Applied::default();
         applied.image.offset = MetadataOffset(7);
         store.write(&Image::default(), &applied);
@@ -362,6 +269,39 @@ mod tests {
         // Whoever cannot have it does not wipe it.
         assert!(matches!(remove(&path, Duration::ZERO), Err(Doubt::InUse)));
         drop(store);
-        assert_eq!(AppliedStore::open(&path).1, applied);
+        assert_eq!(AppliedStore::open(&path).expect("opens").1, applied);
+    }
+
+    /// What another release wrote is not rebuilt, and not touched; what only looks
+    /// like it is damage.
+    #[test]
+    fn what_only_another_release_reads_is_left_alone() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("image.sled");
+        let level = FeatureLevelFinalised { level: FeatureLevel(2) };
+        let mut theirs = MetadataRecord::from(level).encode();
+        theirs[0] = 200;
+        for whole in [true, false] {
+            let (mut store, _) = AppliedStore::open(&path).expect("opens");
+            let open = store.open.as_mut().expect("is open");
+            let key = vec![6];
+            open.checksum = if whole { fingerprint(&key, &theirs) } else { 7 };
+            open.entities.insert(key, theirs.clone()).expect("inserts");
+            let mut applied = Applied::default();
+            applied.image.offset = MetadataOffset(7);
+            store.write(&Image::default(), &applied);
+            drop(store);
+            if whole {
+                for _ in 0..2 {
+                    let error = AppliedStore::open(&path).err().expect("refuses");
+                    let Incompatible::Record { error, .. } = error else { panic!("{error}") };
+                    assert_eq!(error, DecodeError::UnknownVersion { found: 200 });
+                }
+                remove(&path, RELEASED_WITHIN).expect("removes");
+            } else {
+                let (_, found) = AppliedStore::open(&path).expect("wipes it");
+                assert_eq!(found, Applied::default());
+            }
+        }
     }
 }

@@ -5,6 +5,7 @@ use super::active::{self, Control, Queued};
 use super::addresses::{Addresses, Endpoints};
 use super::config::raft_config;
 use super::controller_client::Place;
+use super::evicted::{self, Evicted};
 use super::introduction::Way;
 use super::log_store::LogStore;
 use super::log_writer::Stopped;
@@ -31,36 +32,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-/// Why a node is no part of the cluster, in the words of the controller.
-#[derive(Clone, Debug)]
-pub(super) enum Evicted {
-    /// It lost its disk, and its vote with it.
-    BlankDisk(String),
-    /// It was removed, or its disk given up.
-    Removed(String),
-}
-
-impl Evicted {
-    /// If that is what an error of the controller means.
-    pub(super) fn by(error: &ApiError) -> Option<Self> {
-        match error.reason {
-            ErrorReason::BlankDiskOfKnownVoter => Some(Self::BlankDisk(error.message.clone())),
-            ErrorReason::NodeRemoved => Some(Self::Removed(error.message.clone())),
-            _ => None,
-        }
-    }
-
-    pub(super) fn into_error(self, options: &MetadataOptions) -> MetadataError {
-        let (node_id, directory) = (options.node_id, options.directory_id);
-        match self {
-            Self::BlankDisk(detail) => {
-                MetadataError::BlankDiskOfKnownVoter { node_id, directory, detail }
-            }
-            Self::Removed(detail) => MetadataError::Removed { node_id, detail },
-        }
-    }
-}
 
 /// What [`Metadata::join`] needs and nobody else.
 pub(super) struct Unjoined {
@@ -160,8 +131,12 @@ impl Inner {
             node_id,
             endpoints: Arc::clone(&self.addresses.configured),
         };
+        let incompatible = machine.incompatible();
         let raft = MetadataRaft::new(node_id, config, network, log, machine).await;
-        let raft = raft.map_err(|error| MetadataError::Raft(error.to_string()))?;
+        let raft = raft.map_err(|error| match &*incompatible.borrow() {
+            Some(why) => Evicted::Incompatible(why.to_string()).into_error(&self.options),
+            None => MetadataError::Raft(error.to_string()),
+        })?;
         if let Some(way) = way {
             tracing::info!(?way, "introduced to the metadata quorum");
             // Only this call sets it.
@@ -173,6 +148,7 @@ impl Inner {
         // From here on the Raft service answers.
         let raft = self.raft.get_or_init(|| raft);
         self.tasks.spawn(observe(Arc::clone(self), raft.metrics(), active));
+        self.tasks.spawn(evicted::look_for_another_release(Arc::clone(self), incompatible));
         self.tasks.spawn(active::run(Arc::clone(self), commands));
         self.tasks.spawn(lifecycle::run(Arc::clone(self)));
         self.tasks.spawn(knock::run(Arc::clone(self)));

@@ -32,7 +32,8 @@
 //! only) does that on the word of the node itself.
 
 use super::channel;
-use super::inner::{Evicted, Inner};
+use super::evicted::Evicted;
+use super::inner::Inner;
 use super::members;
 use super::metadata::MetadataError;
 use super::types::Peer;

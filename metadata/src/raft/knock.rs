@@ -4,7 +4,8 @@
 //!
 //! Not its job: what becomes of a node that was removed.
 
-use super::inner::{Evicted, Inner};
+use super::evicted::Evicted;
+use super::inner::Inner;
 use super::introduction;
 use std::sync::Arc;
 use std::time::Duration;

@@ -6,7 +6,8 @@
 
 use super::controller_client::{self, Place};
 use super::controller_service;
-use super::inner::{Evicted, Inner};
+use super::evicted::Evicted;
+use super::inner::Inner;
 use super::streams::OpenStream;
 use super::{BrokerStatus, succession, wire};
 use crate::controller::{Heartbeat, RegisterBroker};
@@ -194,6 +195,7 @@ async fn registered(inner: &Inner, place: &Place) -> Result<BrokerEpoch, ApiErro
         host: options.advertised.0.clone(),
         port: options.advertised.1,
         rack: options.rack.clone(),
+        levels: options.levels,
         previous_broker_epoch: options.previous_broker_epoch,
         previous_stream_open: false,
     };

@@ -10,6 +10,7 @@ use super::administration::{self, AdminCall};
 use super::config::raft_config;
 use super::controller_client;
 use super::controller_service::ControllerRpc;
+use super::incompatible::Incompatible;
 use super::inner::Inner;
 use super::introduction::{self, Way};
 use super::joining;
@@ -101,6 +102,17 @@ pub enum MetadataError {
         /// What the controller said.
         detail: String,
     },
+    /// What is committed is for another release than this one.
+    #[error(
+        "INCOMPATIBLE_RELEASE: node {node_id} cannot go on with this release ({detail}). Nothing \
+         on its disk was changed: start it with a release that can, as the other nodes have"
+    )]
+    Incompatible {
+        /// This node.
+        node_id: NodeId,
+        /// What it met.
+        detail: String,
+    },
     /// Raft could not start.
     #[error("metadata quorum: {0}")]
     Raft(String),
@@ -127,12 +139,17 @@ impl Metadata {
         }
         raft_config(&options)?;
         let (shared, dir) = (Arc::clone(&options.shared), options.dir.clone());
+        let (levels, node_id) = (options.levels, options.node_id);
         let open = move || {
             vfs::create_dir_durably(shared.vfs(), &dir)?;
             let admitted_at = joining::read(shared.vfs(), &dir)?;
             let log = LogStore::open(&shared, &dir)?;
             let machine =
-                StateMachine::open(&dir, &shared, |id, covered| log.justifies(id, covered))?;
+                StateMachine::open(&dir, &shared, levels, |id, covered| log.justifies(id, covered));
+            let machine = machine.map_err(|error| match Incompatible::within(&error) {
+                Some(why) => MetadataError::Incompatible { node_id, detail: why.to_string() },
+                None => error.into(),
+            })?;
             Ok::<_, MetadataError>((log, machine, admitted_at))
         };
         let opened = tokio::task::spawn_blocking(open).await.map_err(io::Error::other)?;

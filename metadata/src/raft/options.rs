@@ -1,6 +1,7 @@
 //! What a node tells its metadata quorum at the start, and the times and bounds
 //! it runs under.
 
+use crate::records::FeatureLevels;
 use ottla_commitlog::Shared;
 use ottla_proto::{BrokerEpoch, DirectoryId, IncarnationId, NodeId};
 use std::collections::BTreeMap;
@@ -42,6 +43,8 @@ pub struct MetadataOptions {
     pub advertised: (String, u16),
     /// Failure domain of this broker.
     pub rack: Option<String>,
+    /// The feature levels that this release supports: `FeatureLevels::SUPPORTED`.
+    pub levels: FeatureLevels,
     /// For `dev` only: join with a blank disk although the quorum knows another.
     pub replace_directory: bool,
     /// Timeouts and intervals.

@@ -6,9 +6,9 @@
 //! ```
 //! The same bytes travel to a voter that is too far behind.
 
+use super::incompatible::{Fact, Incompatible};
 use super::types::{self, SnapshotMeta};
 use crate::image::Image;
-use crate::records::MetadataRecord;
 use bytes::Bytes;
 use ottla_commitlog::Shared;
 use ottla_commitlog::checkpoint;
@@ -34,12 +34,13 @@ pub(crate) struct SnapshotBytes(pub(crate) Bytes);
 #[derive(Serialize, Deserialize)]
 struct Body {
     meta: SnapshotMeta,
-    records: Vec<MetadataRecord>,
+    records: Vec<Fact>,
 }
 
 /// Encodes an image and what Raft knows about it.
 pub(crate) fn encode(meta: &SnapshotMeta, image: &Image) -> io::Result<SnapshotBytes> {
-    let body = types::encode(&Body { meta: meta.clone(), records: image.to_records() })?;
+    let records = image.to_records().into_iter().map(Fact::Known).collect();
+    let body = types::encode(&Body { meta: meta.clone(), records })?;
     let mut bytes = Vec::with_capacity(HEADER_LEN + body.len());
     bytes.extend_from_slice(MAGIC);
     bytes.push(VERSION);
@@ -48,7 +49,10 @@ pub(crate) fn encode(meta: &SnapshotMeta, image: &Image) -> io::Result<SnapshotB
     Ok(SnapshotBytes(bytes.into()))
 }
 
-/// Reads what [`encode`] wrote. Anything else is `InvalidData`.
+/// Reads what [`encode`] wrote. Anything else is `InvalidData`, or [`Incompatible`]
+/// where only another release reads it.
+///
+/// [`Incompatible`]: super::incompatible::Incompatible
 pub(crate) fn decode(snapshot: &SnapshotBytes) -> io::Result<(SnapshotMeta, Image)> {
     let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
     let bytes = &snapshot.0;
@@ -68,7 +72,10 @@ pub(crate) fn decode(snapshot: &SnapshotBytes) -> io::Result<(SnapshotMeta, Imag
         return Err(invalid(format!("snapshot CRC {found:08x}, expected {expected:08x}")));
     }
     let body: Body = types::decode(body)?;
-    let image = Image::from_records(&body.records).map_err(|error| invalid(error.to_string()))?;
+    let place = "the metadata snapshot";
+    let records = body.records.iter().map(|fact| fact.read(&place));
+    let records: Vec<_> = records.collect::<Result<_, _>>()?;
+    let image = Image::from_records(records).map_err(|error| invalid(error.to_string()))?;
     Ok((body.meta, image))
 }
 
@@ -83,12 +90,14 @@ pub(crate) struct SnapshotStore {
 
 impl SnapshotStore {
     /// Looks at the file, if there is one. A damaged file counts as none: what
-    /// it held is in the log, or Raft refuses to start without it.
+    /// it held is in the log, or Raft refuses to start without it. One of another
+    /// release is an error.
     pub(crate) fn open(shared: Arc<Shared>, dir: &std::path::Path) -> io::Result<Self> {
         let store = Self { shared, path: dir.join(FILE_NAME), current: Mutex::new(None) };
         if let Some(bytes) = store.read_file()? {
             match decode(&bytes) {
                 Ok((meta, _)) => *store.current.lock() = Some(meta),
+                Err(error) if Incompatible::within(&error).is_some() => return Err(error),
                 Err(error) => {
                     tracing::error!(path = %store.path.display(), %error, "ignoring a damaged snapshot");
                 }

@@ -2,13 +2,16 @@
 //! it, keeps it in sled, and writes and installs snapshots.
 //!
 //! Replay is deterministic or the node stops: a record that does not fit is an
-//! error that ends Raft on this node.
+//! error that ends Raft on this node. If only another release reads it, that is
+//! told to whoever watches, so that the node can say so and stop.
 
 use super::applied::{Applied, AppliedStore};
+use super::incompatible::Incompatible;
 use super::log_writer::Stopped;
 use super::snapshot::{self, SnapshotBytes, SnapshotStore};
 use super::types::{Entry, LogId, Membership, Outcome, Proposal, SnapshotMeta, TypeConfig};
 use crate::image::Image;
+use crate::records::FeatureLevels;
 use futures::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, OptionalSend};
@@ -32,6 +35,10 @@ pub(crate) struct StateMachine {
     store: Option<AppliedStore>,
     snapshots: Arc<SnapshotStore>,
     images: watch::Sender<Arc<Image>>,
+    /// What this release supports.
+    levels: FeatureLevels,
+    /// Why it can apply nothing more.
+    incompatible: watch::Sender<Option<Incompatible>>,
     /// Dropped last, after sled.
     open: watch::Sender<()>,
 }
@@ -43,10 +50,11 @@ impl StateMachine {
     pub(crate) fn open(
         dir: &Path,
         shared: &Arc<ottla_commitlog::Shared>,
+        levels: FeatureLevels,
         justified: impl FnOnce(&LogId, Option<&LogId>) -> bool,
     ) -> io::Result<Self> {
         let snapshots = Arc::new(SnapshotStore::open(Arc::clone(shared), dir)?);
-        let (mut store, mut applied) = AppliedStore::open(&dir.join(SLED_DIR));
+        let (mut store, mut applied) = AppliedStore::open(&dir.join(SLED_DIR))?;
         let covered = snapshots.meta().and_then(|meta| meta.last_log_id);
         if let Some(last) = applied.last
             && !justified(&last, covered.as_ref())
@@ -55,14 +63,21 @@ impl StateMachine {
             store = store.wipe();
             applied = Applied::default();
         }
+        Incompatible::check(&applied.image, levels, "the applied metadata")?;
         let (images, _) = watch::channel(Arc::new(applied.image.clone()));
-        let open = watch::Sender::new(());
-        Ok(Self { applied, store: Some(store), snapshots, images, open })
+        let incompatible = watch::Sender::new(None);
+        let (store, open) = (Some(store), watch::Sender::new(()));
+        Ok(Self { applied, store, snapshots, images, levels, incompatible, open })
     }
 
     /// Completes when this is dropped and sled is closed.
     pub(crate) fn stopped(&self) -> Stopped {
         Stopped(self.open.subscribe())
+    }
+
+    /// Says when there is something that only another release can apply.
+    pub(crate) fn incompatible(&self) -> watch::Receiver<Option<Incompatible>> {
+        self.incompatible.subscribe()
     }
 
     /// Every image after its apply.
@@ -77,7 +92,6 @@ impl StateMachine {
 
     /// Replays one entry on the image; an error must end Raft here.
     pub(crate) fn replay(&mut self, entry: Entry) -> io::Result<Outcome> {
-        self.applied.last = Some(entry.log_id);
         match entry.payload {
             EntryPayload::Blank => {}
             EntryPayload::Membership(membership) => {
@@ -85,25 +99,36 @@ impl StateMachine {
             }
             EntryPayload::Normal(proposal) => {
                 if proposal.decided_on != self.applied.image.offset {
+                    self.applied.last = Some(entry.log_id);
                     return Ok(Outcome::Conflict(self.applied.image.offset));
                 }
-                self.replay_records(&entry.log_id, &proposal)?;
+                let replayed = self.replay_records(&entry.log_id, &proposal);
+                replayed.inspect_err(|error| self.tell(error))?;
             }
         }
+        self.applied.last = Some(entry.log_id);
         Ok(Outcome::Applied(self.applied.image.offset))
     }
 
     /// All records of a proposal or none.
     fn replay_records(&mut self, log_id: &LogId, proposal: &Proposal) -> io::Result<()> {
         let mut image = self.applied.image.clone();
-        for record in &proposal.records {
-            image.replay(record).map_err(|error| {
+        let place = format!("entry {log_id} of the metadata log");
+        for fact in &proposal.records {
+            image.replay(fact.read(&place)?).map_err(|error| {
                 let what = format!("log entry {log_id} does not fit the image: {error}");
                 io::Error::new(io::ErrorKind::InvalidData, what)
             })?;
         }
+        Incompatible::check(&image, self.levels, &place)?;
         self.applied.image = image;
         Ok(())
+    }
+
+    fn tell(&self, error: &io::Error) {
+        if let Some(incompatible) = Incompatible::within(error) {
+            self.incompatible.send_replace(Some(incompatible));
+        }
     }
 
     /// Lets everybody see the image.
@@ -171,8 +196,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         snapshot: SnapshotBytes,
     ) -> io::Result<()> {
         let (meta, snapshots) = (meta.clone(), Arc::clone(&self.snapshots));
+        let levels = self.levels;
         let install = move || {
             let (held, image) = snapshot::decode(&snapshot)?;
+            Incompatible::check(&image, levels, "the metadata snapshot")?;
             if held != meta {
                 let what = format!("a snapshot of {held} was announced as {meta}");
                 return Err(io::Error::new(io::ErrorKind::InvalidData, what));
@@ -180,8 +207,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             snapshots.write(&meta, &snapshot)?;
             Ok((meta, image))
         };
-        let (meta, image) =
-            tokio::task::spawn_blocking(install).await.map_err(io::Error::other)??;
+        let installed = tokio::task::spawn_blocking(install).await.map_err(io::Error::other)?;
+        let (meta, image) = installed.inspect_err(|error| self.tell(error))?;
         let before = std::mem::replace(&mut self.applied.image, image);
         self.applied.last = meta.last_log_id;
         self.applied.membership = meta.last_membership;

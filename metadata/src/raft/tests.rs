@@ -2,6 +2,8 @@
 
 mod cluster;
 mod members;
+mod newer_records;
 mod proposals;
 mod quorum;
+mod releases;
 mod storage;

@@ -3,6 +3,7 @@
 //!
 //! Not its job: what a metadata record means.
 
+use super::incompatible::Fact;
 use crate::records::MetadataRecord;
 use ottla_proto::MetadataOffset;
 use serde::de::DeserializeOwned;
@@ -39,7 +40,13 @@ pub(crate) struct Peer {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Proposal {
     pub(crate) decided_on: MetadataOffset,
-    pub(crate) records: Vec<MetadataRecord>,
+    pub(crate) records: Vec<Fact>,
+}
+
+impl Proposal {
+    pub(crate) fn new(decided_on: MetadataOffset, records: Vec<MetadataRecord>) -> Self {
+        Self { decided_on, records: records.into_iter().map(Fact::Known).collect() }
+    }
 }
 
 impl fmt::Display for Proposal {

@@ -7,6 +7,7 @@ use crate::controller::{
     PlannedTopic, Reassign, RegisterBroker, ReportOffline,
 };
 use crate::image::Partition;
+use crate::records::{FeatureLevel, FeatureLevels};
 use ottla_proto::internal::v1 as internal;
 use ottla_proto::v1::{self, ErrorReason};
 use ottla_proto::{
@@ -35,9 +36,27 @@ pub(super) fn registration(
         host: endpoint.host,
         port,
         rack: request.rack,
+        levels: levels(request.min_feature_level, request.max_feature_level)?,
         previous_broker_epoch: request.previous_broker_epoch.map(BrokerEpoch),
         previous_stream_open: false,
     })
+}
+
+/// Without them, the first: from a release that had no other.
+fn levels(min: u32, max: u32) -> Result<FeatureLevels, ApiError> {
+    let first = FeatureLevel::FIRST;
+    let or_first = |level| Ok::<_, ApiError>(feature_level(level)?.unwrap_or(first));
+    Ok(FeatureLevels { min: or_first(min)?, max: or_first(max)? })
+}
+
+/// 0 is none.
+fn feature_level(level: u32) -> Result<Option<FeatureLevel>, ApiError> {
+    let level = u16::try_from(level).map_err(|_| invalid("a feature level is 1 to 65535"))?;
+    Ok(Some(FeatureLevel(level)).filter(|level| level.0 > 0))
+}
+
+pub(super) fn upgrade_features(request: &v1::UpgradeFeaturesRequest) -> Result<Command, ApiError> {
+    Ok(Command::FinaliseLevel { level: feature_level(request.level)? })
 }
 
 pub(super) fn registration_request(request: &RegisterBroker) -> internal::RegisterBrokerRequest {
@@ -48,6 +67,8 @@ pub(super) fn registration_request(request: &RegisterBroker) -> internal::Regist
         directory_id: request.directory.to_wire().into(),
         endpoint: Some(v1::Endpoint { host: request.host.clone(), port: request.port.into() }),
         rack: request.rack.clone(),
+        min_feature_level: request.levels.min.0.into(),
+        max_feature_level: request.levels.max.0.into(),
         previous_broker_epoch: request.previous_broker_epoch.map(|epoch| epoch.0),
     }
 }

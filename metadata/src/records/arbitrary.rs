@@ -73,7 +73,8 @@ fn options() -> impl Strategy<Value = TopicConfig> {
 fn registration() -> impl Strategy<Value = MetadataRecord> {
     let identity = (node(), epoch(), uuid(), uuid());
     let rest = (".*", any::<u16>(), option::of(".*"), any::<(bool, bool)>());
-    (identity, rest).prop_map(|((node_id, epoch, incarnation, directory), rest)| {
+    let levels = (level(), level()).prop_map(|(min, max)| FeatureLevels { min, max });
+    (identity, rest, levels).prop_map(|((node_id, epoch, incarnation, directory), rest, levels)| {
         let (host, port, rack, (fenced, shutting_down)) = rest;
         MetadataRecord::from(BrokerRegistered {
             node_id,
@@ -85,8 +86,13 @@ fn registration() -> impl Strategy<Value = MetadataRecord> {
             rack,
             fenced,
             shutting_down,
+            levels,
         })
     })
+}
+
+fn level() -> impl Strategy<Value = FeatureLevel> {
+    any::<u16>().prop_map(FeatureLevel)
 }
 
 fn nodes() -> impl Strategy<Value = Vec<NodeId>> {
@@ -191,6 +197,7 @@ pub(crate) fn record() -> impl Strategy<Value = MetadataRecord> {
         }),
         (node(), epoch()).prop_map(|(node_id, epoch)| BrokerUnregistered { node_id, epoch }.into()),
         request(),
+        level().prop_map(|level| FeatureLevelFinalised { level }.into()),
         any::<u64>().prop_map(|offset| SnapshotEnded { offset: MetadataOffset(offset) }.into()),
     ]
 }

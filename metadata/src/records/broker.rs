@@ -1,5 +1,6 @@
 //! Facts about brokers.
 
+use super::FeatureLevels;
 use ottla_proto::{BrokerEpoch, DirectoryId, IncarnationId, NodeId, PartitionId};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,9 @@ pub struct BrokerRegistered {
     pub fenced: bool,
     /// It is on its way out.
     pub shutting_down: bool,
+    /// The feature levels that its release supports.
+    #[serde(default, skip_serializing_if = "FeatureLevels::are_first")]
+    pub levels: FeatureLevels,
 }
 
 /// A broker may lead nothing and be in no ISR.

@@ -12,6 +12,7 @@
 
 mod broker;
 mod config;
+mod feature;
 mod partition;
 mod request;
 mod snapshot;
@@ -32,6 +33,7 @@ pub use config::{
     MIN_MAX_MESSAGE_BYTES, MIN_SEGMENT_BYTES, OPTION_NAMES, Ratio, TimestampType, TopicConfig,
     TopicOptions, UNLIMITED,
 };
+pub use feature::{FeatureLevel, FeatureLevelFinalised, FeatureLevels};
 pub use partition::{
     Leadership, PartitionChanged, PartitionCreated, Reassignment, ReassignmentChange,
 };
@@ -46,8 +48,9 @@ use std::fmt;
 use std::io::Cursor;
 
 /// The newest encoding this release reads. A record is written in the oldest
-/// that holds it, so that older nodes refuse only what they would misread.
-pub const RECORD_VERSION: u8 = 5;
+/// that holds it, so that older nodes refuse only what they would misread. A further one
+/// takes a line in `feature` too.
+pub const RECORD_VERSION: u8 = 6;
 
 /// The oldest encoding this release reads.
 pub const OLDEST_RECORD_VERSION: u8 = 1;
@@ -65,6 +68,9 @@ const REQUEST_VERSION: u8 = 4;
 
 /// From here on partitions can move to other nodes.
 const REASSIGNMENT_VERSION: u8 = 5;
+
+/// From here on a cluster has a feature level.
+const LEVEL_VERSION: u8 = 6;
 
 /// One fact of the metadata log.
 ///
@@ -103,6 +109,8 @@ pub enum MetadataRecord {
     DirectoryRetired(DirectoryRetired),
     /// A request was carried out, and must not be again.
     RequestCarriedOut(RequestCarriedOut),
+    /// The cluster has a higher feature level.
+    FeatureLevelFinalised(FeatureLevelFinalised),
     /// Last record of a snapshot.
     SnapshotEnded(SnapshotEnded),
 }
@@ -166,8 +174,15 @@ impl MetadataRecord {
             Self::PartitionChanged(record) if record.needs_elr() => ELR_VERSION,
             Self::BrokerUnregistered(_) | Self::DirectoryRetired(_) => DEPARTURES_VERSION,
             Self::RequestCarriedOut(_) => REQUEST_VERSION,
+            Self::FeatureLevelFinalised(_) => LEVEL_VERSION,
             _ => OLDEST_RECORD_VERSION,
         }
+    }
+
+    /// The lowest feature level of a cluster that may hold it.
+    #[must_use]
+    pub fn level(&self) -> FeatureLevel {
+        FeatureLevel::of_version(self.version())
     }
 
     /// Reads what [`encode`](Self::encode) wrote, by this release or an older one.
@@ -242,5 +257,6 @@ from_each!(
     PartitionChanged,
     VoterDirectoryRecorded,
     RequestCarriedOut,
+    FeatureLevelFinalised,
     SnapshotEnded
 );

@@ -57,6 +57,8 @@ impl Cluster {
                     broker_epoch: broker.map_or(0, |broker| broker.epoch.0),
                     leaders: leaders.get(&id).copied().unwrap_or(0),
                     replicas: replicas.get(&id).copied().unwrap_or(0),
+                    min_feature_level: broker.map_or(0, |broker| broker.levels.min.0.into()),
+                    max_feature_level: broker.map_or(0, |broker| broker.levels.max.0.into()),
                 }
             })
             .collect()
@@ -120,6 +122,7 @@ impl ClusterService for Cluster {
             learners: quorum.learners.iter().map(|id| id.0).collect(),
             version: crate::VERSION.to_owned(),
             data_directories: self.data_dirs.statuses().iter().map(directory).collect(),
+            feature_level: image.feature_level.0.into(),
             local_replicas: Some(local_replicas(self.replicas.counts())),
         }))
     }
@@ -149,6 +152,13 @@ impl ClusterService for Cluster {
         &self,
         request: Request<v1::ReplaceDiskRequest>,
     ) -> Result<Response<v1::ReplaceDiskResponse>, Status> {
+        self.context.administer(request).await
+    }
+
+    async fn upgrade_features(
+        &self,
+        request: Request<v1::UpgradeFeaturesRequest>,
+    ) -> Result<Response<v1::UpgradeFeaturesResponse>, Status> {
         self.context.administer(request).await
     }
 

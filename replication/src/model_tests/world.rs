@@ -9,6 +9,7 @@ use ottla_metadata::controller::{
     Heartbeat, PartitionAlteration, RegisterBroker, Reply,
 };
 use ottla_metadata::image::Image;
+use ottla_metadata::records::FeatureLevels;
 use ottla_proto::{
     ApiError, BrokerEpoch, IncarnationId, LeaderEpoch, MetadataOffset, NodeId, Offset, PartitionId,
     TopicId,
@@ -54,7 +55,11 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(memory: bool) -> Self {
-        let options = ControllerOptions { cluster_id: "c".to_owned(), session_timeout_ms: 1000 };
+        let options = ControllerOptions {
+            cluster_id: "c".to_owned(),
+            session_timeout_ms: 1000,
+            levels: FeatureLevels::SUPPORTED,
+        };
         let image = Image::default();
         let mut world = Self {
             controller: Controller::activate(options, &image, 0),
@@ -120,6 +125,7 @@ impl World {
             host: "h".to_owned(),
             port: 1,
             rack: None,
+            levels: FeatureLevels::SUPPORTED,
             previous_broker_epoch: stopped,
             previous_stream_open: false,
         }));

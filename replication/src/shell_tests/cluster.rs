@@ -17,6 +17,7 @@ use ottla_metadata::controller::{
     PartitionAlteration, PartitionOutcome, RegisterBroker, Reply, ReportOffline,
 };
 use ottla_metadata::image::Image;
+use ottla_metadata::records::FeatureLevels;
 use ottla_proto::{
     ApiError, BrokerEpoch, DirectoryId, IncarnationId, MAX_BATCH_BYTES, NodeId, PartitionId,
     TopicId,
@@ -47,8 +48,11 @@ pub(super) struct Quorum {
 
 impl Quorum {
     pub(super) fn new() -> Self {
-        let options =
-            ControllerOptions { cluster_id: CLUSTER.to_owned(), session_timeout_ms: 1000 };
+        let options = ControllerOptions {
+            cluster_id: CLUSTER.to_owned(),
+            session_timeout_ms: 1000,
+            levels: FeatureLevels::SUPPORTED,
+        };
         let image = Arc::new(Image::default());
         let controller = Controller::activate(options, &image, 0);
         Self { controller: Arc::new(Mutex::new(controller)), images: watch::Sender::new(image) }
@@ -226,6 +230,7 @@ impl Machine {
             host: "127.0.0.1".to_owned(),
             port,
             rack: None,
+            levels: FeatureLevels::SUPPORTED,
             previous_broker_epoch: None,
             previous_stream_open: false,
         }));

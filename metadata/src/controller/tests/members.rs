@@ -7,6 +7,7 @@ use crate::controller::{
     check_promotion,
 };
 use crate::image::Image;
+use crate::records::FeatureLevels;
 use ottla_proto::{ApiError, BrokerEpoch, DirectoryId, IncarnationId, NodeId};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -84,7 +85,7 @@ fn see(words: &str) -> (Quorum, Image) {
 /// Nodes whose directories are known, some of them brokers that are unfenced.
 fn cluster(known: &[NodeId], active: &[NodeId]) -> Image {
     let mut image = Image::default();
-    let mut controller = Controller::activate(options(), &image, 0);
+    let mut controller = Controller::activate(options(FeatureLevels::SUPPORTED), &image, 0);
     for &node_id in known {
         let directory = DirectoryId(Uuid::from_u128(node_id.0.into()));
         let record = Command::RecordVoterDirectory { node_id, directory };
@@ -93,13 +94,14 @@ fn cluster(known: &[NodeId], active: &[NodeId]) -> Image {
             continue;
         }
         let register = Command::RegisterBroker(RegisterBroker {
-            cluster_id: options().cluster_id,
+            cluster_id: options(FeatureLevels::SUPPORTED).cluster_id,
             node_id,
             incarnation: IncarnationId(Uuid::from_u128(node_id.0.into())),
             directory,
             host: "localhost".to_owned(),
             port: 7401,
             rack: None,
+            levels: FeatureLevels::SUPPORTED,
             previous_broker_epoch: None,
             previous_stream_open: false,
         });

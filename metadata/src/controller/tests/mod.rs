@@ -40,4 +40,6 @@ stories!(
     elect_by_hand,
     power_loss,
     requests,
+    level_of_a_new_cluster,
+    upgrade,
 );

@@ -11,7 +11,9 @@ use crate::controller::{
     RegisterBroker, ReportOffline, Requested,
 };
 use crate::image::Image;
-use crate::records::{MetadataRecord, PartitionCreated, TopicConfig, TopicCreated};
+use crate::records::{
+    FeatureLevel, FeatureLevels, MetadataRecord, PartitionCreated, TopicConfig, TopicCreated,
+};
 use ottla_proto::{
     BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, MetadataOffset, NodeId, PartitionEpoch,
     PartitionId, RequestId, TopicId,
@@ -23,8 +25,8 @@ use uuid::Uuid;
 pub(super) const CLUSTER: &str = "ottla-test";
 pub(super) const SESSION_MS: u64 = 1000;
 
-pub(super) fn options() -> ControllerOptions {
-    ControllerOptions { cluster_id: CLUSTER.to_owned(), session_timeout_ms: SESSION_MS }
+pub(super) fn options(levels: FeatureLevels) -> ControllerOptions {
+    ControllerOptions { cluster_id: CLUSTER.to_owned(), session_timeout_ms: SESSION_MS, levels }
 }
 
 /// Runs a script and checks its expected output.
@@ -50,6 +52,8 @@ pub(super) struct Stage {
     controller: Controller,
     now_ms: u64,
     topics_made: u128,
+    /// Of the release that decides, and of nodes that do not say otherwise.
+    levels: FeatureLevels,
 }
 
 /// One step: its words, and its `name=value` arguments.
@@ -97,8 +101,10 @@ impl<'a> Step<'a> {
 impl Stage {
     fn new() -> Self {
         let image = Image::default();
-        let controller = Controller::activate(options(), &image, 0);
-        Self { image, controller, now_ms: 0, topics_made: 0 }
+        // Most stories are about what every cluster can do.
+        let levels = FeatureLevels::default();
+        let controller = Controller::activate(options(levels), &image, 0);
+        Self { image, controller, now_ms: 0, topics_made: 0, levels }
     }
 
     fn step(&mut self, line: &str, out: &mut String) {
@@ -114,9 +120,12 @@ impl Stage {
             }
             "given" => self.given(&step),
             "wait" => self.now_ms += step.word(1).parse::<u64>().expect("milliseconds"),
-            "new-controller" => {
-                self.controller = Controller::activate(options(), &self.image, self.now_ms);
+            // Another release: `release 1..2`.
+            "release" => {
+                self.levels = levels(step.word(1));
+                self.new_controller();
             }
+            "new-controller" => self.new_controller(),
             "show" => self.show(&step, out),
             "tick" => {
                 let commands = self.controller.tick(&self.image, self.now_ms);
@@ -127,6 +136,10 @@ impl Stage {
                 self.decide(vec![command], out);
             }
         }
+    }
+
+    fn new_controller(&mut self) {
+        self.controller = Controller::activate(options(self.levels), &self.image, self.now_ms);
     }
 
     /// A topic of one partition in this state, as if it had come to be so.
@@ -195,7 +208,7 @@ impl Stage {
     fn command(&mut self, step: &Step<'_>) -> Command {
         let epoch = |node| step.number("epoch").map_or_else(|| self.epoch_of(node), BrokerEpoch);
         match step.word(0) {
-            "register" => Command::RegisterBroker(register(step)),
+            "register" => Command::RegisterBroker(register(step, self.levels)),
             "beat" => Command::Heartbeat(Heartbeat {
                 node_id: step.node(),
                 broker_epoch: epoch(step.node()),
@@ -249,6 +262,7 @@ impl Stage {
             }
             "retire" => Command::RetireDirectory { node_id: step.node() },
             "remove" => Command::RemoveNode { node_id: step.node() },
+            "finalise" => Command::FinaliseLevel { level: step.number("level").map(FeatureLevel) },
             "balance" => Command::BalanceLeaders,
             other => panic!("there is no step `{other}`"),
         }
@@ -330,7 +344,14 @@ fn configure(step: &Step<'_>) -> AlterTopicConfig {
     }
 }
 
-fn register(step: &Step<'_>) -> RegisterBroker {
+/// `MIN..MAX`.
+fn levels(range: &str) -> FeatureLevels {
+    let (min, max) = range.split_once("..").expect("a range");
+    let level = |text: &str| FeatureLevel(text.parse().expect("a level"));
+    FeatureLevels { min: level(min), max: level(max) }
+}
+
+fn register(step: &Step<'_>, release: FeatureLevels) -> RegisterBroker {
     RegisterBroker {
         cluster_id: (*step.named.get("cluster").unwrap_or(&CLUSTER)).to_owned(),
         node_id: step.node(),
@@ -339,6 +360,7 @@ fn register(step: &Step<'_>) -> RegisterBroker {
         host: (*step.named.get("host").unwrap_or(&"localhost")).to_owned(),
         port: step.number("port").unwrap_or(7401),
         rack: step.named.get("rack").map(|rack| (*rack).to_owned()),
+        levels: step.named.get("levels").map_or(release, |range| levels(range)),
         previous_broker_epoch: step.number("previous").map(BrokerEpoch),
         previous_stream_open: step.has("stream-open"),
     }

@@ -96,6 +96,7 @@ impl Stage {
                 };
                 format!("request {} carried out: {}{forgotten}", r.id.0.as_u128(), r.what)
             }
+            MetadataRecord::FeatureLevelFinalised(r) => format!("feature level {}", r.level),
             MetadataRecord::SnapshotEnded(r) => format!("snapshot of {}", r.offset),
         }
     }
@@ -128,6 +129,9 @@ impl Stage {
             Ok(Reply::Elected { partition, changed, .. }) => {
                 let how = if *changed { "elected" } else { "leads already" };
                 format!("{} {how}", leader(partition.leader))
+            }
+            Ok(Reply::LevelFinalised { level, changed }) => {
+                format!("level {level}{}", if *changed { "" } else { " already" })
             }
             Ok(Reply::Balanced { moved }) => format!("{moved} moved"),
             Ok(Reply::Altered(outcomes)) => outcomes

@@ -10,7 +10,7 @@ use crate::controller::{
     RegisterBroker, Reply, ReportOffline, Requested,
 };
 use crate::image::{Delta, Image, Partition};
-use crate::records::MetadataRecord;
+use crate::records::{FeatureLevels, MetadataRecord};
 use ottla_proto::{
     BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, MetadataOffset, NodeId, PartitionEpoch,
     PartitionId, RequestId, TopicId,
@@ -34,7 +34,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new() -> Self {
         let image = Image::default();
-        let controller = Controller::activate(options(), &image, 0);
+        let controller = Controller::activate(options(FeatureLevels::SUPPORTED), &image, 0);
         let mut world = Self {
             image,
             controller,
@@ -67,7 +67,8 @@ impl World {
     pub(super) fn play(&mut self, round: &Round) {
         self.now_ms += round.wait_ms;
         if round.new_controller {
-            self.controller = Controller::activate(options(), &self.image, self.now_ms);
+            self.controller =
+                Controller::activate(options(FeatureLevels::SUPPORTED), &self.image, self.now_ms);
         }
         let commands: Vec<Command> = round.acts.iter().flat_map(|act| self.commands(act)).collect();
         let twin = self.controller.clone().decide_batch(&self.image, commands.clone(), self.now_ms);
@@ -219,6 +220,7 @@ impl World {
             host: "localhost".to_owned(),
             port: 7401,
             rack: Some(format!("rack-{}", node.0 % 2)),
+            levels: FeatureLevels::SUPPORTED,
             previous_broker_epoch: known.filter(|_| clean).map(|broker| broker.epoch),
             previous_stream_open: open,
         })

@@ -4,6 +4,7 @@
 use crate::image::Image;
 use crate::raft::types::LogId;
 use crate::raft::{LogLimits, Metadata, MetadataError, MetadataOptions, QuorumStatus, Timings};
+use crate::records::FeatureLevels;
 use openraft::async_runtime::watch::WatchReceiver;
 use ottla_commitlog::Shared;
 use ottla_commitlog::vfs::RealVfs;
@@ -43,6 +44,8 @@ pub(super) struct Cluster {
     /// Shortest silence before an election; the longest is twice that.
     pub(super) election: Duration,
     pub(super) nodes: BTreeMap<NodeId, Node>,
+    /// Of the release that nodes are started with.
+    pub(super) levels: FeatureLevels,
 }
 
 /// Waits until `check` holds for what is watched.
@@ -79,6 +82,7 @@ impl Cluster {
             session_timeout: Timings::default().broker_session_timeout,
             election: Timings::default().election_min,
             nodes: BTreeMap::new(),
+            levels: FeatureLevels::SUPPORTED,
         }
     }
 
@@ -129,6 +133,7 @@ impl Cluster {
             voters: self.voters.clone(),
             advertised: self.places[&id].clone(),
             rack: None,
+            levels: self.levels,
             replace_directory: false,
             timings: Timings { broker_session_timeout: self.session_timeout, ..Timings::default() },
             limits: self.limits,

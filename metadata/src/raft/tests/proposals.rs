@@ -8,6 +8,7 @@ use crate::controller::{
 };
 use crate::image::Image;
 use crate::raft::proposal::{PROPOSAL_BYTES, encoded_bytes};
+use crate::records::FeatureLevels;
 use ottla_proto::{BrokerEpoch, DirectoryId, IncarnationId, NodeId, TopicId};
 
 /// The entry has room for so many times what is proposed here.
@@ -41,6 +42,7 @@ impl World {
             host: "localhost".to_owned(),
             port: 7401,
             rack: None,
+            levels: FeatureLevels::SUPPORTED,
             previous_broker_epoch: None,
             previous_stream_open: false,
         }));
@@ -86,7 +88,11 @@ impl World {
 /// the deletion are one proposal each.
 #[test]
 fn what_concerns_ten_thousand_partitions_is_one_proposal() {
-    let options = ControllerOptions { cluster_id: "c".to_owned(), session_timeout_ms: 1000 };
+    let options = ControllerOptions {
+        cluster_id: "c".to_owned(),
+        session_timeout_ms: 1000,
+        levels: FeatureLevels::SUPPORTED,
+    };
     let image = Image::default();
     let mut world = World { controller: Controller::activate(options, &image, 0), image };
     (1..=BROKERS).for_each(|node| world.join(node));

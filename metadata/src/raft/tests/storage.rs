@@ -9,8 +9,9 @@ use super::super::state_machine::StateMachine;
 use super::super::types::{Entry, LeaderId, LogId, Membership, Proposal, TypeConfig, Vote};
 use crate::image::Image;
 use crate::records::{
-    BrokerRegistered, MetadataRecord, PartitionCreated, Reassignment, ReplicasOffline, TopicConfig,
-    TopicCreated, TopicDeleted, VoterDirectoryRecorded,
+    BrokerRegistered, FeatureLevel, FeatureLevelFinalised, FeatureLevels, MetadataRecord,
+    PartitionCreated, Reassignment, ReplicasOffline, RequestCarriedOut, TopicConfig, TopicCreated,
+    TopicDeleted, VoterDirectoryRecorded,
 };
 use openraft::entry::RaftEntry;
 use openraft::storage::{
@@ -22,7 +23,7 @@ use ottla_commitlog::Shared;
 use ottla_commitlog::vfs::{Fault, FaultRule, Operation, RealVfs, SimVfs, Vfs, create_dir_durably};
 use ottla_proto::{
     BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, MetadataOffset, NodeId, PartitionEpoch,
-    PartitionId,
+    PartitionId, RequestId,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -38,14 +39,15 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
     }
 }
 
-fn open(dir: &Path) -> (LogStore, StateMachine) {
+pub(super) fn open(dir: &Path) -> (LogStore, StateMachine) {
     let shared = Shared::new(Arc::new(RealVfs));
     let log = LogStore::open(&shared, dir).expect("opens");
-    let machine = StateMachine::open(dir, &shared, |id, covered| log.justifies(id, covered));
+    let justified = |id: &LogId, covered: Option<&LogId>| log.justifies(id, covered);
+    let machine = StateMachine::open(dir, &shared, FeatureLevels::SUPPORTED, justified);
     (log, machine.expect("opens"))
 }
 
-async fn close(log: LogStore, machine: StateMachine) {
+pub(super) async fn close(log: LogStore, machine: StateMachine) {
     let (first, second) = (log.stopped(), machine.stopped());
     drop((log, machine));
     first.wait().await;
@@ -58,16 +60,16 @@ async fn satisfies_openraft() {
     Suite::test_all(Builder).await.expect("the suite passes");
 }
 
-fn log_id(term: u64, index: u64) -> LogId {
+pub(super) fn log_id(term: u64, index: u64) -> LogId {
     LogId::new(LeaderId { term, node_id: 1 }, index)
 }
 
-fn entry(index: u64, decided_on: u64, records: Vec<MetadataRecord>) -> Entry {
-    let proposal = Proposal { decided_on: MetadataOffset(decided_on), records };
+pub(super) fn entry(index: u64, decided_on: u64, records: Vec<MetadataRecord>) -> Entry {
+    let proposal = Proposal::new(MetadataOffset(decided_on), records);
     Entry::new(log_id(1, index), EntryPayload::Normal(proposal))
 }
 
-fn broker(node: u64, epoch: u64) -> MetadataRecord {
+pub(super) fn broker(node: u64, epoch: u64) -> MetadataRecord {
     BrokerRegistered {
         node_id: NodeId(node),
         epoch: BrokerEpoch(epoch),
@@ -78,6 +80,7 @@ fn broker(node: u64, epoch: u64) -> MetadataRecord {
         rack: None,
         fenced: true,
         shutting_down: false,
+        levels: Default::default(),
     }
     .into()
 }
@@ -87,8 +90,13 @@ fn voter(node: u64) -> MetadataRecord {
     VoterDirectoryRecorded { node_id: NodeId(node), directory }.into()
 }
 
+fn carried_out(id: u128, forgotten: Vec<RequestId>) -> MetadataRecord {
+    let (id, what) = (RequestId(uuid::Uuid::from_u128(id)), "create topic orders".to_owned());
+    RequestCarriedOut { id, what, topic: None, added: 0, at_ms: 0, forgotten }.into()
+}
+
 /// A node with a few entries applied and committed, closed again.
-async fn with_history(dir: &Path) -> Image {
+pub(super) async fn with_history(dir: &Path) -> Image {
     let (mut log, mut machine) = open(dir);
     log.save_vote(&Vote::new_committed(1, 1)).await.expect("saves");
     let entries = vec![
@@ -106,7 +114,7 @@ async fn with_history(dir: &Path) -> Image {
     image
 }
 
-async fn recovered(dir: &Path) -> (Image, bool) {
+pub(super) async fn recovered(dir: &Path) -> (Image, bool) {
     let (mut log, mut machine) = open(dir);
     let found_applied = machine.applied_state().await.expect("reads").0.is_some();
     let mut storage = openraft::StorageHelper::new(&mut log, &mut machine).with_id(1);
@@ -153,17 +161,20 @@ async fn every_kind_of_fact_survives_a_restart() {
         TopicCreated { id: topic(), name, partitions: 1, config: TopicConfig::default() }.into(),
         created.into(),
         ReplicasOffline { node_id, epoch, partitions: vec![partition] }.into(),
+        FeatureLevelFinalised { level: FeatureLevel(2) }.into(),
+        carried_out(1, vec![]),
+        carried_out(2, vec![RequestId(uuid::Uuid::from_u128(1))]),
         TopicDeleted { id: topic() }.into(),
     ];
     let mut applied = Applied::default();
     for record in history {
-        let (mut store, found) = AppliedStore::open(&path);
+        let (mut store, found) = AppliedStore::open(&path).expect("opens");
         assert_eq!(found, applied);
         let before = applied.image.clone();
         applied.image.replay(&record).expect("makes sense");
         store.write(&before, &applied);
     }
-    assert_eq!(AppliedStore::open(&path).1, applied);
+    assert_eq!(AppliedStore::open(&path).expect("opens").1, applied);
 }
 
 /// Every file of the sled database overwritten, cut, or gone: the image is
@@ -291,7 +302,7 @@ async fn a_snapshot_stands_for_a_purged_log() {
     log.purge(log_id(1, 2)).await.expect("purges");
     close(log, machine).await;
     let path = dir.path().join("image.sled");
-    let (store, _) = AppliedStore::open(&path);
+    let (store, _) = AppliedStore::open(&path).expect("opens");
     drop(store.wipe());
     assert_eq!(recovered(dir.path()).await, (image, false));
     let (mut log, machine) = open(dir.path());
