@@ -70,9 +70,11 @@ impl Log {
         let mut writer = self.writer.lock();
         let stale = {
             let state = self.state.read();
-            // What was looked at may be gone, or be no longer all there is.
+            // What was looked at may be gone, or be no longer all there is. Only of
+            // the segment being written may all records be gone, and it still there.
             state.generation != generation
-                || state.start >= plan.start
+                || state.start > plan.start
+                || (state.start == plan.start && !plan.active)
                 || (plan.active && state.end != end)
         };
         if stale {

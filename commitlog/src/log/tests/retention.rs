@@ -52,6 +52,19 @@ fn a_segment_goes_when_its_newest_record_is_too_old() {
     assert_eq!(log.retain(90 * DAY, 6).expect("runs"), Retained::default());
 }
 
+/// All records were deleted on request, and what held them is too old: it goes, and
+/// then there is nothing more to do. (It was looked at for ever, and never went.)
+#[test]
+fn a_segment_without_records_that_are_left_goes_too() {
+    let (vfs, log) = log_of(config(Some(DAY), None), &[0]);
+    log.delete_before(1).expect("deletes");
+    assert_eq!((bases(&vfs), log.bounds().start), (vec![0], 1), "it is still written to");
+    let done = log.retain(60 * DAY, 1).expect("runs");
+    assert_eq!((done.segments, done.more, bases(&vfs)), (1, false, vec![1]));
+    assert_eq!(log.bounds(), Bounds { start: 1, end: 1, synced: 1 });
+    assert_eq!(log.retain(60 * DAY, 1).expect("runs"), Retained::default());
+}
+
 #[test]
 fn nothing_above_the_bound_goes() {
     let (_, log) = log_of(config(Some(DAY), None), &[0; 6]);
