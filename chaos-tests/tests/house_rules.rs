@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Folders whose code is a function of state and event.
-const PURE: [&str; 6] = [
+const PURE: [&str; 7] = [
     "metadata/src/records",
     "metadata/src/image",
     "metadata/src/controller",
     "replication/src/core",
+    "replication/src/flow",
     "commitlog/src/format",
     "commitlog/src/producers",
 ];

@@ -103,6 +103,13 @@ pub struct NodeConfig {
     /// Memory for the keys of the compaction that runs; held only meanwhile.
     #[serde(default = "default_cleaner_memory")]
     pub log_cleaner_key_map_bytes: u32,
+    /// Bytes a second that this node sends at most to followers that are behind and
+    /// not in sync, all together. 0: no limit; those in sync go first anyway.
+    #[serde(default)]
+    pub catch_up_bytes_per_second: u64,
+    /// The same for followers that a reassignment adds.
+    #[serde(default)]
+    pub reassignment_bytes_per_second: u64,
     /// How often the logs are looked at for `flush.ms` and `flush.messages`.
     #[serde(default = "default_flush_check")]
     pub log_flush_check_ms: u64,
@@ -175,6 +182,10 @@ pub const MAX_CLUSTER_ID_LEN: usize = 64;
 /// Largest quorum: more voters make every metadata write slower and the
 /// cluster no safer.
 pub const MAX_VOTERS: usize = 5;
+
+/// Slowest limit of copies to followers, in bytes a second: what takes hours for a
+/// gigabyte. Below, the largest batches would take minutes each.
+pub const LEAST_COPY_SPEED: u64 = 64 * 1024;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, Error)]
@@ -294,6 +305,15 @@ impl NodeConfig {
         ] {
             if value == 0 {
                 return invalid(option, "must be 1 or more");
+            }
+        }
+        for (option, value) in [
+            ("catch_up_bytes_per_second", self.catch_up_bytes_per_second),
+            ("reassignment_bytes_per_second", self.reassignment_bytes_per_second),
+        ] {
+            if (1..LEAST_COPY_SPEED).contains(&value) {
+                let message = format!("must be 0 (no limit) or at least {LEAST_COPY_SPEED}");
+                return Err(ConfigError::Invalid { option, message });
             }
         }
         let least = ottla_proto::MAX_BATCH_BYTES;

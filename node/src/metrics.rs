@@ -7,6 +7,7 @@
 //! Not its job: measuring.
 
 use ottla_commitlog::{HistogramSnapshot, Shared};
+use ottla_replication::SentBytes;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -21,9 +22,13 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 pub(crate) struct Metrics(Registry);
 
 impl Metrics {
-    pub(crate) fn new(logs: Arc<Shared>) -> Self {
+    pub(crate) fn new(
+        logs: Arc<Shared>,
+        sent: impl Fn() -> SentBytes + Send + Sync + 'static,
+    ) -> Self {
         let mut registry = Registry::with_prefix("ottla");
         registry.register_collector(Box::new(Logs(logs)));
+        registry.register_collector(Box::new(Replication(sent)));
         Self(registry)
     }
 
@@ -90,6 +95,37 @@ impl Collector for Logs {
     }
 }
 
+/// What this node sends to followers.
+struct Replication<F>(F);
+
+impl<F> fmt::Debug for Replication<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Replication")
+    }
+}
+
+impl<F: Fn() -> SentBytes + Send + Sync + 'static> Collector for Replication<F> {
+    fn encode(&self, mut to: DescriptorEncoder<'_>) -> fmt::Result {
+        let sent = (self.0)();
+        let mut family = to.encode_descriptor(
+            "replication_sent",
+            "Bytes of records sent to followers",
+            Some(&Unit::Bytes),
+            MetricType::Counter,
+        )?;
+        for (traffic, bytes) in [
+            ("in_sync", sent.in_sync),
+            ("catch_up", sent.catch_up),
+            ("reassignment", sent.reassignment),
+        ] {
+            family
+                .encode_family(&[("traffic", traffic)])?
+                .encode_counter::<NoLabelSet, _, u64>(&bytes, None)?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,7 +136,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn shows_what_the_logs_did() {
+    fn shows_what_the_node_did() {
         let shared = Shared::new(Arc::new(SimVfs::new()));
         let log = Log::open(&shared, Path::new("/log"), LogConfig::default(), OpenMode::Clean);
         let log = log.expect("opens").0;
@@ -111,7 +147,8 @@ mod tests {
         log.append_as_leader(vec![batch], LeaderEpoch(1), 0).expect("appends");
         log.sync().expect("syncs");
         log.read(0, 2, 1).expect("reads");
-        let text = Metrics::new(shared).text().expect("encodes");
+        let sent = || SentBytes { in_sync: 30, catch_up: 20, reassignment: 10 };
+        let text = Metrics::new(shared, sent).text().expect("encodes");
         for line in [
             "# TYPE ottla_log_sync_seconds histogram".to_owned(),
             "ottla_log_sync_seconds_count 1".to_owned(),
@@ -126,6 +163,9 @@ mod tests {
             format!("ottla_log_appended_bytes_total {size}"),
             "ottla_log_hot_tail_hits_total 1".to_owned(),
             "ottla_log_hot_tail_misses_total 0".to_owned(),
+            "ottla_replication_sent_bytes_total{traffic=\"in_sync\"} 30".to_owned(),
+            "ottla_replication_sent_bytes_total{traffic=\"catch_up\"} 20".to_owned(),
+            "ottla_replication_sent_bytes_total{traffic=\"reassignment\"} 10".to_owned(),
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
         }

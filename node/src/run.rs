@@ -140,6 +140,8 @@ impl Node {
                 flush_check: Duration::from_millis(config.log_flush_check_ms),
                 cleaner_bytes_per_second: config.log_cleaner_bytes_per_second,
                 cleaner_key_map_bytes: config.log_cleaner_key_map_bytes as usize,
+                catch_up_bytes_per_second: config.catch_up_bytes_per_second,
+                reassignment_bytes_per_second: config.reassignment_bytes_per_second,
                 ..Limits::default()
             },
         });
@@ -155,7 +157,8 @@ impl Node {
         let local = self.grpc.local_addr()?;
         let serving = tokio::spawn(serve_grpc(self.grpc, routes, servers.clone()));
         let ready = readiness(&self.metadata, &self.replicas, &self.data_dirs, stop);
-        let metrics = Metrics::new(self.shared.clone());
+        let replicas = self.replicas.clone();
+        let metrics = Metrics::new(self.shared.clone(), move || replicas.sent_bytes());
         let probes = tokio::spawn(http::serve(self.http, ready, metrics, servers.clone()));
 
         tokio::select! {

@@ -80,6 +80,17 @@ pub struct ListedOffset {
     pub leader_epoch: LeaderEpoch,
 }
 
+/// Bytes of records that a node has sent to followers since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SentBytes {
+    /// To members of an ISR.
+    pub in_sync: u64,
+    /// To those that are to come back into one.
+    pub catch_up: u64,
+    /// To those that a reassignment adds.
+    pub reassignment: u64,
+}
+
 /// Replicas on this node, counted by what they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReplicaCounts {

@@ -3,13 +3,14 @@
 use crate::Cluster;
 use crate::alter::IsrProposals;
 use crate::core::Millis;
+use crate::flow::Micros;
 use crate::leaving::Leaving;
 use crate::link::Links;
 use crate::offline::OfflineReports;
 use crate::opening::Opening;
 use crate::options::Limits;
 use crate::partition::Partition;
-use crate::serve::Sessions;
+use crate::serve::{Sessions, Traffics};
 use ottla_commitlog::Shared;
 use ottla_commitlog::data_dir::DataDirs;
 use ottla_metadata::image::Image;
@@ -43,6 +44,8 @@ pub(crate) struct Env {
     pub(crate) old_watermarks: HashMap<PartitionId, Offset>,
     pub(crate) opening: Opening,
     pub(crate) sessions: Sessions,
+    /// What is sent to followers, and its limits.
+    pub(crate) traffics: Traffics,
     pub(crate) links: Links,
     pub(crate) leaving: Leaving,
     pub(crate) proposals: IsrProposals,
@@ -116,6 +119,10 @@ impl Clock {
     pub(crate) fn at(self, instant: Instant) -> Millis {
         let elapsed = instant.saturating_duration_since(self.0);
         Millis::try_from(elapsed.as_millis()).unwrap_or(Millis::MAX)
+    }
+
+    pub(crate) fn micros(self) -> Micros {
+        Micros::try_from(self.0.elapsed().as_micros()).unwrap_or(Micros::MAX)
     }
 
     /// The first instant at which [`now`](Self::now) is at least `millis`.

@@ -14,6 +14,7 @@ mod blocking;
 mod cluster;
 pub mod core;
 mod env;
+mod flow;
 mod hold;
 mod leaving;
 mod link;
@@ -37,7 +38,9 @@ mod script_tests;
 mod shell_tests;
 
 pub use crate::core::{Acks, ReplicaStatus, RoleKind};
-pub use api::{Fetched, ListedOffset, OffsetPosition, ProduceTicket, Produced, ReplicaCounts};
+pub use api::{
+    Fetched, ListedOffset, OffsetPosition, ProduceTicket, Produced, ReplicaCounts, SentBytes,
+};
 pub use cluster::Cluster;
 pub use opening::OpeningProgress;
 pub use options::{Limits, ReplicasError, ReplicasOptions};

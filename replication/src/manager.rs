@@ -158,11 +158,13 @@ fn settle(env: &Arc<Env>, image: &Image, id: PartitionId, start: Option<Start>) 
     let config = log_config(&topic.config);
     if let Some(known) = env.partition(id) {
         known.configure(config);
+        known.set_adding(partition.adding());
         known.set_view(view);
         return;
     }
     let start = start.expect("a place was asked for each that was not here");
     let started = Partition::start(env, id, view, config, start);
+    started.set_adding(partition.adding());
     env.partitions.write().insert(id, started);
 }
 

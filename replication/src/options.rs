@@ -38,6 +38,11 @@ pub struct Limits {
     /// Bytes of records that one leader may have on the way to this node. 8 MiB:
     /// several disk writes deep, and no more than one connection's window.
     pub replica_credit_bytes: usize,
+    /// Bytes a second that this node sends at most to followers that are to come back
+    /// into an ISR, all together. 0: no limit; they yield to those in sync anyway.
+    pub catch_up_bytes_per_second: u64,
+    /// The same for followers that a reassignment adds. 0, as in Kafka.
+    pub reassignment_bytes_per_second: u64,
     /// How often logs are looked at for syncs that nobody asked for (`flush.ms`,
     /// `flush.messages`). A second: Kafka's default never looks.
     pub flush_check: Duration,
@@ -64,6 +69,8 @@ impl Default for Limits {
             produce_bytes: 64 * 1024 * 1024,
             replica_lag_max: Duration::from_secs(10),
             replica_credit_bytes: 8 * 1024 * 1024,
+            catch_up_bytes_per_second: 0,
+            reassignment_bytes_per_second: 0,
             flush_check: Duration::from_secs(1),
             retention_check: Duration::from_mins(5),
             cleaner_backoff: Duration::from_secs(15),

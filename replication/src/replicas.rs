@@ -3,6 +3,7 @@
 mod find;
 mod hand_over;
 mod nearby;
+mod traffic;
 
 use crate::alter::{self, IsrProposals};
 use crate::api::{Fetched, ListedOffset, OffsetPosition, ProduceTicket, ReplicaCounts};
@@ -17,7 +18,7 @@ use crate::options::{ReplicasError, ReplicasOptions};
 use crate::partition::{
     Admission, DeleteRequest, LocalPartition, Message, Partition, ProduceRequest,
 };
-use crate::serve::{ReplicationRpc, Sessions};
+use crate::serve::{ReplicationRpc, Sessions, Traffics};
 use crate::{maintenance, manager, watermarks};
 use bytes::Bytes;
 use ottla_commitlog::format::ValidBatch;
@@ -61,6 +62,9 @@ impl Replicas {
     pub fn start(options: ReplicasOptions) -> Self {
         let on_disk = options.data_dirs.partitions();
         let produce_bytes = options.limits.produce_bytes.clamp(1, MAX_APPEND_BYTES);
+        let (clock, limits) = (Clock::start(), options.limits);
+        let (catch_up, moving) =
+            (limits.catch_up_bytes_per_second, limits.reassignment_bytes_per_second);
         let env = Arc::new(Env {
             node_id: options.node_id,
             cluster_id: options.cluster_id,
@@ -73,12 +77,13 @@ impl Replicas {
             shared: options.shared,
             cluster: options.cluster,
             clean_start: options.clean_start,
-            limits: options.limits,
-            clock: Clock::start(),
+            limits,
+            clock,
             broker_epoch: OnceLock::new(),
             images: watch::Sender::new(Arc::new(Image::default())),
             partitions: RwLock::new(HashMap::new()),
             sessions: Sessions::default(),
+            traffics: Traffics::new(clock, catch_up, moving),
             links: Links::default(),
             leaving: Leaving::default(),
             proposals: IsrProposals::default(),

@@ -126,7 +126,7 @@ fn status_text(topic: &str, under_way: &[v1::Reassignment]) -> String {
     if under_way.is_empty() {
         return format!("no partition of {topic} is being moved");
     }
-    let heading = ["PARTITION", "FROM", "TO", "LEADER", "IN SYNC", "NEW", "BEHIND"];
+    let heading = ["PARTITION", "FROM", "TO", "LEADER", "IN SYNC", "NEW", "BEHIND", "LIMIT"];
     let mut rows = vec![heading.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>()];
     for moving in under_way {
         let adding = moving.to.iter().filter(|node| !moving.from.contains(node));
@@ -140,6 +140,7 @@ fn status_text(topic: &str, under_way: &[v1::Reassignment]) -> String {
             list(&moving.isr),
             list(&new),
             behind.join(","),
+            limit_text(moving.limit_bytes_per_second),
         ]);
     }
     table(&rows)
@@ -148,6 +149,11 @@ fn status_text(topic: &str, under_way: &[v1::Reassignment]) -> String {
 /// Offsets that a new replica lacks; `?` if its leader did not say.
 fn behind_text(moving: &v1::Reassignment, node: u64) -> String {
     behind(moving, node).map_or_else(|| "?".to_owned(), |offsets| offsets.to_string())
+}
+
+/// What the leader sends to new replicas at most.
+fn limit_text(bytes_per_second: Option<u64>) -> String {
+    bytes_per_second.map_or_else(|| "none".to_owned(), |limit| format!("{limit} B/s"))
 }
 
 fn behind(moving: &v1::Reassignment, node: u64) -> Option<u64> {
@@ -173,6 +179,7 @@ fn status_json(under_way: &[v1::Reassignment]) -> Value {
             "to": moving.to,
             "isr": moving.isr,
             "leader": moving.leader_id,
+            "limit_bytes_per_second": moving.limit_bytes_per_second,
             "adding": progress.collect::<Vec<_>>(),
         })
     };
@@ -209,10 +216,11 @@ mod tests {
             isr: vec![4, 1, 2, 3],
             leader_id: Some(1),
             progress: vec![progress(4, Some(350)), progress(5, None)],
+            limit_bytes_per_second: Some(1000),
         };
         let text = status_text("orders", std::slice::from_ref(&moving));
         assert!(
-            text.ends_with("7          1,2,3  4,5,6,1  1       4,1,2,3  4,5,6  0,250,?"),
+            text.ends_with("7          1,2,3  4,5,6,1  1       4,1,2,3  4,5,6  0,250,?  1000 B/s"),
             "{text}"
         );
         let json = status_json(&[moving]);

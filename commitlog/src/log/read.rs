@@ -47,6 +47,26 @@ impl Log {
         })
     }
 
+    /// The same from memory, for who must not wait for a disk; `None` if it is not
+    /// there.
+    ///
+    /// # Errors
+    /// `OutOfRange`.
+    pub fn read_hot(
+        &self,
+        from: Offset,
+        up_to: Offset,
+        max_bytes: usize,
+    ) -> Result<Option<Bytes>, LogError> {
+        self.consistently(from, 0, |view| {
+            let limit = up_to.min(view.end);
+            if from >= limit {
+                return Ok(Some(Bytes::new()));
+            }
+            Ok(self.tail.read_if_held(from, limit, max_bytes.min(MAX_READ_BYTES)))
+        })
+    }
+
     /// The first record whose timestamp is at least `timestamp_ms`, below
     /// `up_to`: its offset and timestamp. Looks at the largest timestamp of each
     /// segment (timestamps need not ascend, so that is no binary search, but they

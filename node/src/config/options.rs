@@ -14,7 +14,7 @@ pub(super) enum Kind {
     Voters,
 }
 
-pub(super) const OPTIONS: [(&str, Kind); 26] = [
+pub(super) const OPTIONS: [(&str, Kind); 28] = [
     ("node_id", Kind::Number),
     ("cluster_id", Kind::Text),
     ("data_dir", Kind::Text),
@@ -36,6 +36,8 @@ pub(super) const OPTIONS: [(&str, Kind); 26] = [
     ("max_in_flight_produce_bytes", Kind::Number),
     ("log_retention_check_ms", Kind::Number),
     ("log_flush_check_ms", Kind::Number),
+    ("catch_up_bytes_per_second", Kind::Number),
+    ("reassignment_bytes_per_second", Kind::Number),
     ("hot_tail_bytes", Kind::Number),
     ("log_cleaner_backoff_ms", Kind::Number),
     ("log_cleaner_bytes_per_second", Kind::Number),

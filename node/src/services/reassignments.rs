@@ -37,7 +37,10 @@ impl Topics {
     ) -> Option<v1::Reassignment> {
         let moving = partition.reassignment.as_ref()?;
         let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect();
+        let leads = partition.leader == Some(self.context.node_id);
+        let limit = self.replicas.reassignment_limit();
         Some(v1::Reassignment {
+            limit_bytes_per_second: (leads && limit > 0).then_some(limit),
             topic: topic.name.clone(),
             partition: id.index,
             from: ids(&moving.from),

@@ -326,8 +326,11 @@ impl Actor {
             });
         }
         if status.role == RoleKind::Leader && status.leader_epoch == before.leader_epoch {
-            let seen =
-                |status: &ReplicaStatus| (status.log_start, status.log_end, status.high_watermark);
+            // The ISR changes with the version, and with it how urgent they are.
+            let seen = |status: &ReplicaStatus| {
+                let version = status.partition_epoch;
+                (status.log_start, status.log_end, status.high_watermark, version)
+            };
             if seen(&status) != seen(&before) {
                 self.served.retain(|session| session.wake(self.partition.id));
             }

@@ -17,6 +17,7 @@ use crate::core::{
     SessionRef, View,
 };
 use crate::env::Env;
+use crate::flow::Traffic;
 use crate::link::Credit;
 use actor::Actor;
 use bytes::Bytes;
@@ -150,6 +151,8 @@ pub(crate) struct Partition {
     log: OnceLock<Arc<Log>>,
     /// What the log is to be configured to, also while it is being opened.
     config: Mutex<LogConfig>,
+    /// Replicas that a reassignment adds.
+    adding: Mutex<Vec<NodeId>>,
     /// The data directory its log lies in, if it can be used.
     directory: Option<usize>,
     /// The door for writes.
@@ -169,10 +172,19 @@ impl Partition {
         let (directive, directives) = watch::channel(Directive::Run(Arc::new(view)));
         let state = watch::Sender::new(LocalPartition::Opening);
         let directory = start.place.as_ref().ok().map(|place| place.directory);
-        let (log, config) = (OnceLock::new(), Mutex::new(config));
+        let (log, config, adding) = (OnceLock::new(), Mutex::new(config), Mutex::default());
         let writes = Gate::default();
-        let partition =
-            Arc::new(Self { id, mailbox, directive, state, log, config, directory, writes });
+        let partition = Arc::new(Self {
+            id,
+            mailbox,
+            directive,
+            state,
+            log,
+            config,
+            adding,
+            directory,
+            writes,
+        });
         let task = run(Arc::clone(env), Arc::clone(&partition), messages, directives, start);
         env.tasks.spawn(task);
         partition
@@ -186,6 +198,27 @@ impl Partition {
 
     pub(crate) fn set_view(&self, view: View) {
         self.directive.send_replace(Directive::Run(Arc::new(view)));
+    }
+
+    /// To be told before the metadata that it is from.
+    pub(crate) fn set_adding(&self, adding: Vec<NodeId>) {
+        *self.adding.lock() = adding;
+    }
+
+    /// Why `follower` is sent records. Who is in the ISR is never taken for anything
+    /// else: what is committed waits for it.
+    pub(crate) fn traffic_to(&self, follower: NodeId) -> Traffic {
+        let in_sync = match &*self.state.borrow() {
+            LocalPartition::Running { isr, .. } => isr.contains(&follower),
+            LocalPartition::Opening | LocalPartition::Offline { .. } => false,
+        };
+        if in_sync {
+            Traffic::Live
+        } else if self.adding.lock().contains(&follower) {
+            Traffic::Moving
+        } else {
+            Traffic::CatchUp
+        }
     }
 
     /// The topic has other options: they hold for the log at once.

@@ -1,117 +1,131 @@
-//! Reading what followers are to be sent, and sending it, a fair part of each
-//! partition at a time.
+//! Sending to one follower: three conversations on one connection.
+//!
+//! Who is in sync and reads from memory is served at once, without a thread in
+//! between. Everything else is read where a disk may take its time, one turn ahead of
+//! the socket at most, and each kind by itself: one that waits for its limit, or for
+//! a slow disk, keeps nobody else waiting.
 
-use super::session::{Read, Session, Turn};
+use super::outgoing::{Queues, answer};
+use super::read::{self, Read};
+use super::session::{Session, Turn};
+use super::throttle::Traffics;
 use crate::blocking::blocking;
-use bytes::Bytes;
-use ottla_commitlog::LogError;
-use ottla_commitlog::format::batch_headers;
-use ottla_proto::Offset;
-use ottla_proto::internal::v1::ReplicateResponse;
+use crate::flow::Traffic;
 use ottla_proto::internal::v1::replicate_response::Message as Body;
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::Sender;
 use tonic::Status;
 
-/// Bytes of one partition in one turn: large enough for cheap frames, small
-/// enough that others are not kept waiting.
-const CHUNK_BYTES: usize = 512 * 1024;
+type Responses = Sender<Result<ottla_proto::internal::v1::ReplicateResponse, Status>>;
 
-/// Bytes of all partitions in one turn: what is read ahead of the socket.
-const TURN_BYTES: usize = 2 * 1024 * 1024;
+/// Bytes of all partitions in one turn of reading from the disk: what is read ahead
+/// of the socket.
+const TURN_BYTES: usize = 512 * 1024;
 
-pub(super) type Responses = mpsc::Sender<Result<ReplicateResponse, Status>>;
+/// Partitions in such a turn: one hand-over to a reading thread for many that lack
+/// little.
+const PARTITIONS_PER_TURN: usize = 32;
 
 /// Pushes until the connection ends.
-pub(super) async fn push(session: &Session, responses: &Responses) {
-    loop {
-        let (answers, turns, credit) = session.next_turns().await;
-        for answer in answers {
-            if !send(responses, answer).await {
+pub(super) async fn push(session: &Arc<Session>, traffics: &Traffics, queues: &Queues) {
+    tokio::select! {
+        () = live(session, traffics, queues) => {}
+        () = from_disk(session, traffics, Traffic::Lagging, &queues.live) => {}
+        () = from_disk(session, traffics, Traffic::CatchUp, &queues.catch_up) => {}
+        () = from_disk(session, traffics, Traffic::Moving, &queues.catch_up) => {}
+    }
+}
+
+/// Answers, and records that are in memory.
+async fn live(session: &Session, traffics: &Traffics, queues: &Queues) {
+    while let Ok(place) = queues.live.reserve().await {
+        let body = loop {
+            session.has(Traffic::Live).await;
+            if let Some(body) = session.next_answer() {
+                break body;
+            }
+            // What others have waited for long enough goes before anything else is
+            // added in front of it.
+            if session.owes_catch_up() && queues.catch_up.reserve().await.is_err() {
                 return;
             }
-        }
-        let turns = Arc::new(turns);
-        let to_read = Arc::clone(&turns);
-        let budget = credit.min(TURN_BYTES);
-        let reads = match blocking(move || read_all(&to_read, budget)).await {
+            let Some(turn) = session.next(Traffic::Live) else { continue };
+            let read = read::from_memory(&turn);
+            traffics.count(Traffic::Live, len(&read));
+            let body = session.finish(&turn, read);
+            session.release(&turn);
+            if let Some(body) = body {
+                break body;
+            }
+        };
+        place.send(answer(body));
+    }
+}
+
+/// Records that may be on the disk only.
+///
+/// A partition that is served here is not served elsewhere before gRPC has taken
+/// what was read: else the next record, in sync by then, could overtake it.
+async fn from_disk(
+    session: &Arc<Session>,
+    traffics: &Traffics,
+    traffic: Traffic,
+    responses: &Responses,
+) {
+    loop {
+        session.has(traffic).await;
+        let throttle = traffics.throttle(traffic);
+        let admitted = match throttle {
+            Some(throttle) => throttle.admit().await,
+            None => None,
+        };
+        let reader = Arc::clone(session);
+        let reads = match blocking(move || read_turns(&reader, traffic)).await {
             Ok(reads) => reads,
             Err(lost) => {
                 tracing::error!(error = %lost, "reading for a follower failed");
                 return;
             }
         };
-        for (turn, read) in turns.iter().zip(reads) {
-            if let Some(body) = session.finish(turn, read)
+        let bytes = reads.iter().map(|(_, read)| len(read)).sum();
+        traffics.count(traffic, bytes);
+        if let Some(throttle) = throttle {
+            throttle.take(bytes);
+        }
+        drop(admitted);
+        let mut turns = Vec::with_capacity(reads.len());
+        for (turn, read) in reads {
+            let body = session.finish(&turn, read);
+            turns.push(turn);
+            if let Some(body) = body
                 && !send(responses, body).await
             {
                 return;
             }
         }
+        if responses.reserve().await.is_err() {
+            return;
+        }
+        turns.iter().for_each(|turn| session.release(turn));
     }
 }
 
 async fn send(responses: &Responses, body: Body) -> bool {
-    responses.send(Ok(ReplicateResponse { message: Some(body) })).await.is_ok()
+    responses.send(answer(body)).await.is_ok()
 }
 
-fn read_all(turns: &[Turn], mut budget: usize) -> Vec<Read> {
-    let mut reads = Vec::with_capacity(turns.len());
-    for turn in turns {
-        let read = read(turn, CHUNK_BYTES.min(budget));
-        if let Read::Records { batches, .. } = &read {
-            budget = budget.saturating_sub(batches.len());
-        }
-        reads.push(read);
+fn read_turns(session: &Session, traffic: Traffic) -> Vec<(Turn, Read)> {
+    let (mut reads, mut bytes) = (Vec::new(), 0);
+    while bytes < TURN_BYTES && reads.len() < PARTITIONS_PER_TURN {
+        let Some(mut turn) = session.next(traffic) else { break };
+        turn.max_bytes = turn.max_bytes.min(TURN_BYTES - bytes);
+        let read = read::from_disk(&turn);
+        bytes += len(&read);
+        reads.push((turn, read));
     }
     reads
 }
 
-/// With no bytes left, only the watermark is looked at; the partition stays in
-/// line.
-fn read(turn: &Turn, max_bytes: usize) -> Read {
-    let (Some(status), Some(log)) = (turn.partition.leading(), turn.partition.log()) else {
-        return Read::Ended;
-    };
-    if status.leader_epoch != turn.of.leader_epoch {
-        return Read::Ended;
-    }
-    let (watermark, log_start) = (status.high_watermark, status.log_start);
-    let nothing =
-        |more| Read::Records { batches: Bytes::new(), next: turn.next, watermark, log_start, more };
-    if turn.next >= status.log_end {
-        return nothing(false);
-    }
-    if max_bytes == 0 {
-        return nothing(true);
-    }
-    let batches = match log.read(turn.next, status.log_end, max_bytes) {
-        Ok(batches) => batches,
-        // Retention overtook the follower; or the log was reset under the read,
-        // and the leadership has ended.
-        Err(LogError::OutOfRange { start, .. }) => {
-            let leads = turn
-                .partition
-                .leading()
-                .is_some_and(|now| now.leader_epoch == status.leader_epoch && turn.next < start);
-            return if leads { Read::Gone { log_start: start } } else { Read::Ended };
-        }
-        Err(error) => {
-            tracing::error!(partition = %turn.id, %error, "reading for a follower failed");
-            return Read::Failed;
-        }
-    };
-    // A leader never cuts its log. If it still leads, this is its log.
-    let still = turn.partition.leading().is_some_and(|now| now.leader_epoch == status.leader_epoch);
-    match end_of(&batches) {
-        _ if !still => Read::Ended,
-        Some(next) => {
-            Read::Records { batches, next, watermark, log_start, more: next < status.log_end }
-        }
-        None => nothing(false),
-    }
-}
-
-fn end_of(batches: &Bytes) -> Option<Offset> {
-    batch_headers(batches).filter_map(Result::ok).last().map(|(header, _)| header.next_offset())
+fn len(read: &Read) -> usize {
+    if let Read::Records { batches, .. } = read { batches.len() } else { 0 }
 }

@@ -1,6 +1,7 @@
 //! The gRPC service that followers call.
 
-use super::push::{self, Responses};
+use super::outgoing::{Queues, queues};
+use super::push;
 use super::session::Session;
 use crate::core::{Event, FollowRefusal, Peer};
 use crate::env::Env;
@@ -21,13 +22,7 @@ use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-
-/// Responses between the reading threads and the socket. Each is at most a chunk
-/// or one batch.
-const RESPONSES_ON_THE_WAY: usize = 4;
 
 /// Leaderships that one call holds at most: as many as the controller moves at once.
 const MAX_HELD: usize = MAX_LEADER_MOVES;
@@ -56,10 +51,10 @@ impl ReplicationService for ReplicationRpc {
             let message = format!("node {} is shutting down", self.env.node_id);
             return Err(ApiError::new(R::ShuttingDown, message).into());
         }
-        let (responses, receiver) = mpsc::channel(RESPONSES_ON_THE_WAY);
+        let (queues, outgoing) = queues();
         let requests = request.into_inner();
-        self.env.tasks.spawn(converse(Arc::clone(&self.env), requests, responses));
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        self.env.tasks.spawn(converse(Arc::clone(&self.env), requests, queues));
+        Ok(Response::new(Box::pin(outgoing)))
     }
 
     async fn hold_writes(
@@ -89,61 +84,57 @@ fn wrong_cluster(env: &Env, who: &str, theirs: &str) -> ApiError {
     ApiError::new(R::WrongCluster, message)
 }
 
-async fn converse(env: Arc<Env>, mut requests: Streaming<ReplicateRequest>, responses: Responses) {
+async fn converse(env: Arc<Env>, mut requests: Streaming<ReplicateRequest>, queues: Queues) {
     let stop = env.stop.clone();
-    let session = env.sessions.begin();
+    let greeted = match stop.run_until_cancelled(greet(&env, &mut requests)).await {
+        Some(Ok(hello)) => hello,
+        Some(Err(status)) => return refuse(status, &queues).await,
+        None => return,
+    };
+    let node = NodeId(greeted.node_id);
+    let session = env.sessions.begin(node, greeted.credit_bytes);
+    let peer = Peer { node, stream: session.stream() };
+    let broker_epoch = BrokerEpoch(greeted.broker_epoch);
     let mut followed = BTreeSet::new();
     let work = async {
-        let hello = greet(&env, &mut requests).await?;
-        session.add_credit(hello.credit_bytes);
-        let peer = Peer { node: NodeId(hello.node_id), stream: session.stream() };
-        let broker_epoch = BrokerEpoch(hello.broker_epoch);
         tokio::select! {
-            () = push::push(&session, &responses) => Ok(()),
+            () = push::push(&session, &env.traffics, &queues) => Ok(()),
             ended = listen(&env, &session, peer, broker_epoch, &mut requests, &mut followed) => ended,
         }
-        .map_err(|status| (status, Some(peer)))
-        .map(|()| peer)
     };
     let ended = stop.run_until_cancelled(work).await;
     env.sessions.end(session.stream());
-    let node = match ended {
-        Some(Ok(peer)) => Some(peer.node),
-        Some(Err((status, peer))) => {
-            tracing::debug!(%status, "a follower's connection ended");
-            // It may be gone; then nobody needs the reason.
-            let _ = responses.send(Err(status)).await;
-            peer.map(|peer| peer.node)
-        }
-        None => None,
-    };
-    for (node, id) in followed.into_iter().filter_map(|id| Some((node?, id))) {
-        if let Some(partition) = env.partition(id) {
-            let peer = Peer { node, stream: session.stream() };
-            partition.send(Message::Event(Event::Unfollow { peer })).await;
-        }
+    if let Some(Err(status)) = ended {
+        refuse(status, &queues).await;
     }
+    for partition in followed.into_iter().filter_map(|id| env.partition(id)) {
+        partition.send(Message::Event(Event::Unfollow { peer })).await;
+    }
+}
+
+/// Ends the conversation.
+async fn refuse(status: Status, queues: &Queues) {
+    tracing::debug!(%status, "a follower's connection ended");
+    // It may be gone; then nobody needs the reason.
+    let _ = queues.live.send(Err(status)).await;
 }
 
 /// The first message says who it is. A registration that is not in the metadata
 /// yet is taken at its word: it joins no ISR before it is.
-async fn greet(
-    env: &Env,
-    requests: &mut Streaming<ReplicateRequest>,
-) -> Result<Hello, (Status, Option<Peer>)> {
-    let first = requests.message().await.map_err(|status| (status, None))?;
+async fn greet(env: &Env, requests: &mut Streaming<ReplicateRequest>) -> Result<Hello, Status> {
+    let first = requests.message().await?;
     let Some(Body::Hello(hello)) = first.and_then(|request| request.message) else {
         let error = ApiError::new(R::InvalidRequest, "a replication stream begins with a Hello");
-        return Err((error.into(), None));
+        return Err(error.into());
     };
     if hello.cluster_id != env.cluster_id {
         let who = format!("node {}", hello.node_id);
-        return Err((wrong_cluster(env, &who, &hello.cluster_id).into(), None));
+        return Err(wrong_cluster(env, &who, &hello.cluster_id).into());
     }
     let known = env.image().brokers.get(&NodeId(hello.node_id)).map(|broker| broker.epoch);
     if known > Some(BrokerEpoch(hello.broker_epoch)) {
         let message = format!("node {} has registered again since", hello.node_id);
-        return Err((ApiError::new(R::StaleBrokerEpoch, message).into(), None));
+        return Err(ApiError::new(R::StaleBrokerEpoch, message).into());
     }
     Ok(hello)
 }

@@ -1,54 +1,45 @@
 //! What one follower's connection is to be sent. Partitions put themselves in
 //! line when they have something; those that are idle cost nothing.
 
+use super::read::Read;
 use crate::core::{FollowRefusal, SessionRef};
+use crate::flow::{Schedule, Traffic};
 use crate::partition::Partition;
 use crate::wire;
 use ottla_proto::internal::v1::replicate_response::Message as Body;
 use ottla_proto::internal::v1::{Append, Diverging, Watermark};
-use ottla_proto::{LeaderEpoch, Offset, PartitionId};
+use ottla_proto::{LeaderEpoch, NodeId, Offset, PartitionId};
 use parking_lot::Mutex;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// Partitions that get their turn together: one hand-over to a reading thread
-/// for all of them.
-const PARTITIONS_PER_TURN: usize = 32;
-
 /// Where a follower stands in a partition.
-#[derive(Clone)]
 struct Served {
     of: SessionRef,
     /// First offset not yet sent.
     next: Offset,
     /// Highest watermark and log start sent.
     told: Option<(Offset, Offset)>,
+    /// What it needs next was not in memory when it was looked for.
+    cold: bool,
     partition: Arc<Partition>,
 }
 
-#[derive(Default)]
-struct Entry {
-    served: Option<Served>,
-    /// An answer instead of records.
-    answer: Option<Body>,
-    in_line: bool,
-}
-
-#[derive(Default)]
 struct State {
-    entries: HashMap<PartitionId, Entry>,
-    /// Whose turn it is. A partition is in it once.
-    line: VecDeque<PartitionId>,
-    /// Bytes that may still be sent. Below zero after a batch larger than that.
-    credit: i64,
+    served: HashMap<PartitionId, Served>,
+    /// Answers instead of records.
+    answers: BTreeMap<PartitionId, Body>,
+    schedule: Schedule<PartitionId>,
 }
 
 /// One connection of a follower.
 pub(crate) struct Session {
     stream: u64,
+    node: NodeId,
     state: Mutex<State>,
-    changed: Notify,
+    /// One for each kind of traffic.
+    changed: [Notify; Traffic::ALL.len()],
 }
 
 /// One partition's turn: what to read.
@@ -56,31 +47,16 @@ pub(super) struct Turn {
     pub(super) id: PartitionId,
     pub(super) of: SessionRef,
     pub(super) next: Offset,
-    pub(super) told: Option<(Offset, Offset)>,
+    pub(super) max_bytes: usize,
     pub(super) partition: Arc<Partition>,
-}
-
-/// What a turn brought.
-pub(super) enum Read {
-    /// Records, perhaps none, as far as `next`.
-    Records {
-        batches: bytes::Bytes,
-        next: Offset,
-        watermark: Offset,
-        log_start: Offset,
-        more: bool,
-    },
-    /// The leadership has ended.
-    Ended,
-    /// What the follower needs next is gone: the log starts behind it.
-    Gone { log_start: Offset },
-    /// The disk failed.
-    Failed,
+    told: Option<(Offset, Offset)>,
 }
 
 impl Session {
-    pub(super) fn new(stream: u64) -> Self {
-        Self { stream, state: Mutex::default(), changed: Notify::new() }
+    pub(super) fn new(stream: u64, node: NodeId, credit: u64) -> Self {
+        let (served, answers) = (HashMap::new(), BTreeMap::new());
+        let state = Mutex::new(State { served, answers, schedule: Schedule::new(credit) });
+        Self { stream, node, state, changed: Default::default() }
     }
 
     pub(crate) fn stream(&self) -> u64 {
@@ -89,11 +65,13 @@ impl Session {
 
     /// From now on the follower is sent what the partition has from `from` on.
     pub(crate) fn serve(&self, partition: &Arc<Partition>, of: SessionRef, from: Offset) {
-        let served = Served { of, next: from, told: None, partition: Arc::clone(partition) };
-        self.change(partition.id, |entry| {
-            entry.served = Some(served);
-            entry.answer = None;
-        });
+        let partition = Arc::clone(partition);
+        let (id, told) = (partition.id, None);
+        let served = Served { of, next: from, told, cold: false, partition };
+        let mut state = self.state.lock();
+        state.answers.remove(&id);
+        state.served.insert(id, served);
+        self.ready(&mut state, id);
     }
 
     pub(crate) fn refuse(&self, id: PartitionId, of: SessionRef, refusal: FollowRefusal) {
@@ -117,130 +95,143 @@ impl Session {
         self.answer(id, body);
     }
 
-    /// The partition has more, or its watermark moved. False: it is not served.
+    /// The partition has more, its watermark moved, or its ISR changed. False: it is
+    /// not served.
     pub(crate) fn wake(&self, id: PartitionId) -> bool {
-        let mut state = self.state.lock();
-        let Some(entry) = state.entries.get_mut(&id).filter(|entry| entry.served.is_some()) else {
-            return false;
-        };
-        if !std::mem::replace(&mut entry.in_line, true) {
-            state.line.push_back(id);
-            self.changed.notify_one();
-        }
-        true
+        self.ready(&mut self.state.lock(), id)
     }
 
     /// The partition is not served any more.
     pub(crate) fn forget(&self, id: PartitionId) {
         let mut state = self.state.lock();
-        if let Some(entry) = state.entries.get_mut(&id) {
-            entry.served = None;
-            if entry.answer.is_none() && !entry.in_line {
-                state.entries.remove(&id);
-            }
-        }
+        state.served.remove(&id);
+        state.schedule.remove(id);
     }
 
     pub(super) fn add_credit(&self, bytes: u64) {
         let mut state = self.state.lock();
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        state.credit = state.credit.saturating_add(bytes);
-        self.changed.notify_one();
+        state.schedule.add_credit(bytes);
+        self.tell(&state);
     }
 
     fn answer(&self, id: PartitionId, body: Body) {
-        self.change(id, |entry| {
-            entry.served = None;
-            entry.answer = Some(body);
-        });
-    }
-
-    fn change(&self, id: PartitionId, change: impl FnOnce(&mut Entry)) {
         let mut state = self.state.lock();
-        let entry = state.entries.entry(id).or_default();
-        change(entry);
-        if !std::mem::replace(&mut entry.in_line, true) {
-            state.line.push_back(id);
-        }
-        self.changed.notify_one();
+        state.served.remove(&id);
+        state.schedule.remove(id);
+        state.answers.insert(id, body);
+        self.tell(&state);
     }
 
-    /// Waits until there is something to say and credit to say it with: answers
-    /// that are ready, and partitions to be read, with the bytes they may have.
-    pub(super) async fn next_turns(&self) -> (Vec<Body>, Vec<Turn>, usize) {
+    fn ready(&self, state: &mut State, id: PartitionId) -> bool {
+        let Some(served) = state.served.get(&id) else { return false };
+        state.schedule.ready(id, self.traffic(served));
+        self.tell(state);
+        true
+    }
+
+    fn traffic(&self, served: &Served) -> Traffic {
+        match served.partition.traffic_to(self.node) {
+            Traffic::Live if served.cold => Traffic::Lagging,
+            traffic => traffic,
+        }
+    }
+
+    /// Wakes whoever has something to do now.
+    fn tell(&self, state: &State) {
+        for traffic in Traffic::ALL {
+            if state.has(traffic) {
+                self.changed[traffic.index()].notify_one();
+            }
+        }
+    }
+
+    /// Waits until there is something to say, and credit to say it with.
+    pub(super) async fn has(&self, traffic: Traffic) {
         loop {
-            let changed = self.changed.notified();
-            let (answers, turns, credit) = self.turns_now();
-            if !answers.is_empty() || !turns.is_empty() {
-                return (answers, turns, credit);
+            let changed = self.changed[traffic.index()].notified();
+            if self.state.lock().has(traffic) {
+                return;
             }
             changed.await;
         }
     }
 
-    fn turns_now(&self) -> (Vec<Body>, Vec<Turn>, usize) {
+    pub(super) fn next_answer(&self) -> Option<Body> {
+        self.state.lock().answers.pop_first().map(|(_, body)| body)
+    }
+
+    /// Followers outside of the ISR have waited long enough.
+    pub(super) fn owes_catch_up(&self) -> bool {
+        self.state.lock().schedule.owes_catch_up()
+    }
+
+    /// The next partition to be read. Each is handed back by
+    /// [`release`](Self::release).
+    pub(super) fn next(&self, traffic: Traffic) -> Option<Turn> {
         let mut state = self.state.lock();
-        let credit = usize::try_from(state.credit).unwrap_or_default();
-        let (mut answers, mut turns) = (Vec::new(), Vec::new());
-        for _ in 0..state.line.len().min(PARTITIONS_PER_TURN) {
-            let Some(id) = state.line.pop_front() else { break };
-            let Some(entry) = state.entries.get_mut(&id) else { continue };
-            entry.in_line = false;
-            if let Some(answer) = entry.answer.take() {
-                answers.push(answer);
-            }
-            match &entry.served {
-                Some(served) if credit > 0 => turns.push(Turn {
-                    id,
-                    of: served.of,
-                    next: served.next,
-                    told: served.told,
-                    partition: Arc::clone(&served.partition),
-                }),
-                Some(_) => {
-                    entry.in_line = true;
-                    state.line.push_back(id);
-                }
-                None => {
-                    state.entries.remove(&id);
-                }
-            }
+        loop {
+            let grant = state.schedule.next(traffic)?;
+            let Some(served) = state.served.get(&grant.key) else {
+                state.schedule.done(grant.key, traffic);
+                continue;
+            };
+            return Some(Turn {
+                id: grant.key,
+                of: served.of,
+                next: served.next,
+                max_bytes: grant.max_bytes,
+                partition: Arc::clone(&served.partition),
+                told: served.told,
+            });
         }
-        (answers, turns, credit)
     }
 
     /// Takes what a turn brought; says what is to be sent, if the follower still
     /// stands where it stood.
     pub(super) fn finish(&self, turn: &Turn, read: Read) -> Option<Body> {
         let mut state = self.state.lock();
-        let entry = state.entries.get_mut(&turn.id)?;
-        let served = entry.served.as_mut()?;
-        if served.of != turn.of || served.next != turn.next {
+        let State { served, schedule, .. } = &mut *state;
+        let place = served.get_mut(&turn.id)?;
+        if place.of != turn.of || place.next != turn.next {
             return None;
         }
-        match read {
+        let refusal = match read {
             Read::Records { batches, next, watermark, log_start, more } => {
-                served.next = next;
-                served.told = served.told.max(Some((watermark, log_start)));
-                if more && !std::mem::replace(&mut entry.in_line, true) {
-                    state.line.push_back(turn.id);
-                }
-                state.credit -= i64::try_from(batches.len()).unwrap_or(i64::MAX);
-                body(turn, batches, watermark, log_start)
+                place.next = next;
+                place.told = place.told.max(Some((watermark, log_start)));
+                place.cold &= more;
+                schedule.pushed(turn.id, batches.len(), more);
+                return body(turn, batches, watermark, log_start);
             }
-            Read::Gone { log_start } => {
-                entry.served = None;
-                let refusal = FollowRefusal::OutOfRange { log_start };
-                Some(Body::Refused(wire::refused(turn.id, turn.of, refusal)))
+            Read::NotInMemory => {
+                place.cold = true;
+                schedule.pushed(turn.id, 0, true);
+                return None;
             }
             // The partition's task will say what the follower has to know.
-            Read::Ended => None,
-            Read::Failed => {
-                entry.served = None;
-                let refused = wire::refused(turn.id, turn.of, FollowRefusal::Offline);
-                Some(Body::Refused(refused))
-            }
+            Read::Ended => return None,
+            Read::Gone { log_start } => FollowRefusal::OutOfRange { log_start },
+            Read::Failed => FollowRefusal::Offline,
+        };
+        served.remove(&turn.id);
+        Some(Body::Refused(wire::refused(turn.id, turn.of, refusal)))
+    }
+
+    /// The partition's turn is over, and what it brought cannot be overtaken.
+    pub(super) fn release(&self, turn: &Turn) {
+        let mut state = self.state.lock();
+        let served = state.served.get(&turn.id);
+        match served.map(|served| self.traffic(served)) {
+            Some(traffic) => state.schedule.done(turn.id, traffic),
+            None => state.schedule.forget(turn.id),
         }
+        self.tell(&state);
+    }
+}
+
+impl State {
+    fn has(&self, traffic: Traffic) -> bool {
+        (traffic == Traffic::Live && !self.answers.is_empty()) || self.schedule.has(traffic)
     }
 }
 

@@ -8,10 +8,10 @@ use crate::{
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use ottla_commitlog::Shared;
 use ottla_commitlog::data_dir::{DataDir, DataDirs, Owner};
 use ottla_commitlog::format::{BatchOptions, NewRecord, ValidBatch, decode_records, encode_batch};
 use ottla_commitlog::vfs::{RealVfs, SimVfs, Vfs, create_dir_durably};
+use ottla_commitlog::{DEFAULT_HOT_TAIL_BYTES, Shared};
 use ottla_metadata::controller::{
     AlterPartition, Command, Controller, ControllerOptions, CreateTopic, Heartbeat,
     PartitionAlteration, PartitionOutcome, RegisterBroker, Reply, ReportOffline,
@@ -180,6 +180,7 @@ pub(super) struct Machine {
     /// Logs are on the real disk too: for tests of what is deleted, which only
     /// happens there.
     real_logs: bool,
+    hot_tail_bytes: usize,
 }
 
 impl Machine {
@@ -203,6 +204,7 @@ impl Machine {
             incarnation: IncarnationId::random(),
             limits: Limits::default(),
             real_logs: false,
+            hot_tail_bytes: DEFAULT_HOT_TAIL_BYTES,
         }
     }
 
@@ -263,7 +265,7 @@ impl Node {
             node_id,
             cluster_id: CLUSTER.to_owned(),
             data_dirs: Arc::clone(&data_dirs),
-            shared: Shared::new(vfs),
+            shared: Shared::with_hot_tail(vfs, machine.hot_tail_bytes),
             cluster: Arc::new(Process { quorum: quorum.clone(), node_id, epoch }),
             clean_start: false,
             limits: machine.limits,
@@ -445,6 +447,12 @@ impl Three {
     pub(super) async fn with_directories(limits: Limits, count: usize) -> Self {
         let machines = (1..=3).map(|node| Machine::with_directories(node, count));
         Self::on(machines.collect(), limits).await
+    }
+
+    /// Nodes that keep nothing in memory of what was appended last.
+    pub(super) async fn without_memory() -> Self {
+        let machine = |node| Machine { hot_tail_bytes: 0, ..Machine::with_directories(node, 1) };
+        Self::on((1..=3).map(machine).collect(), Limits::default()).await
     }
 
     async fn on(mut machines: Vec<Machine>, limits: Limits) -> Self {

@@ -9,6 +9,7 @@ mod nearby;
 mod old_records;
 mod producers;
 mod requests;
+mod streams;
 
 use crate::{Acks, Limits};
 use cluster::{PATIENCE, Three, values_of};

@@ -10,7 +10,7 @@ use tokio::time::{interval, timeout};
 /// Departures of a partition, each followed by its return at once.
 const ROUNDS: usize = 10;
 
-fn reassign(three: &Three, to: &[NodeId]) {
+pub(super) fn reassign(three: &Three, to: &[NodeId]) {
     let command = Command::Reassign(Reassign {
         topic: "t".to_owned(),
         partitions: vec![(0, to.to_vec())],
@@ -20,12 +20,12 @@ fn reassign(three: &Three, to: &[NodeId]) {
     assert!(matches!(&reply, Reply::Reassigned { changed, .. } if changed == &[0]), "{reply:?}");
 }
 
-fn log_dir(three: &Three, node: NodeId, id: PartitionId) -> PathBuf {
+pub(super) fn log_dir(three: &Three, node: NodeId, id: PartitionId) -> PathBuf {
     three.machine(node).directories[0].join("partitions").join(id.to_string())
 }
 
 /// The log is deleted in the background, and nothing else tells of it.
-async fn until_gone(dir: &Path) {
+pub(super) async fn until_gone(dir: &Path) {
     let mut look_again = interval(Duration::from_millis(5));
     let gone = async {
         while dir.exists() {

@@ -34,3 +34,19 @@ fn a_reset_frees_everything() {
         assert_eq!(values(&log), [(start, "e2-0".to_owned())]);
     }
 }
+
+/// Who must not wait for a disk gets what is in memory, and hears what is not; that
+/// is no miss, for nothing was read.
+#[test]
+fn a_read_from_memory_goes_to_no_disk() {
+    let (shared, log) = hot();
+    let held = |log: &Log, from| log.read_hot(from, 10, 1 << 20).expect("within the log");
+    assert_eq!(held(&log, 3), Some(log.read(3, 10, 1 << 20).expect("held")));
+    assert_eq!(held(&log, 10), Some(Bytes::new()), "the end");
+    assert!(matches!(log.read_hot(11, 12, 1), Err(LogError::OutOfRange { .. })));
+    log.close().expect("closes");
+    let log = Log::open(&shared, dir(), small(), OpenMode::Clean).expect("opens").0;
+    assert_eq!(held(&log, 3), None, "a new process remembers nothing");
+    assert_eq!(shared.hot_tail_use().misses, 0);
+    assert!(!log.read(3, 10, 1 << 20).expect("on the disk").is_empty());
+}
