@@ -55,3 +55,26 @@ fn bench_failover_measures_what_it_says() -> anyhow::Result<()> {
     assert_eq!((&records["failed"], &records["lost"]), (&0.into(), &0.into()), "{report}");
     Ok(())
 }
+
+/// Little is missed: the node is in sync again, the floor was measured beside it, and
+/// the writers were answered before, meanwhile and beside the floor.
+#[test]
+fn bench_catch_up_measures_what_it_says() -> anyhow::Result<()> {
+    let output = Command::new(binary()?)
+        .args(["bench", "catch-up", "--megabytes", "20", "--partitions", "2"])
+        .args(["--watch", "1s", "--format", "json"])
+        .output()?;
+    let report = String::from_utf8(crate::plain::succeeded(output)?)?;
+    let report: Value = serde_json::from_str(&report)?;
+    assert_eq!(report["missed_bytes"], 20_000_000, "{report}");
+    for figure in ["caught_up_bytes_per_second", "floor_bytes_per_second", "of_the_floor"] {
+        assert!(report[figure].as_f64() > Some(0.0), "{figure}: {report}");
+    }
+    let live = &report["live"];
+    assert_eq!(live["failed"], 0, "{report}");
+    assert!(live["before_ms"]["count"].as_u64() > Some(100), "{report}");
+    for window in ["before_ms", "during_ms"] {
+        assert!(live[window]["p50"].as_f64() > Some(0.0), "{window}: {report}");
+    }
+    Ok(())
+}

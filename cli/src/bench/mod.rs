@@ -3,6 +3,7 @@
 //! Not its job: judging the figures. Each says what was measured, so that the
 //! same command elsewhere can be compared.
 
+mod catch_up;
 mod cluster;
 mod controller;
 mod failover;
@@ -22,6 +23,7 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    CatchUp(catch_up::Args),
     Controller(controller::Args),
     Failover(failover::Args),
 }
@@ -29,6 +31,7 @@ enum Command {
 impl Args {
     pub(crate) fn format(&self) -> Format {
         match &self.command {
+            Command::CatchUp(args) => args.format(),
             Command::Controller(args) => args.format(),
             Command::Failover(args) => args.format(),
         }
@@ -37,6 +40,7 @@ impl Args {
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
+        Command::CatchUp(args) => catch_up::run(args).await,
         Command::Controller(args) => controller::run(args).await,
         Command::Failover(args) => failover::run(args).await,
     }
