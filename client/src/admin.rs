@@ -368,6 +368,24 @@ impl Admin {
         self.ask("giving up the disk", Asked::ToChange, request, call).await
     }
 
+    /// Has the replicas of a node moved elsewhere, or, with `cancel`, no more of them.
+    /// Returns when that has begun; [`Self::cluster_info`] says how many are left.
+    ///
+    /// # Errors
+    /// Such as UNKNOWN_NODE, or INVALID_REPLICATION_FACTOR where too few nodes would
+    /// be left.
+    pub async fn drain_node(
+        &self,
+        node_id: u64,
+        cancel: bool,
+    ) -> Result<v1::DrainNodeResponse, ClientError> {
+        let call = |connection: Connection, request| async move {
+            connection.cluster().drain_node(request).await
+        };
+        let request = v1::DrainNodeRequest { node_id, cancel, request_id: request_id() };
+        self.ask("draining the node", Asked::ToChange, request, call).await
+    }
+
     /// Raises the cluster's feature level; `None`: to the newest that the controller's
     /// release knows.
     ///

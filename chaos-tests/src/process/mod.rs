@@ -16,7 +16,7 @@ use ottla_proto::v1::log_service_client::LogServiceClient;
 use ottla_proto::v1::metadata_service_client::MetadataServiceClient;
 use ottla_proto::v1::topic_service_client::TopicServiceClient;
 use ottla_proto::{MAX_GRPC_MESSAGE_BYTES, v1};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -55,6 +55,8 @@ pub struct Cluster {
     voters: Vec<(u64, u16)>,
     /// Further lines for the configuration of every node.
     options: String,
+    /// Nodes that have left it.
+    left: BTreeSet<u64>,
     dir: TempDir,
 }
 
@@ -91,7 +93,8 @@ impl Cluster {
             node.start()?;
             nodes.push(node);
         }
-        let cluster = Self { nodes, voters, options: options.to_owned(), dir };
+        let cluster =
+            Self { nodes, voters, options: options.to_owned(), left: BTreeSet::new(), dir };
         cluster.wait_healthy().await?;
         Ok(cluster)
     }
@@ -106,6 +109,16 @@ impl Cluster {
         node.start()?;
         self.nodes.push(node);
         Ok(id)
+    }
+
+    /// Nodes that are part of the cluster, running or not.
+    fn members(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| !self.left.contains(&node.id()))
+    }
+
+    /// A node is no part of the cluster any more. It keeps its place among the nodes.
+    pub fn leaves(&mut self, id: u64) {
+        self.left.insert(id);
     }
 
     /// The last node is no part of the cluster any more.
@@ -148,14 +161,14 @@ impl Cluster {
     /// `--bootstrap` of a client: every node's address.
     #[must_use]
     pub fn bootstrap(&self) -> Vec<String> {
-        self.nodes.iter().map(Node::address).collect()
+        self.members().map(Node::address).collect()
     }
 
     /// Waits until every node runs, is unfenced, and every partition has all
     /// its replicas in sync, as each node itself sees it.
     pub async fn wait_healthy(&self) -> anyhow::Result<()> {
         wait_until("every node reports a healthy cluster", async || {
-            for node in &self.nodes {
+            for node in self.members() {
                 let mut client = ClusterServiceClient::new(node.channel()?);
                 let health =
                     client.get_cluster_health(v1::GetClusterHealthRequest {}).await?.into_inner();

@@ -10,6 +10,7 @@ mod bench;
 mod codecs;
 mod command_line;
 mod compaction;
+mod drain;
 mod elections;
 mod growth;
 mod leader_kills;

@@ -98,7 +98,9 @@ impl Load {
         for partition in &topic.partitions {
             readings.push(consume(&client, partition.partition).await?);
         }
-        for id in 1..=cluster.nodes().len() as u64 {
+        let running: Vec<u64> =
+            cluster.nodes().iter().filter(|node| node.is_running()).map(|node| node.id()).collect();
+        for id in running {
             let status = cluster.node(id).stop()?;
             anyhow::ensure!(status.success(), "node {id} did not stop cleanly: {status}");
         }

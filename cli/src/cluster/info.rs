@@ -52,7 +52,11 @@ fn info_text(info: &v1::GetClusterInfoResponse, nodes: &[Probe], quorum: &Quorum
             node.node_id.to_string(),
             address(node),
             node.rack.clone().unwrap_or_else(|| "-".to_owned()),
-            state(node).to_owned(),
+            if node.draining {
+                format!("{},draining", state(node))
+            } else {
+                state(node).to_owned()
+            },
             if answer.is_ok() { "yes" } else { "no" }.to_owned(),
             node.leaders.to_string(),
             node.replicas.to_string(),

@@ -29,7 +29,7 @@ pub(super) struct Add {
 
 /// Take a node out of the cluster for good.
 ///
-/// Refused while it has replicas. Its vote goes first, then its registration and
+/// Refused while it has replicas: `ottla cluster drain` moves them. Its vote goes first, then its registration and
 /// the data directory it had: started again with that, it says so and stops. With
 /// a blank directory the same number is a new node.
 #[derive(clap::Args)]
@@ -43,7 +43,7 @@ pub(super) struct Remove {
 
     /// For a node that is dead and still has replicas: take its vote and its data
     /// directory away at once. It stays registered, its replicas assigned, until
-    /// they are moved; then remove it again.
+    /// they are moved (`ottla cluster drain`); then remove it again.
     #[arg(long)]
     force: bool,
 
@@ -103,7 +103,7 @@ pub(super) async fn remove(args: &Remove) -> anyhow::Result<ExitCode> {
         }
         Format::Text => output::line(&format!(
             "node {node} has no vote and no disk any more; its replicas, {left} in all, keep it \
-             registered: move them away, then remove it again; voters {}",
+             registered: `ottla cluster drain {node}` moves them, then remove it again; voters {}",
             list(&removed.voters)
         ))?,
     }

@@ -1,5 +1,6 @@
 //! `ottla cluster`: who is there, what is wrong, and who comes and goes.
 
+mod drain;
 mod features;
 mod info;
 mod members;
@@ -37,6 +38,7 @@ enum Command {
     Add(members::Add),
     Remove(members::Remove),
     ReplaceDisk(members::ReplaceDisk),
+    Drain(drain::Drain),
     Features(features::Features),
     NewId(NewId),
 }
@@ -85,6 +87,7 @@ impl Args {
             Command::Add(args) => args.connection.format,
             Command::Remove(args) => args.connection.format,
             Command::ReplaceDisk(args) => args.connection.format,
+            Command::Drain(args) => args.connection.format,
             Command::Features(args) => args.connection.format,
             Command::NewId(args) => args.format,
         }
@@ -103,6 +106,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Add(args) => members::add(&args).await,
         Command::Remove(args) => members::remove(&args).await,
         Command::ReplaceDisk(args) => members::replace_disk(&args).await,
+        Command::Drain(args) => drain::run(&args).await,
         Command::Features(args) => features::run(&args).await,
         Command::NewId(args) => {
             let id = uuid::Uuid::new_v4().to_string();
@@ -131,6 +135,8 @@ fn node_json(Probe { node, answer }: &Probe) -> Value {
         "broker_epoch": node.broker_epoch,
         "leaders": node.leaders,
         "replicas": node.replicas,
+        "draining": node.draining,
+        "leaving_replicas": node.leaving_replicas,
     })
 }
 

@@ -82,6 +82,20 @@ pub enum Command {
     /// [`MAX_LEADER_MOVES`](super::MAX_LEADER_MOVES). Answered by
     /// [`Reply::Balanced`].
     BalanceLeaders,
+    /// A node is to be emptied. Answered by [`Reply::Drain`], also when it is being
+    /// emptied already.
+    Drain {
+        /// The node.
+        node_id: NodeId,
+    },
+    /// It is not, after all. Answered by [`Reply::Drain`], also when it was not.
+    CancelDrain {
+        /// The node.
+        node_id: NodeId,
+    },
+    /// Nodes that are being emptied are to be emptied further; comes from
+    /// [`Controller::tick`](super::Controller::tick). Answered by [`Reply::Done`].
+    ContinueDrains,
     /// The cluster's feature level is to be raised to this one; `None`: to the newest
     /// that the controller's release knows. Answered by [`Reply::LevelFinalised`],
     /// also when it is there already.
@@ -335,6 +349,15 @@ pub enum Reply {
     },
     /// One outcome for each proposal, in their order.
     Altered(Vec<PartitionOutcome>),
+    /// How a node that is being emptied stands, or one that is not any more.
+    Drain {
+        /// Whether it is news that it is, or that it is not.
+        changed: bool,
+        /// Replicas that it has.
+        replicas: usize,
+        /// Moves that were taken back.
+        taken_back: usize,
+    },
     /// The cluster's feature level.
     LevelFinalised {
         /// As it is now.

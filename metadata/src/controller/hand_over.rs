@@ -5,7 +5,7 @@
 //! nobody to ask.
 
 use super::draft::Draft;
-use super::{Command, balance, elect, reassign};
+use super::{Command, balance, drain, elect, reassign};
 use crate::image::Image;
 use crate::records::MetadataRecord;
 use ottla_proto::{LeaderEpoch, NodeId, PartitionId};
@@ -32,6 +32,7 @@ pub fn leaderships_moved_by(image: &Image, command: &Command) -> Vec<Leadership>
         Command::ElectLeader(request) => elect::elect(&mut draft, request),
         Command::Reassign(request) => reassign::begin(&mut draft, request),
         Command::CancelReassignment(request) => reassign::cancel(&mut draft, request),
+        Command::CancelDrain { node_id } => drain::cancel(&mut draft, *node_id),
         Command::Requested(request) => return leaderships_moved_by(image, &request.command),
         _ => return Vec::new(),
     };

@@ -33,6 +33,7 @@ pub(super) fn check(before: &Image, after: &Image, records: &[MetadataRecord]) {
             }
             MetadataRecord::TopicDeleted(_)
             | MetadataRecord::RequestCarriedOut(_)
+            | MetadataRecord::BrokerDraining(_)
             // That nothing is left on the broker is a condition of the replay.
             | MetadataRecord::BrokerUnregistered(_)
             | MetadataRecord::DirectoryRetired(_)

@@ -17,6 +17,7 @@ mod balance;
 mod brokers;
 mod command;
 mod draft;
+mod drain;
 mod elect;
 mod features;
 mod growth;
@@ -38,6 +39,8 @@ mod tests;
 
 pub use balance::MAX_LEADER_MOVES;
 pub use brokers::{MAX_HOST_BYTES, MAX_RACK_BYTES};
+pub use drain::MAX_DRAIN_MOVES;
+
 pub use command::{
     AlterPartition, AlterTopicConfig, CancelReassignment, Command, CreateTopic, ElectLeader,
     Election, GrowTopic, Heartbeat, PartitionAlteration, PartitionOutcome, PartitionState,
@@ -157,14 +160,15 @@ impl Controller {
     }
 
     /// What the passing of time asks for: a command for every broker that was
-    /// silent too long. The same broker turns up again until it is fenced in
-    /// the image, which must be one that is committed.
+    /// silent too long, and one to go on with nodes that are being emptied. The same
+    /// turns up again until it is done in the image, which must be one that is
+    /// committed.
     pub fn tick(&mut self, image: &Image, now_ms: u64) -> Vec<Command> {
-        let silent = self.sessions.silent(image, now_ms);
-        silent
-            .into_iter()
-            .map(|(node_id, broker_epoch)| Command::SessionExpired { node_id, broker_epoch })
-            .collect()
+        let silent = self.sessions.silent(image, now_ms).into_iter();
+        let expired =
+            silent.map(|(node_id, broker_epoch)| Command::SessionExpired { node_id, broker_epoch });
+        let drains = drain::is_needed(image).then_some(Command::ContinueDrains);
+        expired.chain(drains).collect()
     }
 
     fn run(&mut self, draft: &mut Draft, command: Command, now_ms: u64) -> Result<Reply, ApiError> {
@@ -192,6 +196,9 @@ impl Controller {
             }
             Command::RetireDirectory { node_id } => voters::retire_directory(draft, node_id),
             Command::RemoveNode { node_id } => voters::remove_node(draft, node_id),
+            Command::Drain { node_id } => drain::begin(draft, node_id),
+            Command::CancelDrain { node_id } => drain::cancel(draft, node_id),
+            Command::ContinueDrains => Ok(drain::go_on(draft)),
             Command::FinaliseLevel { level } => {
                 features::finalise(draft, self.options.levels, level)
             }

@@ -1,4 +1,6 @@
-//! Where the replicas of a new topic go: round-robin over racks, then over the
+//! Where the replicas of a new topic go, and who takes the place of one that leaves.
+//!
+//! Those of a new topic: round-robin over racks, then over the
 //! brokers of each rack, in an order drawn from the command's seed.
 //!
 //! - No node holds two replicas of a partition.
@@ -53,6 +55,20 @@ pub(super) fn place(
         turn = (turn + 1) % active;
     }
     placed
+}
+
+/// Who takes the place of a replica that leaves, beside those that stay: a node in a
+/// rack that none of them stands in, if there is one; of these the node with the
+/// fewest replicas. `None`: every candidate has a replica already.
+pub(super) fn replacement(
+    candidates: &[Candidate],
+    kept: &[(NodeId, Option<String>)],
+    load: impl Fn(NodeId) -> usize,
+) -> Option<NodeId> {
+    let free = |candidate: &&Candidate| kept.iter().all(|(node, _)| *node != candidate.node);
+    let taken = |candidate: &Candidate| kept.iter().any(|(_, rack)| *rack == candidate.rack);
+    let best = candidates.iter().filter(free);
+    best.min_by_key(|c| (taken(c), load(c.node), c.node)).map(|candidate| candidate.node)
 }
 
 fn by_rack(candidates: &[Candidate]) -> Vec<Rack> {

@@ -17,7 +17,7 @@ use super::partitions::{Wish, settle};
 use super::topics::{check_min_isr, partition_of, unknown_topic};
 use super::{CancelReassignment, PlannedTopic, Reassign, Reply};
 use crate::image::{Image, Partition, Topic};
-use crate::records::Reassignment;
+use crate::records::{PartitionChanged, Reassignment};
 use ottla_proto::v1::ErrorReason;
 use ottla_proto::{ApiError, NodeId, PartitionId};
 use std::collections::BTreeSet;
@@ -30,12 +30,12 @@ pub(super) struct Assignment {
 }
 
 impl Assignment {
-    fn back(partition: &Partition) -> Self {
+    pub(super) fn back(partition: &Partition) -> Self {
         Self { replicas: partition.origin().to_vec(), reassignment: None }
     }
 
     /// The origin stays, also if a reassignment was under way.
-    fn on_the_way(partition: &Partition, to: &[NodeId]) -> Self {
+    pub(super) fn on_the_way(partition: &Partition, to: &[NodeId]) -> Self {
         let moving = Reassignment { from: partition.origin().to_vec(), to: to.to_vec() };
         let same_nodes = moving.adding().chain(moving.removing()).next().is_none();
         let (replicas, to) = (moving.replicas(), moving.to.clone());
@@ -75,6 +75,7 @@ pub(super) fn begin(draft: &mut Draft, request: &Reassign) -> Result<Reply, ApiE
             return Err(invalid(format!("{name} is named twice")));
         }
         check_target(draft.image(), &topic, &name, to)?;
+        check_not_drained(draft.image(), &partition, &name, to)?;
         wanted.push((id, Assignment::on_the_way(&partition, to)));
     }
     let (planned, changed) = carry_out(draft, &topic, &wanted, request.validate_only)?;
@@ -122,6 +123,36 @@ fn check_target(image: &Image, topic: &Topic, name: &str, to: &[NodeId]) -> Resu
     check_min_isr(&topic.config, to.len())
 }
 
+/// A node that is being emptied gets nothing new.
+fn check_not_drained(
+    image: &Image,
+    partition: &Partition,
+    name: &str,
+    to: &[NodeId],
+) -> Result<(), ApiError> {
+    let new = |node: &&NodeId| !partition.replicas.contains(node);
+    match to.iter().filter(new).find(|node| image.draining.contains(*node)) {
+        None => Ok(()),
+        Some(node) => Err(invalid(format!(
+            "{name} cannot move to node {node}, which is being drained: `ottla cluster drain \
+             {node} --cancel` ends that"
+        ))),
+    }
+}
+
+/// Gives one partition another assignment, unless that changes nothing or would drop
+/// a copy that is needed.
+pub(super) fn move_one(draft: &mut Draft, id: PartitionId, assignment: &Assignment) -> bool {
+    let Some(topic) = draft.image().topics.get(&id.topic).cloned() else { return false };
+    let decided = decide(draft.image(), &topic, &[(id, assignment.clone())]);
+    let changes = decided.map(|(changes, _)| changes).unwrap_or_default();
+    let moves = !changes.is_empty();
+    for change in changes {
+        draft.push(change);
+    }
+    moves
+}
+
 /// Does all of it, or nothing. Returns the topic after that, and the indexes of the
 /// partitions that differ.
 fn carry_out(
@@ -130,7 +161,23 @@ fn carry_out(
     wanted: &[(PartitionId, Assignment)],
     validate_only: bool,
 ) -> Result<(PlannedTopic, Vec<u32>), ApiError> {
-    let image = draft.image();
+    let (changes, after) = decide(draft.image(), topic, wanted)?;
+    let partitions = after.partitions_of(topic.id).map(|(_, p)| Partition::clone(p)).collect();
+    let changed = changes.iter().map(|change| change.partition.index).collect();
+    if !validate_only {
+        for change in changes {
+            draft.push(change);
+        }
+    }
+    Ok((PlannedTopic { topic: topic.clone(), partitions }, changed))
+}
+
+/// What changes, and the image after that.
+fn decide(
+    image: &Image,
+    topic: &Topic,
+    wanted: &[(PartitionId, Assignment)],
+) -> Result<(Vec<PartitionChanged>, Image), ApiError> {
     let mut changes = Vec::new();
     for (id, assignment) in wanted {
         let before = &image.partitions[id];
@@ -146,14 +193,7 @@ fn carry_out(
         let id = change.partition;
         check_needed(image, topic, id, &after.partitions[&id])?;
     }
-    let partitions = after.partitions_of(topic.id).map(|(_, p)| Partition::clone(p)).collect();
-    let changed = changes.iter().map(|change| change.partition.index).collect();
-    if !validate_only {
-        for change in changes {
-            draft.push(change);
-        }
-    }
-    Ok((PlannedTopic { topic: topic.clone(), partitions }, changed))
+    Ok((changes, after))
 }
 
 /// Refuses to drop a copy that is needed.

@@ -12,6 +12,7 @@
 //! is asking for the first time.
 
 use super::draft::Draft;
+use super::drain;
 use super::topics::{partition_of, unknown_topic};
 use super::{Command, Controller, PlannedTopic, Reply, Requested};
 use crate::image::{CarriedOut, Image, Topic};
@@ -65,6 +66,8 @@ fn subject(command: &Command) -> Option<String> {
         Command::ElectLeader(request) => {
             format!("elect a leader of {}-{}", request.topic, request.partition)
         }
+        Command::Drain { node_id } => format!("drain node {node_id}"),
+        Command::CancelDrain { node_id } => format!("stop draining node {node_id}"),
         Command::FinaliseLevel { level: Some(level) } => format!("finalise feature level {level}"),
         Command::FinaliseLevel { level: None } => "finalise the newest feature level".to_owned(),
         // Asked again they find the partitions on their way already.
@@ -79,6 +82,7 @@ fn subject(command: &Command) -> Option<String> {
         | Command::RecordVoterDirectory { .. }
         | Command::RetireDirectory { .. }
         | Command::RemoveNode { .. }
+        | Command::ContinueDrains
         | Command::BalanceLeaders
         | Command::Requested(_) => return None,
     })
@@ -115,8 +119,14 @@ fn repeated(
     if done.what != what {
         return Err(mismatch());
     }
-    if let Command::FinaliseLevel { .. } = command {
-        return Ok(Reply::LevelFinalised { level: image.feature_level, changed: true });
+    match command {
+        Command::FinaliseLevel { .. } => {
+            return Ok(Reply::LevelFinalised { level: image.feature_level, changed: true });
+        }
+        Command::Drain { node_id } | Command::CancelDrain { node_id } => {
+            return Ok(drain::repeated(image, *node_id));
+        }
+        _ => {}
     }
     let topic = done.topic.ok_or_else(mismatch)?;
     match command {

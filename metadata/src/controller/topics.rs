@@ -161,13 +161,13 @@ fn partition_count(asked: u32) -> Result<u32, ApiError> {
     }
 }
 
-/// Every registered broker counts, fenced ones too, as in Kafka: a node that is
+/// Every registered broker that takes replicas counts, fenced ones too, as in Kafka: a node that is
 /// away for a moment should not stop topics from being created. Somebody has
 /// to be there to lead, though.
 pub(super) fn replication_factor(asked: u32, candidates: &[Candidate]) -> Result<usize, ApiError> {
     if !candidates.iter().any(|candidate| candidate.active) {
         let message = format!(
-            "none of {} registered nodes is active: nobody could lead the topic",
+            "none of {} nodes that take replicas is active: nobody could lead the topic",
             candidates.len()
         );
         return Err(ApiError::new(ErrorReason::LeaderNotAvailable, message));
@@ -206,10 +206,12 @@ pub(super) fn check_min_isr(
     }
 }
 
+/// Every registered broker but those that are being emptied.
 pub(super) fn candidates(image: &Image) -> Vec<Candidate> {
     image
         .brokers
         .values()
+        .filter(|broker| !image.draining.contains(&broker.node_id))
         .map(|broker| Candidate {
             node: broker.node_id,
             rack: broker.rack.clone(),

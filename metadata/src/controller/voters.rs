@@ -103,8 +103,8 @@ pub fn check_removable(image: &Image, node: NodeId) -> Result<(), ApiError> {
         return Ok(());
     }
     let message = format!(
-        "node {node} has replicas, {replicas} in all: move them away first, with `ottla topic \
-         reassign`"
+        "node {node} has replicas, {replicas} in all: move them away first, with `ottla cluster \
+         drain {node}`"
     );
     Err(ApiError::new(ErrorReason::NodeInUse, message).with("replicas", replicas))
 }

@@ -48,6 +48,8 @@ pub struct Image {
     pub requests: OrdMap<RequestId, Arc<CarriedOut>>,
     /// What its records may be.
     pub feature_level: FeatureLevel,
+    /// Brokers that are being emptied: they are given no replicas.
+    pub draining: OrdSet<NodeId>,
 }
 
 /// A broker and its current registration.

@@ -6,9 +6,9 @@
 
 use super::{Broker, CarriedOut, Image, Partition, Topic};
 use crate::records::{
-    BrokerRegistered, BrokerUnregistered, DirectoryRetired, FeatureLevelFinalised, MetadataRecord,
-    PartitionChanged, PartitionCreated, RequestCarriedOut, SnapshotEnded, TopicConfigChanged,
-    TopicCreated, TopicDeleted, TopicGrown,
+    BrokerDraining, BrokerRegistered, BrokerUnregistered, DirectoryRetired, FeatureLevelFinalised,
+    MetadataRecord, PartitionChanged, PartitionCreated, RequestCarriedOut, SnapshotEnded,
+    TopicConfigChanged, TopicCreated, TopicDeleted, TopicGrown,
 };
 use ottla_proto::{BrokerEpoch, MetadataOffset, NodeId, PartitionId, RequestId};
 use std::collections::BTreeSet;
@@ -57,6 +57,7 @@ impl Image {
                     if before { Err("already shutting down") } else { Ok(()) }
                 })
             }
+            MetadataRecord::BrokerDraining(r) => self.replay_draining(*r),
             MetadataRecord::BrokerUnregistered(r) => self.replay_unregistration(*r),
             MetadataRecord::ReplicasOffline(r) => self.replay_offline(r),
             MetadataRecord::TopicCreated(r) => self.replay_topic(r),
@@ -145,6 +146,23 @@ impl Image {
         }
         self.brokers.remove(&node_id);
         self.offline_replicas.remove(&node_id);
+        self.draining.remove(&node_id);
+        Ok(())
+    }
+
+    fn replay_draining(&mut self, r: BrokerDraining) -> Result<(), String> {
+        let BrokerDraining { node_id, draining } = r;
+        if !self.brokers.contains_key(&node_id) {
+            return Err(format!("unknown broker {node_id}"));
+        }
+        if self.draining.contains(&node_id) == draining {
+            return Err(format!("broker {node_id}: draining is {draining} already"));
+        }
+        if draining {
+            self.draining.insert(node_id);
+        } else {
+            self.draining.remove(&node_id);
+        }
         Ok(())
     }
 

@@ -2,9 +2,9 @@
 
 use super::{Broker, CarriedOut, Image, Partition, ReplayError, Topic};
 use crate::records::{
-    BrokerRegistered, DirectoryRetired, FeatureLevel, FeatureLevelFinalised, MetadataRecord,
-    PartitionCreated, ReplicasOffline, RequestCarriedOut, SnapshotEnded, TopicCreated,
-    VoterDirectoryRecorded,
+    BrokerDraining, BrokerRegistered, DirectoryRetired, FeatureLevel, FeatureLevelFinalised,
+    MetadataRecord, PartitionCreated, ReplicasOffline, RequestCarriedOut, SnapshotEnded,
+    TopicCreated, VoterDirectoryRecorded,
 };
 use ottla_proto::{PartitionId, RequestId};
 
@@ -31,11 +31,13 @@ impl Image {
             let partitions = partitions.iter().copied().collect();
             Some(ReplicasOffline { node_id: *node, epoch, partitions }.into())
         });
+        let draining = self.draining.iter();
+        let draining = draining.map(|&node_id| BrokerDraining { node_id, draining: true }.into());
         let requests = self.requests.iter().map(|(&id, done)| request(id, done).into());
         let end = std::iter::once(SnapshotEnded { offset: self.offset }.into());
         let members = level.into_iter().chain(retired).chain(voters);
         let cluster = members.chain(brokers).chain(topics).chain(partitions).chain(offline);
-        cluster.chain(requests).chain(end).collect()
+        cluster.chain(draining).chain(requests).chain(end).collect()
     }
 
     /// Replays records on an empty image.

@@ -73,6 +73,7 @@ calls! {
     ReassignPartitions: ReassignPartitionsRequest => ReassignPartitionsResponse;
     CancelReassignments: CancelReassignmentsRequest => CancelReassignmentsResponse;
     UpgradeFeatures: UpgradeFeaturesRequest => UpgradeFeaturesResponse;
+    DrainNode: DrainNodeRequest => DrainNodeResponse;
 }
 
 /// What the controller on this node answers; NOT_CONTROLLER where it is not.
@@ -105,6 +106,7 @@ pub(super) fn request_id(call: &mut Call) -> Option<&mut Bytes> {
         Call::ElectLeader(request) => &mut request.request_id,
         Call::CreatePartitions(request) => &mut request.request_id,
         Call::UpgradeFeatures(request) => &mut request.request_id,
+        Call::DrainNode(request) => &mut request.request_id,
         Call::ReassignPartitions(_)
         | Call::CancelReassignments(_)
         | Call::DescribeQuorum(_)
@@ -138,6 +140,7 @@ fn command(call: Call) -> Result<Command, ApiError> {
         Call::ElectLeader(request) => wire::elect_leader(request)?,
         Call::CreatePartitions(request) => wire::create_partitions(request),
         Call::UpgradeFeatures(request) => wire::upgrade_features(&request)?,
+        Call::DrainNode(request) => wire::drain_node(&request),
         // Changes of the quorum's members are no commands.
         Call::DescribeQuorum(_)
         | Call::AddVoter(_)
@@ -179,6 +182,11 @@ fn answer(inner: &Inner, submitted: Submitted) -> Result<Answer, ApiError> {
             let topic = Some(wire::topic_metadata(&planned));
             let response = v1::CancelReassignmentsResponse { header, topic, cancelled };
             Answer::CancelReassignments(response)
+        }
+        Reply::Drain { changed, replicas, taken_back } => {
+            let count = |number| u32::try_from(number).unwrap_or(u32::MAX);
+            let (replicas, taken_back) = (count(replicas), count(taken_back));
+            Answer::DrainNode(v1::DrainNodeResponse { header, changed, replicas, taken_back })
         }
         Reply::LevelFinalised { level, changed } => {
             let level = level.0.into();

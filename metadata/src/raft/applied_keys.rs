@@ -17,6 +17,7 @@ const OFFLINE: u8 = 4;
 const RETIRED: u8 = 5;
 const LEVEL: u8 = 6;
 const REQUEST: u8 = 7;
+const DRAINING: u8 = 8;
 
 fn broker_key(node: NodeId) -> Vec<u8> {
     [&[BROKER], &node.0.to_be_bytes()[..]].concat()
@@ -28,6 +29,10 @@ fn voter_key(node: NodeId) -> Vec<u8> {
 
 fn retired_key(directory: DirectoryId) -> Vec<u8> {
     [&[RETIRED], &directory.0.as_bytes()[..]].concat()
+}
+
+fn draining_key(node: NodeId) -> Vec<u8> {
+    [&[DRAINING], &node.0.to_be_bytes()[..]].concat()
 }
 
 fn request_key(id: RequestId) -> Vec<u8> {
@@ -57,6 +62,7 @@ fn key_of(record: &MetadataRecord) -> Option<Vec<u8>> {
         MetadataRecord::ReplicasOffline(record) => Some(offline_key(record.node_id)),
         MetadataRecord::DirectoryRetired(record) => Some(retired_key(record.directory)),
         MetadataRecord::FeatureLevelFinalised(_) => Some(vec![LEVEL]),
+        MetadataRecord::BrokerDraining(record) => Some(draining_key(record.node_id)),
         MetadataRecord::RequestCarriedOut(record) => Some(request_key(record.id)),
         // The end mark, and what is never in a snapshot.
         MetadataRecord::SnapshotEnded(_)
@@ -134,6 +140,16 @@ pub(super) fn changes(before: &Image, after: &Image) -> BTreeMap<Vec<u8>, Option
             }
             DiffItem::Remove(&id, _) => drop(writes.insert(request_key(id), None)),
         }
+    }
+    for node in after.draining.iter().filter(|node| !before.draining.contains(*node)) {
+        // Its record makes sense beside the registration only.
+        if let Some(broker) = after.brokers.get(node) {
+            changed.brokers.insert(*node, Arc::clone(broker));
+        }
+        changed.draining.insert(*node);
+    }
+    for node in before.draining.iter().filter(|node| !after.draining.contains(*node)) {
+        writes.insert(draining_key(*node), None);
     }
     // It only rises.
     changed.feature_level = after.feature_level;

@@ -59,6 +59,11 @@ pub(super) fn upgrade_features(request: &v1::UpgradeFeaturesRequest) -> Result<C
     Ok(Command::FinaliseLevel { level: feature_level(request.level)? })
 }
 
+pub(super) fn drain_node(request: &v1::DrainNodeRequest) -> Command {
+    let node_id = NodeId(request.node_id);
+    if request.cancel { Command::CancelDrain { node_id } } else { Command::Drain { node_id } }
+}
+
 pub(super) fn registration_request(request: &RegisterBroker) -> internal::RegisterBrokerRequest {
     internal::RegisterBrokerRequest {
         cluster_id: request.cluster_id.clone(),

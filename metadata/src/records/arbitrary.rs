@@ -197,6 +197,11 @@ pub(crate) fn record() -> impl Strategy<Value = MetadataRecord> {
         }),
         (node(), epoch()).prop_map(|(node_id, epoch)| BrokerUnregistered { node_id, epoch }.into()),
         request(),
+        (node(), any::<bool>()).prop_map(|(node_id, draining)| BrokerDraining {
+            node_id,
+            draining
+        }
+        .into()),
         level().prop_map(|level| FeatureLevelFinalised { level }.into()),
         any::<u64>().prop_map(|offset| SnapshotEnded { offset: MetadataOffset(offset) }.into()),
     ]

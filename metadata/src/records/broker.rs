@@ -82,3 +82,13 @@ pub struct BrokerUnregistered {
     /// Its last registration.
     pub epoch: BrokerEpoch,
 }
+
+/// A broker is being emptied, or is not any more. It is given no replica while it is.
+/// Outlives its registration, and ends when the node is no broker any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokerDraining {
+    /// The node.
+    pub node_id: NodeId,
+    /// Whether it is.
+    pub draining: bool,
+}

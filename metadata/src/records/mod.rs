@@ -25,8 +25,8 @@ pub(crate) mod arbitrary;
 mod tests;
 
 pub use broker::{
-    BrokerFenced, BrokerRegistered, BrokerShutdownStarted, BrokerUnfenced, BrokerUnregistered,
-    ReplicasOffline,
+    BrokerDraining, BrokerFenced, BrokerRegistered, BrokerShutdownStarted, BrokerUnfenced,
+    BrokerUnregistered, ReplicasOffline,
 };
 pub use config::{
     CleanupPolicy, ConfigError, Durability, MAX_MAX_MESSAGE_BYTES, MAX_SEGMENT_BYTES,
@@ -50,7 +50,7 @@ use std::io::Cursor;
 /// The newest encoding this release reads. A record is written in the oldest
 /// that holds it, so that older nodes refuse only what they would misread. A further one
 /// takes a line in `feature` too.
-pub const RECORD_VERSION: u8 = 6;
+pub const RECORD_VERSION: u8 = 7;
 
 /// The oldest encoding this release reads.
 pub const OLDEST_RECORD_VERSION: u8 = 1;
@@ -72,6 +72,9 @@ const REASSIGNMENT_VERSION: u8 = 5;
 /// From here on a cluster has a feature level.
 const LEVEL_VERSION: u8 = 6;
 
+/// From here on nodes can be drained.
+const DRAIN_VERSION: u8 = 7;
+
 /// One fact of the metadata log.
 ///
 /// Its serde form, for use inside other messages, is the byte string of
@@ -87,6 +90,8 @@ pub enum MetadataRecord {
     BrokerUnfenced(BrokerUnfenced),
     /// A broker is on its way out.
     BrokerShutdownStarted(BrokerShutdownStarted),
+    /// A broker is being emptied, or is not any more.
+    BrokerDraining(BrokerDraining),
     /// A node is no broker any more.
     BrokerUnregistered(BrokerUnregistered),
     /// The disk under some replicas of a broker failed.
@@ -175,6 +180,7 @@ impl MetadataRecord {
             Self::BrokerUnregistered(_) | Self::DirectoryRetired(_) => DEPARTURES_VERSION,
             Self::RequestCarriedOut(_) => REQUEST_VERSION,
             Self::FeatureLevelFinalised(_) => LEVEL_VERSION,
+            Self::BrokerDraining(_) => DRAIN_VERSION,
             _ => OLDEST_RECORD_VERSION,
         }
     }
@@ -247,6 +253,7 @@ from_each!(
     BrokerUnfenced,
     BrokerShutdownStarted,
     BrokerUnregistered,
+    BrokerDraining,
     DirectoryRetired,
     ReplicasOffline,
     TopicCreated,

@@ -32,7 +32,11 @@ impl Cluster {
     fn nodes(&self, image: &Image, members: &[NodeId]) -> Vec<v1::ClusterNode> {
         let mut leaders: BTreeMap<NodeId, u32> = BTreeMap::new();
         let mut replicas: BTreeMap<NodeId, u32> = BTreeMap::new();
+        let mut leaving: BTreeMap<NodeId, u32> = BTreeMap::new();
         for partition in image.partitions.values() {
+            for replica in partition.removing() {
+                *leaving.entry(replica).or_default() += 1;
+            }
             if let Some(leader) = partition.leader {
                 *leaders.entry(leader).or_default() += 1;
             }
@@ -57,6 +61,8 @@ impl Cluster {
                     broker_epoch: broker.map_or(0, |broker| broker.epoch.0),
                     leaders: leaders.get(&id).copied().unwrap_or(0),
                     replicas: replicas.get(&id).copied().unwrap_or(0),
+                    draining: image.draining.contains(&id),
+                    leaving_replicas: leaving.get(&id).copied().unwrap_or(0),
                     min_feature_level: broker.map_or(0, |broker| broker.levels.min.0.into()),
                     max_feature_level: broker.map_or(0, |broker| broker.levels.max.0.into()),
                 }
@@ -152,6 +158,13 @@ impl ClusterService for Cluster {
         &self,
         request: Request<v1::ReplaceDiskRequest>,
     ) -> Result<Response<v1::ReplaceDiskResponse>, Status> {
+        self.context.administer(request).await
+    }
+
+    async fn drain_node(
+        &self,
+        request: Request<v1::DrainNodeRequest>,
+    ) -> Result<Response<v1::DrainNodeResponse>, Status> {
         self.context.administer(request).await
     }
 

@@ -27,6 +27,7 @@ pub(super) enum Act {
     Again(Index),
     Voter { node: u64, directory: u128 },
     Retire { node: u64 },
+    Drain { node: u64, cancel: bool },
     Remove { node: u64 },
 }
 
@@ -112,6 +113,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (node(), 1u128..3).prop_map(|(node, directory)| Act::Voter { node, directory }),
         1 => node().prop_map(|node| Act::Retire { node }),
         1 => node().prop_map(|node| Act::Remove { node }),
+        1 => (node(), any::<bool>()).prop_map(|(node, cancel)| Act::Drain { node, cancel }),
     ]
 }
 

@@ -7,6 +7,19 @@ use imbl::OrdMap;
 use ottla_proto::{NodeId, PartitionId};
 use std::sync::Arc;
 
+/// Nodes that are being emptied are given nothing.
+pub(super) fn check_drained(before: &Image, record: &MetadataRecord) {
+    let (id, replicas) = match record {
+        MetadataRecord::PartitionCreated(r) => (r.partition, Some(&r.replicas)),
+        MetadataRecord::PartitionChanged(r) => (r.partition, r.replicas.as_ref()),
+        _ => return,
+    };
+    let had = before.partitions.get(&id).map(|partition| partition.replicas.clone());
+    for node in replicas.into_iter().flatten().filter(|node| before.draining.contains(*node)) {
+        assert!(had.as_ref().is_some_and(|had| had.contains(node)), "{id} came to {node}");
+    }
+}
+
 /// The invariants of the whole image.
 pub(super) fn check_image(image: &Image) {
     for (id, partition) in &image.partitions {

@@ -42,4 +42,11 @@ stories!(
     requests,
     level_of_a_new_cluster,
     upgrade,
+    drain,
+    drain_and_restarts,
+    drain_cancelled,
+    drain_refused,
+    drain_racks,
+    drain_steps,
+    drain_needs_its_level,
 );

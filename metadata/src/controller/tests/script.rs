@@ -262,6 +262,8 @@ impl Stage {
             }
             "retire" => Command::RetireDirectory { node_id: step.node() },
             "remove" => Command::RemoveNode { node_id: step.node() },
+            "drain" => Command::Drain { node_id: step.node() },
+            "undrain" => Command::CancelDrain { node_id: step.node() },
             "finalise" => Command::FinaliseLevel { level: step.number("level").map(FeatureLevel) },
             "balance" => Command::BalanceLeaders,
             other => panic!("there is no step `{other}`"),

@@ -88,6 +88,13 @@ impl Stage {
             MetadataRecord::DirectoryRetired(r) => {
                 format!("node {} directory {} retired", r.node_id, r.directory.0.as_u128())
             }
+            MetadataRecord::BrokerDraining(r) => {
+                format!(
+                    "node {} {}",
+                    r.node_id,
+                    if r.draining { "draining" } else { "takes replicas again" }
+                )
+            }
             MetadataRecord::BrokerUnregistered(r) => format!("node {} unregistered", r.node_id),
             MetadataRecord::RequestCarriedOut(r) => {
                 let forgotten = match r.forgotten.len() {
@@ -129,6 +136,10 @@ impl Stage {
             Ok(Reply::Elected { partition, changed, .. }) => {
                 let how = if *changed { "elected" } else { "leads already" };
                 format!("{} {how}", leader(partition.leader))
+            }
+            Ok(Reply::Drain { changed, replicas, taken_back }) => {
+                let news = if *changed { "" } else { "no news, " };
+                format!("{news}{replicas} replicas, {taken_back} taken back")
             }
             Ok(Reply::LevelFinalised { level, changed }) => {
                 format!("level {level}{}", if *changed { "" } else { " already" })

@@ -2,7 +2,7 @@
 //! commits what is decided, and checks every step.
 
 use super::acts::{Act, NODES, Round};
-use super::checks::{check_delta, check_image, check_progress, check_record};
+use super::checks::{check_delta, check_drained, check_image, check_progress, check_record};
 use super::script::{CLUSTER, SESSION_MS, options};
 use crate::controller::{
     AlterPartition, AlterTopicConfig, BatchDecision, CancelReassignment, Command, Controller,
@@ -94,6 +94,7 @@ impl World {
         let may_grow = commands.iter().any(|c| matches!(c, Command::AlterPartition(_)));
         for record in &batch.records {
             check_record(&self.image, record, may_grow);
+            check_drained(&self.image, record);
             if let MetadataRecord::RequestCarriedOut(done) = record {
                 assert!(self.carried_out.insert(done.id), "carried out twice: {done:?}");
             }
@@ -182,6 +183,8 @@ impl World {
                 directory: self::directory(node, directory),
             },
             Act::Retire { node } => Command::RetireDirectory { node_id: NodeId(node) },
+            Act::Drain { node, cancel: false } => Command::Drain { node_id: NodeId(node) },
+            Act::Drain { node, cancel: true } => Command::CancelDrain { node_id: NodeId(node) },
             Act::Remove { node } => Command::RemoveNode { node_id: NodeId(node) },
         };
         let of_an_operator = matches!(
@@ -191,6 +194,7 @@ impl World {
                 | Act::Grow { .. }
                 | Act::Delete { .. }
                 | Act::Elect { .. }
+                | Act::Drain { .. }
         );
         vec![if of_an_operator { self.request(command) } else { command }]
     }
@@ -344,7 +348,28 @@ impl World {
             assert_eq!(partition.isr, partition.replicas, "{id}");
             assert_eq!(partition.leader, Some(partition.replicas[0]), "{id}");
         }
+        self.finish_drains();
     }
+
+    /// Nodes that are being emptied are empty in the end, where there is room.
+    fn finish_drains(&mut self) {
+        let image = self.image.clone();
+        let others = image.brokers.keys().filter(|node| !image.draining.contains(*node)).count();
+        let waits = |partition: &Partition| {
+            partition.target().len() <= others
+                && partition.replicas.iter().any(|node| image.draining.contains(node))
+        };
+        for _ in 0..=image.partitions.len() {
+            let commands = self.controller.tick(&self.image, self.now_ms);
+            self.decide_and_commit(commands);
+            let proposals = self.grow_all();
+            self.decide_and_commit(proposals);
+        }
+        for (id, partition) in &self.image.partitions {
+            assert!(!waits(partition), "{id}: {partition:?}, drained {:?}", image.draining);
+        }
+    }
+
     /// Every leader finds all its replicas caught up at the same moment.
     pub(super) fn grow_all(&self) -> Vec<Command> {
         let alteration = |id: PartitionId, partition: &Partition| PartitionAlteration {

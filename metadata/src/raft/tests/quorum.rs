@@ -200,7 +200,7 @@ async fn a_second_process_is_refused_while_the_first_lives() {
         let options = cluster.options(node.id);
         let request = wire::RegisterBrokerRequest {
             min_feature_level: 1,
-            max_feature_level: 1,
+            max_feature_level: crate::records::FeatureLevel::NEWEST.0.into(),
             cluster_id: options.cluster_id,
             node_id: node.id.0,
             incarnation_id: options.incarnation_id.to_wire().into(),

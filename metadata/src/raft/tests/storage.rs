@@ -9,9 +9,9 @@ use super::super::state_machine::StateMachine;
 use super::super::types::{Entry, LeaderId, LogId, Membership, Proposal, TypeConfig, Vote};
 use crate::image::Image;
 use crate::records::{
-    BrokerRegistered, FeatureLevel, FeatureLevelFinalised, FeatureLevels, MetadataRecord,
-    PartitionCreated, Reassignment, ReplicasOffline, RequestCarriedOut, TopicConfig, TopicCreated,
-    TopicDeleted, VoterDirectoryRecorded,
+    BrokerDraining, BrokerRegistered, FeatureLevel, FeatureLevelFinalised, FeatureLevels,
+    MetadataRecord, PartitionCreated, Reassignment, ReplicasOffline, RequestCarriedOut,
+    TopicConfig, TopicCreated, TopicDeleted, VoterDirectoryRecorded,
 };
 use openraft::entry::RaftEntry;
 use openraft::storage::{
@@ -162,9 +162,11 @@ async fn every_kind_of_fact_survives_a_restart() {
         created.into(),
         ReplicasOffline { node_id, epoch, partitions: vec![partition] }.into(),
         FeatureLevelFinalised { level: FeatureLevel(2) }.into(),
+        BrokerDraining { node_id, draining: true }.into(),
         carried_out(1, vec![]),
         carried_out(2, vec![RequestId(uuid::Uuid::from_u128(1))]),
         TopicDeleted { id: topic() }.into(),
+        BrokerDraining { node_id, draining: false }.into(),
     ];
     let mut applied = Applied::default();
     for record in history {
