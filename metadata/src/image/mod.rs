@@ -99,7 +99,7 @@ pub struct Topic {
 }
 
 /// A partition's assignment and leadership.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Partition {
     /// Assignment, the preferred leader first. No node twice. During a
     /// reassignment those it is to have, and behind them those it is to lose.

@@ -39,7 +39,7 @@ pub struct PartitionCreated {
 
 /// A partition on its way to other nodes. Its replicas are then those it is to
 /// have, in their order, and behind them those it is to lose.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Reassignment {
     /// The assignment before; it comes back if the reassignment is cancelled.
     pub from: Vec<NodeId>,

@@ -433,3 +433,15 @@ impl Replica {
 fn refuse_produce(id: RequestId, refusal: ProduceRefusal, out: &mut Vec<Effect>) {
     out.push(Effect::Answer { id, result: Err(refusal) });
 }
+
+/// For whoever checks that the watermark waits for the right ones.
+#[cfg(test)]
+impl Replica {
+    /// The committed in-sync replicas, and whom this leader has proposed to add.
+    pub(crate) fn maximal_isr(&self) -> &BTreeSet<NodeId> {
+        match &self.role {
+            Role::Leader(leader) => leader.isr.maximal(),
+            Role::Follower(_) | Role::NoLeader | Role::Offline => &self.local.view.isr,
+        }
+    }
+}

@@ -213,7 +213,7 @@ pub enum DeletionRefusal {
 }
 
 /// What the controller said to a proposed ISR.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum AlterOutcome {
     /// It is the truth now, at this version.
     Changed {

@@ -27,6 +27,11 @@ impl Disk {
         }
     }
 
+    /// What a power loss leaves.
+    pub(super) fn stable(&self) -> &[Record] {
+        &self.log[..self.synced.min(self.log.len())]
+    }
+
     pub(super) fn append(&mut self, record: Record) {
         self.note(record.0);
         self.log.push(record);

@@ -1,13 +1,14 @@
 //! What can happen, one thing at a time. Two drivers choose: chance (`mod`), and a
 //! model checker that tries everything (`exhaustive`).
 
-use super::world::{NODES, World};
+use super::said::Said;
+use super::world::{NODES, World, index_of};
 use crate::core::{Event, Millis};
 use ottla_proto::NodeId;
 use std::sync::Arc;
 
 /// Something that happens. Nodes are given by index.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     /// A node reads newer metadata.
     Tell { node: usize, newest: bool },
@@ -99,10 +100,7 @@ impl World {
             Action::Sync(node) => drop(self.nodes[node].sync(now)),
             Action::Push { from, to, most } => self.nodes[from].push(to, most),
             Action::Deliver(which) => self.deliver(which),
-            Action::Repeat(which) => {
-                self.network.push(self.network[which].clone());
-                self.deliver(which);
-            }
+            Action::Repeat(which) => self.repeat(which),
             Action::Lose(which) => {
                 let lost = self.network.remove(which);
                 self.lost(&lost);
@@ -117,6 +115,21 @@ impl World {
             Action::Configure(min_isr) => self.configure(min_isr),
             Action::Rounds(rounds) => (0..rounds).for_each(|_| self.round()),
         }
+    }
+
+    /// An answer belongs to one call: it is not heard twice, and a proposal that is
+    /// has one answer.
+    fn repeat(&mut self, which: usize) {
+        let mut again = self.network[which].clone();
+        match &mut again.said {
+            Said::Answered { .. } => {}
+            Said::Propose { awaited, .. } => {
+                *awaited = false;
+                self.network.push(again);
+            }
+            _ => self.network.push(again),
+        }
+        self.deliver(which);
     }
 
     fn tell(&mut self, index: usize, newest: bool) {
@@ -134,7 +147,7 @@ impl World {
     fn target(&self, index: usize, draw: u32) -> usize {
         let leader = self.image().partitions[&self.partition].leader;
         let known = leader.filter(|_| !draw.is_multiple_of(5));
-        known.map_or(index, |leader| usize::try_from(leader.0).expect("small") - 1)
+        known.map_or(index, index_of)
     }
 
     fn pass(&mut self, millis: Millis) {

@@ -1,11 +1,17 @@
 //! Three replicas, the real controller, and everything that can go wrong between
 //! them: messages lost, repeated and reordered, connections opened anew, metadata
 //! late, syncs slow, machines that lose power and what they had not synced.
+//!
+//! One world (`world`, `happen`), one set of rules (`checks`), two explorers: chance,
+//! here, and a model checker that tries everything within bounds (`exhaustive`).
 
 mod checks;
 mod disk;
+mod exhaustive;
 mod happen;
 mod node;
+mod said;
+mod situations;
 mod world;
 
 use proptest::prelude::*;
@@ -15,6 +21,9 @@ use world::World;
 
 /// Histories tried at every run: a second or two.
 const HISTORIES: u32 = 300;
+
+/// Wait before a refused request is repeated, in milliseconds.
+const RETRY_BACKOFF: u64 = 50;
 
 /// Things that happen in one history, at most.
 const EVENTS: usize = 1000;
@@ -28,7 +37,7 @@ fn three_replicas_keep_what_they_acknowledged() {
     let mut runner = TestRunner::new(config);
     let choices = proptest::collection::vec(any::<u32>(), EVENTS / 4..EVENTS);
     let outcome = runner.run(&(any::<bool>(), choices), |(memory, choices)| {
-        let mut world = World::new(memory);
+        let mut world = World::new(memory, RETRY_BACKOFF);
         for choice in choices {
             world.happen(choice);
         }

@@ -2,12 +2,17 @@
 //! that drives a replica.
 
 use super::disk::{Disk, Record};
+use super::said::{Call, Message, Said};
 use crate::core::{
-    Acks, Effect, Event, Follow, FollowRefusal, Millis, Peer, Progress, Replica, ReplicaConfig,
+    Acks, AlterOutcome, Effect, Event, Follow, Millis, Peer, Progress, Replica, ReplicaConfig,
     RequestId, RoleKind, SessionRef, Stage, View,
 };
-use ottla_proto::{BrokerEpoch, IncarnationId, LeaderEpoch, NodeId, Offset, PartitionEpoch};
+use ottla_proto::{BrokerEpoch, IncarnationId, LeaderEpoch, NodeId, Offset};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{Hash, Hasher};
+
+/// A member of the ISR that is behind for so long leaves it.
+pub(super) const LAG_MAX: Millis = 10_000;
 
 #[derive(Clone, Hash)]
 enum Op {
@@ -30,45 +35,14 @@ impl Op {
     }
 }
 
-/// What the processes say to each other and to the controller.
-#[derive(Clone, Debug, Hash)]
-pub(super) enum Said {
-    Follow(Follow),
-    Progress(Progress),
-    Unfollow(Peer),
-    Data {
-        of: SessionRef,
-        base: Offset,
-        records: Vec<Record>,
-        watermark: Offset,
-    },
-    Watermark {
-        of: SessionRef,
-        watermark: Offset,
-    },
-    Diverging {
-        of: SessionRef,
-        epoch: Option<LeaderEpoch>,
-        end: Offset,
-    },
-    Refused {
-        of: SessionRef,
-        refusal: FollowRefusal,
-    },
-    Propose {
-        broker_epoch: BrokerEpoch,
-        leader_epoch: LeaderEpoch,
-        partition_epoch: PartitionEpoch,
-        isr: Vec<(NodeId, BrokerEpoch)>,
-    },
-}
-
-/// A message on its way. The controller is node 0.
-#[derive(Clone, Debug, Hash)]
-pub(super) struct Message {
-    pub(super) from: NodeId,
-    pub(super) to: NodeId,
-    pub(super) said: Said,
+/// What a follower is being sent.
+#[derive(Clone, Hash)]
+struct Serving {
+    peer: Peer,
+    of: SessionRef,
+    next: Offset,
+    /// The watermark that it was told last.
+    told: Offset,
 }
 
 #[derive(Clone)]
@@ -81,7 +55,7 @@ pub(super) struct Process {
     ops: VecDeque<Op>,
     syncing: Option<usize>,
     sync_wanted: bool,
-    serving: BTreeMap<NodeId, (Peer, SessionRef, Offset)>,
+    serving: BTreeMap<NodeId, Serving>,
     /// Number of the connection to each leader.
     streams: BTreeMap<NodeId, u64>,
 }
@@ -89,6 +63,7 @@ pub(super) struct Process {
 #[derive(Clone)]
 pub(super) struct Node {
     pub(super) id: NodeId,
+    retry_backoff: Millis,
     pub(super) disk: Disk,
     pub(super) process: Option<Process>,
     written: BTreeMap<RequestId, Offset>,
@@ -102,9 +77,10 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(id: u64) -> Self {
+    pub(super) fn new(id: u64, retry_backoff: Millis) -> Self {
         Self {
             id: NodeId(id),
+            retry_backoff,
             disk: Disk::default(),
             process: None,
             written: BTreeMap::new(),
@@ -124,7 +100,8 @@ impl Node {
         view: View,
         now: Millis,
     ) {
-        let config = ReplicaConfig { me: self.id, lag_max: 10_000, retry_backoff: 50 };
+        let Self { id: me, retry_backoff, .. } = *self;
+        let config = ReplicaConfig { me, lag_max: LAG_MAX, retry_backoff };
         let (log, watermark) = (self.disk.state(), self.disk.watermark);
         let (replica, effects) = Replica::open(config, log, watermark, view, now);
         self.process = Some(Process {
@@ -205,11 +182,12 @@ impl Node {
             }
             Effect::AlterPartition { leader_epoch, partition_epoch, isr } => {
                 let broker_epoch = process.broker_epoch;
-                let said = Said::Propose { broker_epoch, leader_epoch, partition_epoch, isr };
-                self.say(NodeId(0), said);
+                let call = Call { broker_epoch, leader_epoch, partition_epoch };
+                self.say(NodeId(0), Said::Propose { call, isr, awaited: true });
             }
             Effect::Serve { peer, of, from } => {
-                process.serving.insert(peer.node, (peer, of, from));
+                let serving = Serving { peer, of, next: from, told: 0 };
+                process.serving.insert(peer.node, serving);
             }
             Effect::Diverge { peer, of, epoch, end } => {
                 self.say(peer.node, Said::Diverging { of, epoch, end });
@@ -271,7 +249,7 @@ impl Node {
             Said::Progress(progress) => self.step(Event::Progress(progress), &[], now),
             Said::Unfollow(peer) => {
                 if let Some(process) = &mut self.process {
-                    process.serving.retain(|_, (known, ..)| *known != peer);
+                    process.serving.retain(|_, serving| serving.peer != peer);
                 }
                 self.step(Event::Unfollow { peer }, &[], now);
             }
@@ -289,7 +267,17 @@ impl Node {
             Said::Refused { of, refusal } => {
                 self.step(Event::FollowRefused { of, refusal }, &[], now);
             }
+            Said::Answered { call, outcome } => self.hear_answer(call, outcome, now),
             Said::Propose { .. } => panic!("a proposal goes to the controller"),
+        }
+    }
+
+    /// A later process of the node knows nothing of the call.
+    pub(super) fn hear_answer(&mut self, call: Call, outcome: AlterOutcome, now: Millis) {
+        let Call { broker_epoch, leader_epoch, partition_epoch } = call;
+        if self.process.as_ref().is_some_and(|p| p.broker_epoch == broker_epoch) {
+            let event = Event::AlterAnswered { leader_epoch, partition_epoch, outcome };
+            self.step(event, &[], now);
         }
     }
 
@@ -352,19 +340,48 @@ impl Node {
     pub(super) fn push(&mut self, to: NodeId, most: usize) {
         let Some(process) = &mut self.process else { return };
         let status = process.replica.status();
-        let Some((_, of, next)) = process.serving.get_mut(&to) else { return };
+        let Some(serving) = process.serving.get_mut(&to) else { return };
+        let (of, base, watermark) = (serving.of, serving.next, status.high_watermark);
         if status.role != RoleKind::Leader || status.leader_epoch != of.leader_epoch {
             return;
         }
-        let (of, base, watermark) = (*of, *next, status.high_watermark);
         let from = usize::try_from(base).expect("small");
         let end = usize::try_from(status.log_end).expect("small").min(from + most);
+        serving.told = watermark;
         let said = if from < end {
-            *next = end as u64;
+            serving.next = end as u64;
             Said::Data { of, base, records: self.disk.log[from..end].to_vec(), watermark }
         } else {
             Said::Watermark { of, watermark }
         };
         self.say(to, said);
+    }
+
+    /// Whether there is something to push that was not pushed before.
+    pub(super) fn has_news(&self, to: NodeId) -> bool {
+        self.process.as_ref().is_some_and(|process| {
+            let status = process.replica.status();
+            process.serving.get(&to).is_some_and(|serving| {
+                status.role == RoleKind::Leader
+                    && status.leader_epoch == serving.of.leader_epoch
+                    && (serving.next < status.log_end || serving.told < status.high_watermark)
+            })
+        })
+    }
+
+    /// What the future of the node depends on. Numbers of incarnations and of the
+    /// next connection are left out: whatever they are, they are new. Of images
+    /// only the newest can still be read.
+    pub(super) fn hash_into(&self, newest: usize, into: &mut impl Hasher) {
+        (self.id, &self.disk, &self.written, &self.wants_all).hash(into);
+        let Some(process) = &self.process else { return };
+        let Process { replica, broker_epoch, image, ops, serving, streams, .. } = process;
+        (replica, broker_epoch, *image == newest, ops, serving, streams).hash(into);
+        (process.syncing, process.sync_wanted).hash(into);
+    }
+
+    /// Whether a sync is asked for or under way.
+    pub(super) fn owes_sync(&self) -> bool {
+        self.process.as_ref().is_some_and(|p| p.sync_wanted || p.syncing.is_some())
     }
 }

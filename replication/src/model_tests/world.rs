@@ -1,8 +1,9 @@
 //! Three nodes, the real controller, and a network that loses and reorders.
 
 use super::disk::Record;
-use super::node::{Message, Node, Said};
-use crate::core::{Acks, AlterOutcome, Event, Millis, RequestId};
+use super::node::{Node, Process};
+use super::said::{Call, Message, Said};
+use crate::core::{Acks, AlterOutcome, Millis, RequestId};
 use crate::manager::view;
 use ottla_metadata::controller::{
     AlterPartition, AlterTopicConfig, Command, Controller, ControllerOptions, CreateTopic,
@@ -51,10 +52,13 @@ pub(super) struct World {
     pub(super) robbed: BTreeSet<usize>,
     /// Registrations of processes that stopped in order, by node.
     pub(super) stopped: BTreeMap<usize, BrokerEpoch>,
+    /// The smallest min.insync.replicas there ever was.
+    pub(super) least_min_isr: usize,
 }
 
 impl World {
-    pub(super) fn new(memory: bool) -> Self {
+    /// Three replicas in sync of a topic with a minimum of two, just started.
+    pub(super) fn new(memory: bool, retry_backoff: Millis) -> Self {
         let options = ControllerOptions {
             cluster_id: "c".to_owned(),
             session_timeout_ms: 1000,
@@ -65,7 +69,7 @@ impl World {
             controller: Controller::activate(options, &image, 0),
             images: vec![Arc::new(image)],
             partition: PartitionId { topic: TopicId(uuid::Uuid::from_u128(7)), index: 0 },
-            nodes: (1..=NODES).map(Node::new).collect(),
+            nodes: (1..=NODES).map(|id| Node::new(id, retry_backoff)).collect(),
             network: Vec::new(),
             now: 0,
             last_request: 0,
@@ -76,6 +80,7 @@ impl World {
             memory,
             robbed: BTreeSet::new(),
             stopped: BTreeMap::new(),
+            least_min_isr: 2,
         };
         let registered: Vec<_> = (0..3).map(|index| (index, world.register(index))).collect();
         (0..3).for_each(|index| world.unfence(index));
@@ -171,6 +176,7 @@ impl World {
     /// Another min.insync.replicas. Whatever it is, who may lead has everything
     /// that is acknowledged.
     pub(super) fn configure(&mut self, min_isr: u32) {
+        self.least_min_isr = self.least_min_isr.min(min_isr as usize);
         let set = [("min.insync.replicas".to_owned(), min_isr.to_string())].into();
         let (name, unset) = ("t".to_owned(), BTreeSet::new());
         let change = AlterTopicConfig { name, set, unset, validate_only: false };
@@ -207,25 +213,26 @@ impl World {
             return self.decide(message);
         }
         let now = self.now;
-        let index = usize::try_from(message.to.0).expect("small") - 1;
-        self.nodes[index].hear(message.said, now);
+        self.nodes[index_of(message.to)].hear(message.said, now);
     }
 
-    /// A proposal that is lost ends as "unknown", as a call that times out.
+    /// A proposal that is lost, or its answer, ends as "unknown", as a call that
+    /// times out.
     pub(super) fn lost(&mut self, message: &Message) {
-        if let Said::Propose { leader_epoch, partition_epoch, .. } = message.said {
-            let outcome = AlterOutcome::Unknown;
-            let event = Event::AlterAnswered { leader_epoch, partition_epoch, outcome };
-            let (index, now) = (usize::try_from(message.from.0).expect("small") - 1, self.now);
-            self.nodes[index].step(event, &[], now);
-        }
+        let (caller, call) = match message.said {
+            Said::Propose { call, awaited: true, .. } => (message.from, call),
+            Said::Answered { call, .. } => (message.to, call),
+            _ => return,
+        };
+        let now = self.now;
+        self.nodes[index_of(caller)].hear_answer(call, AlterOutcome::Unknown, now);
     }
 
     fn decide(&mut self, message: Message) {
-        let Said::Propose { broker_epoch, leader_epoch, partition_epoch, isr } = message.said
-        else {
+        let Said::Propose { call, isr, awaited } = message.said else {
             panic!("only proposals go to the controller: {message:?}");
         };
+        let Call { broker_epoch, leader_epoch, partition_epoch } = call;
         let proposal = PartitionAlteration {
             partition: self.partition,
             leader_epoch,
@@ -246,14 +253,9 @@ impl World {
             Ok(other) => panic!("not an answer to a proposal: {other:?}"),
             Err(_) => AlterOutcome::Unknown,
         };
-        let index = usize::try_from(node_id.0).expect("small") - 1;
-        // A later process of the node knows nothing of the call.
-        let same =
-            self.nodes[index].process.as_ref().is_some_and(|p| p.broker_epoch == broker_epoch);
-        if same {
-            let event = Event::AlterAnswered { leader_epoch, partition_epoch, outcome };
-            let now = self.now;
-            self.nodes[index].step(event, &[], now);
+        if awaited {
+            let said = Said::Answered { call, outcome };
+            self.network.push(Message { from: message.to, to: message.from, said });
         }
     }
 
@@ -288,8 +290,8 @@ impl World {
             assert!(round + 1 < HEALING_ROUNDS, "it does not heal: {}", self.describe());
         }
         let before = self.acknowledged.len();
-        let leader = self.image().partitions[&self.partition].leader.expect("a leader");
-        self.produce(usize::try_from(leader.0).expect("small") - 1, true);
+        let leader = self.partition().leader.expect("a leader");
+        self.produce(index_of(leader), true);
         (0..10).for_each(|_| self.round());
         assert_eq!(self.acknowledged.len(), before + 1, "no write: {}", self.describe());
         let logs: Vec<&Vec<Record>> = self.nodes.iter().map(|node| &node.disk.log).collect();
@@ -297,9 +299,11 @@ impl World {
     }
 
     pub(super) fn is_healthy(&self) -> bool {
-        let partition = &self.image().partitions[&self.partition];
+        let partition = self.partition();
         let end = self.nodes[0].disk.log.len() as u64;
+        let knows = |p: &Process| p.replica.status().can_commit;
         partition.isr.len() == 3
+            && self.nodes.iter().any(|node| node.process.as_ref().is_some_and(knows))
             && self.nodes.iter().all(|node| {
                 node.process.as_ref().is_some_and(|p| {
                     let status = p.replica.status();
@@ -317,6 +321,10 @@ impl World {
         let partition = &self.image().partitions[&self.partition];
         format!("{partition:?}, {:?}{}", self.network, nodes.collect::<String>())
     }
+}
+
+pub(super) fn index_of(node: NodeId) -> usize {
+    usize::try_from(node.0).expect("small") - 1
 }
 
 fn durability(memory: bool) -> BTreeMap<String, String> {
