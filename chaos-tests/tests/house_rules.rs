@@ -43,15 +43,22 @@ const IMPURE: [&str; 22] = [
 ];
 
 /// Who may depend on whom: DESIGN's arrows, and docs/decisions/0001.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("proto", &[]),
+    ("host", &[]),
     ("commitlog", &["ottla-proto"]),
-    ("metadata", &["ottla-commitlog", "ottla-proto"]),
-    ("replication", &["ottla-commitlog", "ottla-metadata", "ottla-proto"]),
-    ("node", &["ottla-commitlog", "ottla-metadata", "ottla-proto", "ottla-replication"]),
-    ("client", &["ottla-commitlog", "ottla-proto"]),
+    ("metadata", &["ottla-commitlog", "ottla-host", "ottla-proto"]),
+    ("replication", &["ottla-commitlog", "ottla-host", "ottla-metadata", "ottla-proto"]),
+    (
+        "node",
+        &["ottla-commitlog", "ottla-host", "ottla-metadata", "ottla-proto", "ottla-replication"],
+    ),
+    ("client", &["ottla-commitlog", "ottla-host", "ottla-proto"]),
     ("cli", &["ottla-client", "ottla-node", "ottla-proto"]),
-    ("chaos-tests", &["ottla-client", "ottla-commitlog", "ottla-proto"]),
+    (
+        "chaos-tests",
+        &["ottla-client", "ottla-commitlog", "ottla-host", "ottla-node", "ottla-proto"],
+    ),
 ];
 
 fn root() -> PathBuf {

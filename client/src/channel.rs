@@ -4,6 +4,7 @@
 //! Not its job: choosing whom to talk to, and trying again.
 
 use crate::{ClientError, HostPort};
+use ottla_host::Network;
 use ottla_proto::v1::cluster_service_client::ClusterServiceClient;
 use ottla_proto::v1::log_service_client::LogServiceClient;
 use ottla_proto::v1::metadata_service_client::MetadataServiceClient;
@@ -14,6 +15,7 @@ use ottla_proto::{
 };
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -65,8 +67,8 @@ impl Connection {
 }
 
 /// The connections of one client.
-#[derive(Debug)]
 pub(crate) struct ChannelPool {
+    network: Arc<dyn Network>,
     slots: Mutex<HashMap<HostPort, Arc<tokio::sync::Mutex<Slot>>>>,
     connect_timeout: Duration,
     next_id: AtomicU64,
@@ -80,9 +82,15 @@ struct Slot {
     failed: Option<(Instant, ClientError)>,
 }
 
+impl fmt::Debug for ChannelPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChannelPool").field("slots", &self.slots).finish_non_exhaustive()
+    }
+}
+
 impl ChannelPool {
-    pub(crate) fn new(connect_timeout: Duration) -> Self {
-        Self { slots: Mutex::default(), connect_timeout, next_id: AtomicU64::new(0) }
+    pub(crate) fn new(network: Arc<dyn Network>, connect_timeout: Duration) -> Self {
+        Self { network, slots: Mutex::default(), connect_timeout, next_id: AtomicU64::new(0) }
     }
 
     /// The open connection to `endpoint`, or a new one. An error here means
@@ -138,7 +146,6 @@ impl ChannelPool {
         let channel = Endpoint::from_shared(format!("http://{endpoint}"))
             .map_err(|error| root_cause(&error))?
             .connect_timeout(self.connect_timeout)
-            .tcp_nodelay(true)
             .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
             .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
             .max_frame_size(HTTP2_FRAME_BYTES)
@@ -146,7 +153,7 @@ impl ChannelPool {
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true);
         // The endpoint's own timeout leaves out the name lookup.
-        match timeout(self.connect_timeout, channel.connect()).await {
+        match timeout(self.connect_timeout, ottla_host::channel(&self.network, &channel)).await {
             Ok(Ok(channel)) => Ok(Connection {
                 endpoint: endpoint.clone(),
                 id: self.next_id.fetch_add(1, Ordering::Relaxed),

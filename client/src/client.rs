@@ -7,6 +7,7 @@ use crate::leader::{LeaderSearch, Unknown};
 use crate::metadata::{MetadataCache, TopicShape};
 use crate::watch::Watcher;
 use crate::{Admin, ClientError, HostPort};
+use ottla_host::{Network, Tcp};
 use ottla_proto::v1::ErrorReason;
 use ottla_proto::{ApiError, v1};
 use parking_lot::Mutex;
@@ -75,13 +76,25 @@ impl Client {
         bootstrap: &[HostPort],
         options: ClientOptions,
     ) -> Result<Self, ClientError> {
+        Self::connect_over(Arc::new(Tcp), bootstrap, options).await
+    }
+
+    /// As [`connect`](Self::connect), over another network than the operating system's.
+    ///
+    /// # Errors
+    /// As `connect`.
+    pub async fn connect_over(
+        network: Arc<dyn Network>,
+        bootstrap: &[HostPort],
+        options: ClientOptions,
+    ) -> Result<Self, ClientError> {
         if bootstrap.is_empty() {
             return Err(ClientError::InvalidArgument("no bootstrap address given".to_owned()));
         }
         let deadline = Deadline::after(options.bootstrap_timeout);
         let client = Self {
             shared: Arc::new(Shared {
-                pool: ChannelPool::new(options.connect_timeout),
+                pool: ChannelPool::new(network, options.connect_timeout),
                 options,
                 bootstrap: bootstrap.to_vec(),
                 metadata: MetadataCache::new(),

@@ -8,16 +8,45 @@ use crate::metrics::{CONTENT_TYPE, Metrics};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use ottla_host::{Listener, Stream};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::net::TcpListener;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Why this node is not ready; or, if it is, what is wrong with it all the same.
 pub(crate) type Readiness = Arc<dyn Fn() -> Result<Vec<String>, String> + Send + Sync>;
 
+/// Pause after a connection could not be accepted, such as for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A listener as axum wants it.
+struct Served(Listener);
+
+impl axum::serve::Listener for Served {
+    type Io = Stream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Stream, SocketAddr) {
+        loop {
+            match self.0.accept().await {
+                Ok(accepted) => return accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection to the HTTP port was not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        Ok(self.0.local_addr())
+    }
+}
+
 /// Serves until `stop`.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    listener: Listener,
     ready: Readiness,
     metrics: Metrics,
     stop: CancellationToken,
@@ -37,7 +66,7 @@ pub(crate) async fn serve(
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(move || std::future::ready(shown(&metrics))));
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+    axum::serve(Served(listener), router).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
 fn shown(metrics: &Metrics) -> Response {

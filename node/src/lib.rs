@@ -15,7 +15,7 @@ mod services;
 mod storage;
 mod telemetry;
 
-pub use run::run;
+pub use run::{Host, run, run_on};
 pub use storage::format;
 
 /// The version that nodes report.

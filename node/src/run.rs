@@ -9,7 +9,8 @@ use crate::{http, storage, telemetry};
 use anyhow::Context as _;
 use ottla_commitlog::Shared;
 use ottla_commitlog::data_dir::{DataDirs, DirectoryState, DirectoryStatus};
-use ottla_commitlog::vfs::RealVfs;
+use ottla_commitlog::vfs::{RealVfs, Vfs};
+use ottla_host::{Listener, Network, Tcp};
 use ottla_metadata::records::FeatureLevels;
 use ottla_metadata::{LogLimits, Metadata, MetadataOptions, Timings};
 use ottla_proto::v1::cluster_service_server::ClusterServiceServer;
@@ -24,9 +25,7 @@ use ottla_replication::{Limits, Replicas, ReplicasOptions};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
 use tonic::transport::Server;
@@ -53,7 +52,32 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 pub async fn run(config: NodeConfig, stop: CancellationToken) -> anyhow::Result<()> {
     telemetry::init(&config)?;
     let stop = on_signals(stop)?;
-    let node = Node::open(config).await?;
+    run_on(Host::default(), config, stop).await
+}
+
+/// What a node runs on.
+#[derive(Clone)]
+pub struct Host {
+    /// How it reaches others, and they it.
+    pub network: Arc<dyn Network>,
+    /// Where its logs are: those of partitions, and the metadata's.
+    pub disk: Arc<dyn Vfs>,
+}
+
+impl Default for Host {
+    /// The operating system's.
+    fn default() -> Self {
+        Self { network: Arc::new(Tcp), disk: Arc::new(RealVfs) }
+    }
+}
+
+/// Runs one node on a host until `stop`, then stops it gracefully. Neither listens to
+/// signals nor sets up logging, of which a process has one each.
+///
+/// # Errors
+/// What kept it from starting, or from stopping cleanly.
+pub async fn run_on(host: Host, config: NodeConfig, stop: CancellationToken) -> anyhow::Result<()> {
+    let node = Node::open(host, config).await?;
     let served = node.serve(&stop).await;
     if let Err(error) = &served {
         error!("node stops: {error:#}");
@@ -84,15 +108,16 @@ struct Node {
     shared: Arc<Shared>,
     metadata: Metadata,
     replicas: Replicas,
-    grpc: TcpListener,
-    http: TcpListener,
+    grpc: Listener,
+    http: Listener,
 }
 
 impl Node {
-    async fn open(config: NodeConfig) -> anyhow::Result<Self> {
+    async fn open(host: Host, config: NodeConfig) -> anyhow::Result<Self> {
+        let Host { network, disk } = host;
         // Ports first: a second process on the same ports must not touch data.
-        let grpc = bind(config.listen, "gRPC", "listen").await?;
-        let http = bind(config.http_listen, "HTTP", "http_listen").await?;
+        let grpc = bind(&*network, config.listen, "gRPC", "listen").await?;
+        let http = bind(&*network, config.http_listen, "HTTP", "http_listen").await?;
         storage::allow_many_files();
         let data_dirs = Arc::new(storage::open(&config)?);
         let previous_broker_epoch = data_dirs.clean_shutdown();
@@ -106,7 +131,7 @@ impl Node {
             "node starts"
         );
         let hot_tail = config.hot_tail_bytes as usize;
-        let shared = Shared::with_hot_tail(Arc::new(RealVfs), hot_tail);
+        let shared = Shared::with_hot_tail(disk, hot_tail);
         let advertised = config.advertised();
         let metadata = Metadata::open(MetadataOptions {
             cluster_id: config.cluster_id.clone(),
@@ -116,6 +141,7 @@ impl Node {
             previous_broker_epoch,
             dir: data_dirs.first().metadata_dir(),
             shared: shared.clone(),
+            network: Arc::clone(&network),
             voters: voters(&config)?,
             advertised: (advertised.host, advertised.port),
             rack: config.rack.clone(),
@@ -130,6 +156,7 @@ impl Node {
             cluster_id: config.cluster_id.clone(),
             data_dirs: data_dirs.clone(),
             shared: shared.clone(),
+            network,
             cluster: Arc::new(metadata.clone()),
             clean_start: previous_broker_epoch.is_some(),
             limits: Limits {
@@ -154,7 +181,7 @@ impl Node {
         let servers = CancellationToken::new();
         let (health, health_service) = tonic_health::server::health_reporter();
         let routes = self.routes(&clients, health_service)?;
-        let local = self.grpc.local_addr()?;
+        let local = self.grpc.local_addr();
         let serving = tokio::spawn(serve_grpc(self.grpc, routes, servers.clone()));
         let ready = readiness(&self.metadata, &self.replicas, &self.data_dirs, stop);
         let replicas = self.replicas.clone();
@@ -264,8 +291,14 @@ fn reflection<'a>() -> tonic_reflection::server::Builder<'a> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
-async fn bind(address: SocketAddr, what: &str, option: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
+async fn bind(
+    network: &dyn Network,
+    address: SocketAddr,
+    what: &str,
+    option: &str,
+) -> anyhow::Result<Listener> {
+    network
+        .bind(address)
         .await
         .with_context(|| format!("cannot bind the {what} port {address} (option `{option}`)"))
 }
@@ -288,32 +321,19 @@ fn timings(config: &NodeConfig) -> Timings {
 }
 
 async fn serve_grpc(
-    listener: TcpListener,
+    listener: Listener,
     routes: tonic::service::Routes,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     Server::builder()
-        .tcp_nodelay(true)
         .max_frame_size(HTTP2_FRAME_BYTES)
         .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .add_routes(routes)
-        .serve_with_incoming_shutdown(nodelay(listener), stop.cancelled_owned())
+        .serve_with_incoming_shutdown(listener, stop.cancelled_owned())
         .await
-}
-
-/// `tcp_nodelay` of the builder does not reach listeners that are handed in.
-fn nodelay(
-    listener: TcpListener,
-) -> impl futures::Stream<Item = std::io::Result<tokio::net::TcpStream>> {
-    use futures::StreamExt;
-    TcpListenerStream::new(listener).map(|accepted| {
-        let stream = accepted?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
-    })
 }
 
 fn readiness(

@@ -13,6 +13,7 @@ use crate::partition::Partition;
 use crate::serve::{Sessions, Traffics};
 use ottla_commitlog::Shared;
 use ottla_commitlog::data_dir::DataDirs;
+use ottla_host::Network;
 use ottla_metadata::image::Image;
 use ottla_proto::v1::ErrorReason;
 use ottla_proto::{ApiError, BrokerEpoch, Leader, LeaderEpoch, NodeId, Offset, PartitionId};
@@ -30,6 +31,7 @@ pub(crate) struct Env {
     pub(crate) cluster_id: String,
     pub(crate) data_dirs: Arc<DataDirs>,
     pub(crate) shared: Arc<Shared>,
+    pub(crate) network: Arc<dyn Network>,
     pub(crate) cluster: Arc<dyn Cluster>,
     pub(crate) clean_start: bool,
     pub(crate) limits: Limits,

@@ -10,7 +10,6 @@
 
 mod alter;
 mod api;
-mod blocking;
 mod cluster;
 pub mod core;
 mod env;

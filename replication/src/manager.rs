@@ -1,12 +1,12 @@
 //! From metadata images to local partitions: who is to be here, and what each
 //! has to know.
 
-use crate::blocking::blocking;
 use crate::core::{Durability, Member, View};
 use crate::env::Env;
 use crate::log_config::log_config;
 use crate::partition::{Partition, Start};
 use ottla_commitlog::data_dir::{Place, Wanted};
+use ottla_host::blocking;
 use ottla_metadata::image::{self, Delta, Image, Topic};
 use ottla_metadata::records;
 use ottla_proto::{NodeId, PartitionId, TopicId};

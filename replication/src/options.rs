@@ -3,6 +3,7 @@
 use crate::Cluster;
 use ottla_commitlog::data_dir::DataDirs;
 use ottla_commitlog::{DEFAULT_KEY_MAP_BYTES, Shared};
+use ottla_host::Network;
 use ottla_proto::NodeId;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,8 @@ pub struct ReplicasOptions {
     pub data_dirs: Arc<DataDirs>,
     /// What the node's logs share: the disk first.
     pub shared: Arc<Shared>,
+    /// How other nodes are reached.
+    pub network: Arc<dyn Network>,
     /// The metadata: images in, proposed ISRs out.
     pub cluster: Arc<dyn Cluster>,
     /// The last run left a clean-shutdown marker: its logs need no recovery.

@@ -7,7 +7,6 @@ mod traffic;
 
 use crate::alter::{self, IsrProposals};
 use crate::api::{Fetched, ListedOffset, OffsetPosition, ProduceTicket, ReplicaCounts};
-use crate::blocking::blocking;
 use crate::core::{Acks, ReplicaStatus};
 use crate::env::{Clock, Env};
 use crate::leaving::Leaving;
@@ -23,6 +22,7 @@ use crate::{maintenance, manager, watermarks};
 use bytes::Bytes;
 use ottla_commitlog::format::ValidBatch;
 use ottla_commitlog::{Log, LogError, MAX_APPEND_BYTES};
+use ottla_host::blocking;
 use ottla_metadata::image::Image;
 use ottla_proto::internal::v1::replication_service_server::ReplicationServiceServer;
 use ottla_proto::v1::ErrorReason as R;
@@ -75,6 +75,7 @@ impl Replicas {
             opening: Opening::new(options.data_dirs.count()),
             data_dirs: options.data_dirs,
             shared: options.shared,
+            network: options.network,
             cluster: options.cluster,
             clean_start: options.clean_start,
             limits,

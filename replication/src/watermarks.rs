@@ -54,7 +54,7 @@ pub(crate) async fn store(env: &Arc<Env>, written: String) -> String {
     }
     let (shared, path) = (Arc::clone(&env.shared), env.data_dirs.first().path().join(FILE));
     let bytes = text.clone();
-    let work = crate::blocking::blocking(move || {
+    let work = ottla_host::blocking(move || {
         checkpoint::write_atomically(shared.vfs(), &path, bytes.as_bytes())
     });
     match work.await {

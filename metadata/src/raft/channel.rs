@@ -2,6 +2,8 @@
 //! Raft, the broker's heartbeats and forwarded calls each have their own.
 
 use super::types::Peer;
+use ottla_host::Network;
+use std::sync::Arc;
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 
@@ -22,7 +24,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) const MAX_RAFT_MESSAGE_BYTES: usize = 2 * super::log_files::MAX_ENTRY_BYTES;
 
 /// How to connect to `peer`; fails only if its host is not a valid host name.
-pub(crate) fn endpoint(peer: &Peer) -> Result<Endpoint, tonic::transport::Error> {
+fn endpoint(peer: &Peer) -> Result<Endpoint, tonic::transport::Error> {
     let host = &peer.host;
     // A bare IPv6 address needs brackets in a URI.
     let uri = if host.contains(':') && !host.starts_with('[') {
@@ -32,7 +34,6 @@ pub(crate) fn endpoint(peer: &Peer) -> Result<Endpoint, tonic::transport::Error>
     };
     Ok(Endpoint::from_shared(uri)?
         .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true))
@@ -40,6 +41,17 @@ pub(crate) fn endpoint(peer: &Peer) -> Result<Endpoint, tonic::transport::Error>
 
 /// A connection of its own to `peer`, made when first used and again after it
 /// broke. A refused connection fails the call that wanted it, at once.
-pub(crate) fn lazy(peer: &Peer) -> Result<Channel, tonic::transport::Error> {
-    Ok(endpoint(peer)?.connect_lazy())
+pub(crate) fn lazy(
+    network: &Arc<dyn Network>,
+    peer: &Peer,
+) -> Result<Channel, tonic::transport::Error> {
+    Ok(ottla_host::lazy_channel(network, &endpoint(peer)?))
+}
+
+/// A connection of its own to `peer`, made now.
+pub(crate) async fn connect(
+    network: &Arc<dyn Network>,
+    peer: &Peer,
+) -> Result<Channel, tonic::transport::Error> {
+    ottla_host::channel(network, &endpoint(peer)?).await
 }

@@ -8,6 +8,7 @@ use super::{channel, controller_service, wire};
 use crate::controller::{
     AlterPartition, Command, PartitionOutcome, RegisterBroker, Reply, ReportOffline,
 };
+use ottla_host::Network;
 use ottla_proto::internal::v1 as internal;
 use ottla_proto::internal::v1::controller_service_client::ControllerServiceClient;
 use ottla_proto::v1::ErrorReason;
@@ -34,14 +35,18 @@ pub(super) enum Place {
 pub(super) type Client = ControllerServiceClient<Channel>;
 
 /// A connection of its own to a controller. Where this fails, nothing was sent.
-pub(super) async fn connect(node_id: NodeId, peer: &Peer) -> Result<Client, ApiError> {
+pub(super) async fn connect(
+    network: &Arc<dyn Network>,
+    node_id: NodeId,
+    peer: &Peer,
+) -> Result<Client, ApiError> {
     let unreachable = |error: tonic::transport::Error| {
         let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
         let what =
             format!("node {node_id} cannot be reached: {error}{}", source.unwrap_or_default());
         ApiError::new(ErrorReason::ControllerNotAvailable, what)
     };
-    let channel = channel::endpoint(peer).map_err(unreachable)?.connect().await;
+    let channel = channel::connect(network, peer).await;
     Ok(ControllerServiceClient::new(channel.map_err(unreachable)?)
         .max_decoding_message_size(MAX_GRPC_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_GRPC_MESSAGE_BYTES))
@@ -101,22 +106,24 @@ where
         let leader = quorum.borrow_and_update().leader;
         let outcome = match inner.place_of(leader) {
             None => Err(inner.control.not_controller()),
-            Some(place) => match reach(place, deadline, &mut quorum).await {
-                Err(unreachable) => Err(unreachable),
-                Ok(reached) => tokio::select! {
-                    biased; // An answer counts, even if it comes too late.
-                    outcome = attempt(reached) => outcome,
-                    () = tokio::time::sleep_until(deadline) => Err(ApiError::new(
-                        ErrorReason::RequestTimedOut,
-                        "the controller did not answer in time",
-                    )),
-                    // It may hang and never answer.
-                    () = leader_changed(&mut quorum, leader) => Err(ApiError::new(
-                        ErrorReason::LeadershipLost,
-                        "the controller was replaced before it answered",
-                    )),
-                },
-            },
+            Some(place) => {
+                match reach(&inner.options.network, place, deadline, &mut quorum).await {
+                    Err(unreachable) => Err(unreachable),
+                    Ok(reached) => tokio::select! {
+                        biased; // An answer counts, even if it comes too late.
+                        outcome = attempt(reached) => outcome,
+                        () = tokio::time::sleep_until(deadline) => Err(ApiError::new(
+                            ErrorReason::RequestTimedOut,
+                            "the controller did not answer in time",
+                        )),
+                        // It may hang and never answer.
+                        () = leader_changed(&mut quorum, leader) => Err(ApiError::new(
+                            ErrorReason::LeadershipLost,
+                            "the controller was replaced before it answered",
+                        )),
+                    },
+                }
+            }
         };
         let error = match outcome {
             Err(error) if asks_for_another(&error) => error,
@@ -135,6 +142,7 @@ where
 /// Connects to the controller, unless it takes too long or is another meanwhile:
 /// in any case nothing was asked yet.
 async fn reach(
+    network: &Arc<dyn Network>,
     place: Place,
     deadline: Instant,
     quorum: &mut tokio::sync::watch::Receiver<super::QuorumStatus>,
@@ -146,7 +154,7 @@ async fn reach(
     };
     tokio::select! {
         biased;
-        client = connect(node_id, &peer) => client.map(Reached::There),
+        client = connect(network, node_id, &peer) => client.map(Reached::There),
         () = tokio::time::sleep_until(deadline) => given_up("in time"),
         () = leader_changed(quorum, Some(node_id)) => given_up("before it was replaced"),
     }
@@ -170,7 +178,7 @@ pub(super) async fn register(
     match place {
         Place::Here => controller_service::register(inner, request.clone()).await,
         Place::There(node_id, peer) => {
-            let mut client = connect(*node_id, peer).await?;
+            let mut client = connect(&inner.options.network, *node_id, peer).await?;
             let response = client.register_broker(wire::registration_request(request)).await;
             let response = response.map_err(|status| ApiError::from_status(&status))?;
             Ok(BrokerEpoch(response.into_inner().broker_epoch))

@@ -52,7 +52,7 @@ pub(super) async fn prepare(inner: &Inner, command: &Command) {
 }
 
 async fn ask(inner: &Inner, peer: &Peer, moving: Vec<Leadership>) -> anyhow::Result<usize> {
-    let channel = channel::endpoint(peer)?.connect().await?;
+    let channel = channel::connect(&inner.options.network, peer).await?;
     let leaderships = moving.into_iter().map(|leadership| internal::Leadership {
         partition: Some(internal::PartitionKey {
             topic_id: leadership.partition.topic.to_wire().into(),

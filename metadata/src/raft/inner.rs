@@ -10,7 +10,7 @@ use super::introduction::Way;
 use super::log_store::LogStore;
 use super::log_writer::Stopped;
 use super::metadata::MetadataError;
-use super::network::Network;
+use super::network::Connections;
 use super::options::MetadataOptions;
 use super::state_machine::StateMachine;
 use super::streams::Streams;
@@ -126,13 +126,14 @@ impl Inner {
         let Unjoined { log, machine, active, commands } = unjoined;
         let node_id = self.options.node_id.0;
         let config = raft_config(&self.options)?;
-        let network = Network {
+        let connections = Connections {
+            network: Arc::clone(&self.options.network),
             cluster_id: self.options.cluster_id.clone(),
             node_id,
             endpoints: Arc::clone(&self.addresses.configured),
         };
         let incompatible = machine.incompatible();
-        let raft = MetadataRaft::new(node_id, config, network, log, machine).await;
+        let raft = MetadataRaft::new(node_id, config, connections, log, machine).await;
         let raft = raft.map_err(|error| match &*incompatible.borrow() {
             Some(why) => Evicted::Incompatible(why.to_string()).into_error(&self.options),
             None => MetadataError::Raft(error.to_string()),

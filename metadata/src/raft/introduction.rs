@@ -153,7 +153,7 @@ pub(super) async fn ask(
         has_log,
     };
     let call = async {
-        let channel = channel::endpoint(peer)?.connect().await?;
+        let channel = channel::connect(&inner.options.network, peer).await?;
         anyhow::Ok(RaftServiceClient::new(channel).introduce(request).await?.into_inner())
     };
     match tokio::time::timeout(ANSWER_TIMEOUT, call).await {

@@ -234,7 +234,8 @@ impl Link {
             return Ok(Self::Here { _open: open });
         };
         let open = async {
-            let mut client = controller_client::connect(*node_id, peer).await?;
+            let mut client =
+                controller_client::connect(&inner.options.network, *node_id, peer).await?;
             let (beats, queue) = mpsc::channel(QUEUED_BEATS);
             let answers = client.heartbeat(ReceiverStream::new(queue)).await;
             let answers = answers.map_err(|status| ApiError::from_status(&status))?.into_inner();

@@ -113,7 +113,7 @@ impl LogReader {
             return Ok(entries);
         }
         let shared = Arc::clone(&self.files);
-        let read = tokio::task::spawn_blocking(move || shared.read_disk(range, max_bytes));
+        let read = ottla_host::blocking(move || shared.read_disk(range, max_bytes));
         read.await.map_err(io::Error::other)?
     }
 }

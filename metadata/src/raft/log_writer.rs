@@ -1,6 +1,7 @@
-//! The thread that does every write to Raft's log and vote, one after another
-//! in the order in which they were asked for, so that no blocking call sits on
-//! an async worker and no vote overtakes an append.
+//! The one place where every write to Raft's log and vote is done, one after another
+//! in the order in which they were asked for: a thread, so that no blocking call sits
+//! on an async worker and no vote overtakes an append. On a runtime of one thread, as
+//! the simulation has it, a task.
 //!
 //! Appends that wait together share one fdatasync.
 
@@ -9,9 +10,10 @@ use super::types::{LogId, TypeConfig, Vote};
 use openraft::storage::IOFlushed;
 use std::io;
 use std::sync::Arc;
+use tokio::runtime::RuntimeFlavor;
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// Writes waiting for the thread. openraft waits for each but an append's
+/// Writes waiting to be done. openraft waits for each but an append's
 /// sync, so this bounds the appends that share one.
 const QUEUED_WRITES: usize = 64;
 
@@ -30,7 +32,7 @@ struct Job {
     done: oneshot::Sender<io::Result<()>>,
 }
 
-/// Where writes are handed in. The thread ends when this is dropped and what
+/// Where writes are handed in. The work ends when this is dropped and what
 /// was handed in is done.
 pub(crate) struct Writer {
     jobs: mpsc::Sender<Job>,
@@ -48,10 +50,24 @@ impl Stopped {
 
 impl Writer {
     pub(crate) fn start(files: Arc<LogFiles>) -> io::Result<Self> {
-        let (jobs, queue) = mpsc::channel(QUEUED_WRITES);
-        std::thread::Builder::new()
-            .name("raft-log".to_owned())
-            .spawn(move || run(&files, queue))?;
+        let (jobs, mut queue) = mpsc::channel(QUEUED_WRITES);
+        let mut worker = Worker { files, unsynced: Vec::new() };
+        let alone = tokio::runtime::Handle::try_current()
+            .is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::CurrentThread);
+        if alone {
+            tokio::spawn(async move {
+                while let Some(job) = queue.recv().await {
+                    worker.run(job, &mut queue);
+                }
+            });
+        } else {
+            let work = move || {
+                while let Some(job) = queue.blocking_recv() {
+                    worker.run(job, &mut queue);
+                }
+            };
+            std::thread::Builder::new().name("raft-log".to_owned()).spawn(work)?;
+        }
         Ok(Self { jobs })
     }
 
@@ -64,38 +80,40 @@ impl Writer {
     }
 }
 
-fn run(files: &LogFiles, mut queue: mpsc::Receiver<Job>) {
-    let mut unsynced: Vec<IOFlushed<TypeConfig>> = Vec::new();
-    loop {
-        let job = match queue.try_recv() {
-            Ok(job) => job,
-            Err(_) => {
-                flush(files, &mut unsynced);
-                match queue.blocking_recv() {
-                    Some(job) => job,
-                    None => return,
-                }
-            }
+struct Worker {
+    files: Arc<LogFiles>,
+    unsynced: Vec<IOFlushed<TypeConfig>>,
+}
+
+impl Worker {
+    /// Does one write and all that wait behind it, then syncs.
+    fn run(&mut self, first: Job, queue: &mut mpsc::Receiver<Job>) {
+        let mut next = Some(first);
+        while let Some(Job { write, done }) = next {
+            let result = self.write(write);
+            // Nobody waits any more while Raft is being stopped.
+            let _ = done.send(result);
+            next = queue.try_recv().ok();
+        }
+        flush(&self.files, &mut self.unsynced);
+    }
+
+    fn write(&mut self, write: Write) -> io::Result<()> {
+        let Write::Append(encoded, callback) = write else {
+            flush(&self.files, &mut self.unsynced);
+            return apply(&self.files, write);
         };
-        let result = match job.write {
-            Write::Append(encoded, callback) => match files.append(encoded) {
-                Ok(()) => {
-                    unsynced.push(callback);
-                    Ok(())
-                }
-                Err(error) => {
-                    flush(files, &mut unsynced);
-                    callback.io_completed(Err(io::Error::other(error.to_string())));
-                    Err(error)
-                }
-            },
-            other => {
-                flush(files, &mut unsynced);
-                apply(files, other)
+        match self.files.append(encoded) {
+            Ok(()) => {
+                self.unsynced.push(callback);
+                Ok(())
             }
-        };
-        // Nobody waits any more while Raft is being stopped.
-        let _ = job.done.send(result);
+            Err(error) => {
+                flush(&self.files, &mut self.unsynced);
+                callback.io_completed(Err(io::Error::other(error.to_string())));
+                Err(error)
+            }
+        }
     }
 }
 

@@ -152,7 +152,7 @@ impl Metadata {
             })?;
             Ok::<_, MetadataError>((log, machine, admitted_at))
         };
-        let opened = tokio::task::spawn_blocking(open).await.map_err(io::Error::other)?;
+        let opened = ottla_host::blocking(open).await.map_err(io::Error::other)?;
         let (log, machine, admitted_at) = opened?;
         Ok(Self { inner: Arc::new(Inner::new(options, log, machine, admitted_at)) })
     }
@@ -188,7 +188,7 @@ impl Metadata {
         let options = &self.inner.options;
         let (shared, dir) = (Arc::clone(&options.shared), options.dir.clone());
         let write = move || joining::write(shared.vfs(), &dir, admitted_at);
-        tokio::task::spawn_blocking(write).await.map_err(io::Error::other)??;
+        ottla_host::blocking(write).await.map_err(io::Error::other)??;
         self.inner.admitted_at.store(admitted_at, Ordering::Relaxed);
         Ok(())
     }

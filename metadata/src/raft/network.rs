@@ -16,11 +16,13 @@ use openraft::raft::{
     VoteRequest, VoteResponse,
 };
 use openraft::storage::Snapshot;
+use ottla_host::Network;
 use ottla_proto::internal::v1 as wire;
 use ottla_proto::internal::v1::raft_service_client::RaftServiceClient;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
@@ -58,7 +60,8 @@ pub(crate) struct SnapshotHeader {
 }
 
 /// Makes connections for openraft.
-pub(crate) struct Network {
+pub(crate) struct Connections {
+    pub(crate) network: Arc<dyn Network>,
     pub(crate) cluster_id: String,
     pub(crate) node_id: u64,
     /// The configured addresses. They go before those in the membership, which
@@ -66,16 +69,17 @@ pub(crate) struct Network {
     pub(super) endpoints: Endpoints,
 }
 
-impl RaftNetworkFactory<TypeConfig> for Network {
+impl RaftNetworkFactory<TypeConfig> for Connections {
     type Network = Connection;
 
     async fn new_client(&mut self, target: u64, node: &Peer) -> Connection {
         let node = self.endpoints.get(&target).unwrap_or(node);
-        let client = channel::lazy(node).map_err(|error| error.to_string()).map(|channel| {
-            RaftServiceClient::new(channel)
-                .max_decoding_message_size(MAX_RAFT_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_RAFT_MESSAGE_BYTES)
-        });
+        let client =
+            channel::lazy(&self.network, node).map_err(|error| error.to_string()).map(|channel| {
+                RaftServiceClient::new(channel)
+                    .max_decoding_message_size(MAX_RAFT_MESSAGE_BYTES)
+                    .max_encoding_message_size(MAX_RAFT_MESSAGE_BYTES)
+            });
         Connection { cluster_id: self.cluster_id.clone(), node_id: self.node_id, target, client }
     }
 }

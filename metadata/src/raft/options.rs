@@ -3,6 +3,7 @@
 
 use crate::records::FeatureLevels;
 use ottla_commitlog::Shared;
+use ottla_host::Network;
 use ottla_proto::{BrokerEpoch, DirectoryId, IncarnationId, NodeId};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -35,6 +36,8 @@ pub struct MetadataOptions {
     /// What the node's logs share, the disk first. The applied image does not go through it: it is rebuildable
     /// and lives in sled, which has no such seam.
     pub shared: Arc<Shared>,
+    /// How other nodes are reached.
+    pub network: Arc<dyn Network>,
     /// Host and port of the gRPC ports of the voters that a new cluster begins
     /// with: the same on each of them, as they become the quorum's first
     /// membership. To a node that joins later they are who to ask first.

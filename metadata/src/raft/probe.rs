@@ -9,7 +9,6 @@ use ottla_proto::{BrokerEpoch, NodeId};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 
 /// Pauses before each attempt, in milliseconds. A process that was just killed
 /// may be seen without its streams a moment before its port is closed.
@@ -37,7 +36,7 @@ async fn probe(inner: &Inner, node_id: NodeId, epoch: BrokerEpoch) {
         if broker.fenced || broker.epoch != epoch || inner.streams.is_open(node_id, epoch) {
             return;
         }
-        let connect = TcpStream::connect((broker.host.as_str(), broker.port));
+        let connect = inner.options.network.connect(&broker.host, broker.port);
         match tokio::time::timeout(ATTEMPT_TIMEOUT, connect).await {
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 tracing::info!(%node_id, %epoch, "the broker's process is gone");

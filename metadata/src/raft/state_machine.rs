@@ -144,7 +144,7 @@ impl StateMachine {
             store.write(&before, &after);
             store
         };
-        self.store = Some(tokio::task::spawn_blocking(write).await.map_err(io::Error::other)?);
+        self.store = Some(ottla_host::blocking(write).await.map_err(io::Error::other)?);
         Ok(())
     }
 }
@@ -207,7 +207,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             snapshots.write(&meta, &snapshot)?;
             Ok((meta, image))
         };
-        let installed = tokio::task::spawn_blocking(install).await.map_err(io::Error::other)?;
+        let installed = ottla_host::blocking(install).await.map_err(io::Error::other)?;
         let (meta, image) = installed.inspect_err(|error| self.tell(error))?;
         let before = std::mem::replace(&mut self.applied.image, image);
         self.applied.last = meta.last_log_id;
@@ -218,7 +218,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Current>> {
         let snapshots = Arc::clone(&self.snapshots);
-        let read = tokio::task::spawn_blocking(move || snapshots.read());
+        let read = ottla_host::blocking(move || snapshots.read());
         let current = read.await.map_err(io::Error::other)??;
         Ok(current.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
     }
@@ -242,6 +242,6 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             snapshots.write(&meta, &bytes)?;
             Ok(Snapshot { meta, snapshot: bytes })
         };
-        tokio::task::spawn_blocking(build).await.map_err(io::Error::other)?
+        ottla_host::blocking(build).await.map_err(io::Error::other)?
     }
 }

@@ -19,7 +19,6 @@ use ottla_proto::NodeId;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 
 /// Pauses before each attempt, in milliseconds. The stream may break a moment
 /// before the port is closed; later than this the election timeout is near.
@@ -46,7 +45,7 @@ async fn succeed(inner: &Inner, leader: NodeId) {
         if inner.quorum.borrow().leader != Some(leader) {
             return;
         }
-        let connect = TcpStream::connect((peer.host.as_str(), peer.port));
+        let connect = inner.options.network.connect(&peer.host, peer.port);
         match tokio::time::timeout(ATTEMPT_TIMEOUT, connect).await {
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 return campaign(inner, leader).await;

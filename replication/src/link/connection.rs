@@ -97,7 +97,10 @@ async fn connect_for_ever(env: &Env, link: &Link) {
 /// Connects and replicates until the connection ends; says why it did.
 async fn connect(env: &Env, link: &Link, broker: &Broker) -> String {
     let connected = match endpoint(&broker.host, broker.port) {
-        Ok(endpoint) => endpoint.connect().await.map_err(|error| error_chain(&error)),
+        Ok(endpoint) => {
+            let connecting = ottla_host::channel(&env.network, &endpoint);
+            connecting.await.map_err(|error| error_chain(&error))
+        }
         Err(reason) => Err(reason),
     };
     let channel = match connected {
@@ -224,7 +227,6 @@ fn endpoint(host: &str, port: u16) -> Result<Endpoint, String> {
     let endpoint = Channel::from_shared(format!("http://{host}:{port}"));
     Ok(endpoint
         .map_err(|error| format!("{host}:{port} is no address: {error}"))?
-        .tcp_nodelay(true)
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)

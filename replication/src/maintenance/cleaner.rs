@@ -4,10 +4,10 @@
 mod postponed;
 
 use super::settle;
-use crate::blocking::blocking;
 use crate::env::Env;
 use crate::partition::{Partition, wall_clock_ms};
 use ottla_commitlog::{Cleaner, Dirtiness, Log, LogError};
+use ottla_host::blocking;
 use ottla_proto::Offset;
 use postponed::Postponed;
 use std::ops::ControlFlow;

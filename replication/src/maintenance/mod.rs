@@ -7,10 +7,10 @@
 
 mod cleaner;
 
-use crate::blocking::blocking;
 use crate::env::Env;
 use crate::partition::{Message, Partition, wall_clock_ms};
 use ottla_commitlog::{Log, LogError};
+use ottla_host::blocking;
 use ottla_proto::Offset;
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,7 +7,6 @@ mod effects;
 use super::ops::{self, Copy, Done, Op, OpQueue, Placed, Running, Write};
 use super::requests::Requests;
 use super::{DeleteRequest, Directive, LocalPartition, Message, Partition, ProduceRequest};
-use crate::blocking::{Blocking, blocking};
 use crate::core::{
     Event, FollowRefusal, LogState, Replica, ReplicaConfig, ReplicaStatus, RoleKind, View,
 };
@@ -17,6 +16,7 @@ use bytes::Bytes;
 use effects::Payload;
 use ottla_commitlog::format::batch_headers;
 use ottla_commitlog::{Log, LogError};
+use ottla_host::{Blocking, blocking};
 use ottla_proto::Offset;
 use std::sync::Arc;
 use std::time::Duration;

@@ -11,7 +11,6 @@ pub(crate) use gate::Entry;
 pub(crate) use ops::wall_clock_ms;
 
 use crate::ReplicaCounts;
-use crate::blocking::blocking;
 use crate::core::{
     Acks, DeletionRefusal, Event, Follow, FollowRefusal, ProduceRefusal, ReplicaStatus, RoleKind,
     SessionRef, View,
@@ -25,6 +24,7 @@ use gate::Gate;
 use ottla_commitlog::data_dir::Place;
 use ottla_commitlog::format::ValidBatch;
 use ottla_commitlog::{Log, LogConfig, LogError, OpenMode, Recovery};
+use ottla_host::blocking;
 use ottla_proto::{ApiError, LeaderEpoch, NodeId, Offset, PartitionId};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;

@@ -4,12 +4,12 @@
 use super::Admission;
 use super::fit::fit;
 use super::is_full;
-use crate::blocking::{Blocking, WorkLost, blocking};
 use crate::core::{LogState, RequestId, Stage};
 use crate::link::Credit;
 use bytes::Bytes;
 use ottla_commitlog::format::ValidBatch;
 use ottla_commitlog::{Log, LogError, Placement, ProducerRefusal};
+use ottla_host::{Blocking, WorkLost, blocking};
 use ottla_proto::{LeaderEpoch, Offset};
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -8,10 +8,10 @@
 
 use super::{Replicas, fetched};
 use crate::api::Fetched;
-use crate::blocking::blocking;
 use crate::core::{ReplicaStatus, RoleKind};
 use crate::partition::{LocalPartition, Partition};
 use bytes::Bytes;
+use ottla_host::blocking;
 use ottla_proto::{ApiError, NodeId, Offset, PartitionId};
 use std::sync::Arc;
 use std::time::Duration;

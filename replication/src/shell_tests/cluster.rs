@@ -266,6 +266,7 @@ impl Node {
             cluster_id: CLUSTER.to_owned(),
             data_dirs: Arc::clone(&data_dirs),
             shared: Shared::with_hot_tail(vfs, machine.hot_tail_bytes),
+            network: Arc::new(ottla_host::Tcp),
             cluster: Arc::new(Process { quorum: quorum.clone(), node_id, epoch }),
             clean_start: false,
             limits: machine.limits,

@@ -123,6 +123,7 @@ impl Cluster {
     /// with and a new incarnation.
     pub(super) fn options(&self, id: NodeId) -> MetadataOptions {
         MetadataOptions {
+            network: Arc::new(ottla_host::Tcp),
             cluster_id: "test-cluster".to_owned(),
             node_id: id,
             directory_id: DirectoryId(uuid::Uuid::from_u128(id.0.into())),
