@@ -15,7 +15,8 @@
 
 use super::draft::Draft;
 use super::features::check_supported;
-use super::partitions::{Loss, settle_all_of};
+use super::partitions::{Loss, concerns, settle_all_of};
+use super::parts::MAX_TOGETHER;
 use super::voters::check_not_retired;
 use super::{Controller, RegisterBroker, Reply};
 use crate::image::{Broker, Image};
@@ -113,7 +114,6 @@ impl Controller {
         now_ms: u64,
     ) -> Reply {
         let node_id = request.node_id;
-        let broker_epoch = BrokerEpoch(draft.image().offset.0 + 1);
         let clean_restart =
             before.is_some_and(|broker| request.previous_broker_epoch == Some(broker.epoch));
         let loss = match before {
@@ -121,6 +121,10 @@ impl Controller {
             Some(_) if !clean_restart => Some(Loss::Unsynced),
             _ => None,
         };
+        if let (Some(broker), Some(_)) = (before, loss) {
+            lose_first(draft, broker, loss);
+        }
+        let broker_epoch = BrokerEpoch(draft.image().offset.0 + 1);
         draft.push(record(request, broker_epoch, true, false));
         if before.is_some() {
             settle_all_of(draft, node_id, loss);
@@ -151,6 +155,20 @@ impl Controller {
 pub(super) fn fence(draft: &mut Draft, node_id: NodeId, epoch: BrokerEpoch) {
     draft.push(BrokerFenced { node_id, epoch });
     settle_all_of(draft, node_id, None);
+}
+
+/// Where what follows from a loss may not fit one entry it goes before the
+/// registration: once that is known, nothing else says that something was lost.
+fn lose_first(draft: &mut Draft, broker: &Broker, loss: Option<Loss>) {
+    let (node_id, epoch) = (broker.node_id, broker.epoch);
+    let all = draft.image().partitions.values();
+    if all.filter(|partition| concerns(partition, node_id)).count() <= MAX_TOGETHER {
+        return;
+    }
+    if !broker.fenced {
+        draft.push(BrokerFenced { node_id, epoch });
+    }
+    settle_all_of(draft, node_id, loss);
 }
 
 /// The registration that a call claims to come from.

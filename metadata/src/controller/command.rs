@@ -82,6 +82,10 @@ pub enum Command {
     /// [`MAX_LEADER_MOVES`](super::MAX_LEADER_MOVES). Answered by
     /// [`Reply::Balanced`].
     BalanceLeaders,
+    /// What a controller before this one may have left unfinished is to be done: see
+    /// `parts`. Comes before all other commands of a controller. Answered by
+    /// [`Reply::Done`].
+    Settle,
     /// A node is to be emptied. Answered by [`Reply::Drain`], also when it is being
     /// emptied already.
     Drain {

@@ -27,6 +27,7 @@ mod invariants;
 mod members;
 mod offline;
 mod partitions;
+mod parts;
 mod placement;
 mod reassign;
 mod requests;
@@ -196,6 +197,7 @@ impl Controller {
             }
             Command::RetireDirectory { node_id } => voters::retire_directory(draft, node_id),
             Command::RemoveNode { node_id } => voters::remove_node(draft, node_id),
+            Command::Settle => Ok(parts::settle_rest(draft)),
             Command::Drain { node_id } => drain::begin(draft, node_id),
             Command::CancelDrain { node_id } => drain::cancel(draft, node_id),
             Command::ContinueDrains => Ok(drain::go_on(draft)),

@@ -47,12 +47,15 @@ impl<'a> Wish<'a> {
 /// Applies the rules to every partition that a broker can matter to, after
 /// something about the broker changed. One pass over all partitions.
 pub(super) fn settle_all_of(draft: &mut Draft, node: NodeId, loss: Option<Loss>) {
-    let concerns = |partition: &Partition| {
-        partition.isr.contains(&node)
-            || partition.elr.contains(&node)
-            || (partition.leader.is_none() && partition.replicas.contains(&node))
-    };
-    settle_where(draft, loss.map(|loss| (node, loss)), |_, partition| concerns(partition));
+    let lost = loss.map(|loss| (node, loss));
+    settle_where(draft, lost, |_, partition| concerns(partition, node));
+}
+
+/// Whether a broker can matter to a partition.
+pub(super) fn concerns(partition: &Partition, node: NodeId) -> bool {
+    partition.isr.contains(&node)
+        || partition.elr.contains(&node)
+        || (partition.leader.is_none() && partition.replicas.contains(&node))
 }
 
 /// Applies the rules to the partitions that are chosen.

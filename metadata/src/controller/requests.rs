@@ -83,6 +83,7 @@ fn subject(command: &Command) -> Option<String> {
         | Command::RetireDirectory { .. }
         | Command::RemoveNode { .. }
         | Command::ContinueDrains
+        | Command::Settle
         | Command::BalanceLeaders
         | Command::Requested(_) => return None,
     })

@@ -8,32 +8,25 @@
 //!
 //! Not its job: the rules (`controller`), and who may ask (`controller_service`).
 
-use super::addresses::Addresses;
+use super::control::{Queued, Submitted, unknown_fate};
 use super::inner::Inner;
-use super::proposal::fits;
+use super::proposal::{MAX_RECORD_BYTES, fits, parts};
 use super::types::{LeaderId, Outcome, Proposal, TypeConfig};
 use super::{hand_over, probe};
-use crate::controller::{BatchDecision, Command, Controller, ControllerOptions, Reply};
+use crate::controller::{BatchDecision, Command, Controller, ControllerOptions};
 use crate::image::Image;
 use crate::records::MetadataRecord;
 use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use ottla_proto::v1::ErrorReason;
-use ottla_proto::{ApiError, Leader, LeaderEpoch, MetadataOffset, NodeId};
+use ottla_proto::{ApiError, MetadataOffset};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
-
-/// Commands waiting for the active controller. A cluster of five brokers sends
-/// about thirty a second; more than this waiting means overload.
-const QUEUED_COMMANDS: usize = 1024;
 
 /// Commands decided in one batch: what one Raft entry carries.
 const BATCH_COMMANDS: usize = 256;
-
-/// Records up to which a batch needs no look at its size in bytes.
-const BATCH_RECORDS: usize = 10_000;
 
 /// Decisions of one batch against images that had moved on. Only this task
 /// proposes in its term, so a second one would already be strange.
@@ -47,131 +40,6 @@ const SESSION_TICK: Duration = Duration::from_millis(100);
 /// figure (leader.imbalance.check.interval.seconds). Each move makes writers wait a
 /// moment and look for another leader, so it must stay rare.
 const BALANCE_TICK: Duration = Duration::from_secs(300);
-
-/// Pause suggested to a caller that found the queue full.
-const OVERLOAD_PAUSE: Duration = Duration::from_millis(100);
-
-/// A command that was decided, and the image offset at which its effect is in
-/// force.
-#[derive(Clone, Debug)]
-pub(super) struct Submitted {
-    pub(super) reply: Reply,
-    pub(super) offset: MetadataOffset,
-}
-
-type Answer = Result<Submitted, ApiError>;
-
-/// A command and who waits for it.
-pub(super) struct Queued {
-    command: Command,
-    answer: Option<oneshot::Sender<Answer>>,
-}
-
-impl Queued {
-    fn answer(self, answer: Answer) {
-        match (self.answer, answer) {
-            // A caller that gave up needs no answer.
-            (Some(waiting), answer) => drop(waiting.send(answer)),
-            (None, Err(error)) => tracing::debug!(%error, command = ?self.command, "refused"),
-            (None, Ok(_)) => {}
-        }
-    }
-}
-
-/// Where commands are handed to the controller of this node.
-pub(super) struct Control {
-    node_id: NodeId,
-    queue: mpsc::Sender<Queued>,
-    /// The term in which this node's controller is active.
-    active: watch::Receiver<Option<LeaderId>>,
-    quorum: watch::Receiver<super::QuorumStatus>,
-    addresses: Arc<Addresses>,
-}
-
-impl Control {
-    /// The queue's other end goes to [`run`].
-    pub(super) fn new(
-        node_id: NodeId,
-        active: watch::Receiver<Option<LeaderId>>,
-        quorum: watch::Receiver<super::QuorumStatus>,
-        addresses: Arc<Addresses>,
-    ) -> (Self, mpsc::Receiver<Queued>) {
-        let (queue, commands) = mpsc::channel(QUEUED_COMMANDS);
-        (Self { node_id, queue, active, quorum, addresses }, commands)
-    }
-
-    /// NOT_CONTROLLER with who is, or CONTROLLER_NOT_AVAILABLE.
-    pub(super) fn not_controller(&self) -> ApiError {
-        let leader = self.quorum.borrow().leader.filter(|leader| *leader != self.node_id);
-        let Some(leader) = leader else {
-            let what = "the metadata quorum has no leader that could decide";
-            return ApiError::new(ErrorReason::ControllerNotAvailable, what);
-        };
-        let what = format!("node {} is not the controller, node {leader} is", self.node_id);
-        let hint = self.addresses.of(leader).map(|peer| Leader {
-            node_id: leader,
-            epoch: LeaderEpoch(0),
-            host: peer.host,
-            port: peer.port,
-        });
-        ApiError::new(ErrorReason::NotController, what).with_leader(hint)
-    }
-
-    /// Waits while this node leads the quorum but has not applied everything
-    /// up to its own term yet.
-    pub(super) async fn until_active(&self) -> Result<(), ApiError> {
-        let (mut active, mut quorum) = (self.active.clone(), self.quorum.clone());
-        loop {
-            if active.borrow_and_update().is_some() {
-                return Ok(());
-            }
-            if quorum.borrow_and_update().leader != Some(self.node_id) {
-                return Err(self.not_controller());
-            }
-            let changed = tokio::select! {
-                changed = active.changed() => changed,
-                changed = quorum.changed() => changed,
-            };
-            if changed.is_err() {
-                return Err(self.not_controller());
-            }
-        }
-    }
-
-    /// Has a command decided by the controller on this node and waits until
-    /// its effect is applied here. Fails with NOT_CONTROLLER or
-    /// CONTROLLER_NOT_AVAILABLE where this node does not lead the quorum:
-    /// then nothing was done.
-    pub(super) async fn submit_here(&self, command: Command) -> Answer {
-        self.until_active().await?;
-        let (answer, answered) = oneshot::channel();
-        self.queue.try_send(Queued { command, answer: Some(answer) }).map_err(
-            |error| match error {
-                mpsc::error::TrySendError::Full(_) => {
-                    ApiError::new(ErrorReason::Overloaded, "the controller's queue is full")
-                        .with_retry_after(OVERLOAD_PAUSE)
-                }
-                mpsc::error::TrySendError::Closed(_) => {
-                    ApiError::new(ErrorReason::ShuttingDown, "this node is shutting down")
-                }
-            },
-        )?;
-        answered.await.unwrap_or_else(|_| Err(unknown_fate()))
-    }
-
-    /// Hands in a command that nobody waits for. Lost if the queue is full:
-    /// for what would be noticed again later.
-    pub(super) fn notify(&self, command: Command) {
-        if let Err(error) = self.queue.try_send(Queued { command, answer: None }) {
-            tracing::warn!(%error, "a command for the controller was dropped");
-        }
-    }
-}
-
-fn unknown_fate() -> ApiError {
-    let what = "the controller lost its leadership before the change was known to be committed";
-    ApiError::new(ErrorReason::LeadershipLost, what)
-}
 
 /// Follows the leadership of this node until it shuts down.
 pub(super) async fn run(inner: Arc<Inner>, mut commands: mpsc::Receiver<Queued>) {
@@ -249,6 +117,10 @@ impl Active {
         let mut sessions = ticker(SESSION_TICK);
         let mut balance = ticker(BALANCE_TICK);
         let (mut lost, term) = (self.lost.clone(), self.term);
+        // The controller before may have died in the middle of something.
+        if !self.decide(unattended(vec![Command::Settle])).await {
+            return;
+        }
         loop {
             let mut batch = Vec::new();
             tokio::select! {
@@ -301,14 +173,13 @@ impl Active {
             let image = self.inner.image();
             let (taken, decision) = self.plan(&image, &batch);
             let Some(decision) = decision else {
-                let what = "the change is larger than one entry of the metadata log may be";
-                let error = ApiError::new(ErrorReason::InvalidRequest, what);
+                let error = too_large(self.inner.options.limits.proposal_bytes);
                 refuse(batch.drain(..taken).collect(), &error);
                 continue;
             };
             let outcome = match decision.records.is_empty() {
                 true => Proposed::Applied(image.offset),
-                false => self.propose(decision.expected_offset, decision.records).await,
+                false => self.propose_all(decision.expected_offset, decision.records).await,
             };
             match outcome {
                 Proposed::Applied(offset) => {
@@ -320,6 +191,8 @@ impl Active {
                 Proposed::Conflict(offset) => {
                     decisions += 1;
                     tracing::warn!(%offset, decided_on = %image.offset, "deciding again");
+                    // Perhaps a part of it is written.
+                    batch.splice(0..0, unattended(vec![Command::Settle]));
                     if decisions == MAX_DECISIONS {
                         refuse(batch, &self.inner.control.not_controller());
                         return true;
@@ -340,22 +213,45 @@ impl Active {
         true
     }
 
-    /// Decides as many commands from the front of `batch` as make one entry,
-    /// and says how many; no decision where already the first is too large.
+    /// Decides as many commands from the front of `batch` as make one entry, and
+    /// says how many. The first alone may make several, if it can be split; no
+    /// decision if it cannot.
     fn plan(&mut self, image: &Image, batch: &[Queued]) -> (usize, Option<BatchDecision>) {
         let now = self.now_ms();
+        let bytes = self.inner.options.limits.proposal_bytes;
         let mut taken = batch.len();
         loop {
             let commands = batch[..taken].iter().map(|queued| queued.command.clone()).collect();
             let decision = self.controller.decide_batch(image, commands, now);
-            if decision.records.len() <= BATCH_RECORDS || fits(&decision.records) {
+            // Most batches need no look at their size.
+            if decision.records.len() <= bytes / MAX_RECORD_BYTES || fits(&decision.records, bytes)
+            {
                 return (taken, Some(decision));
             }
             if taken == 1 {
-                return (taken, None);
+                let decision = Some(decision).filter(|_| batch[0].command.may_be_split());
+                return (taken, decision);
             }
             taken /= 2;
         }
+    }
+
+    /// Proposes all records, in as many entries as they need.
+    async fn propose_all(
+        &mut self,
+        mut decided_on: MetadataOffset,
+        records: Vec<MetadataRecord>,
+    ) -> Proposed {
+        let parts = parts(records, self.inner.options.limits.proposal_bytes);
+        for (nth, part) in parts.into_iter().enumerate() {
+            match self.propose(decided_on, part).await {
+                Proposed::Applied(offset) => decided_on = offset,
+                // What went before is in the log.
+                Proposed::Refused if nth > 0 => return Proposed::Unknown,
+                other => return other,
+            }
+        }
+        Proposed::Applied(decided_on)
     }
 
     /// Proposes one batch and waits for its fate, at most until the term is
@@ -397,6 +293,14 @@ fn ticker(every: Duration) -> tokio::time::Interval {
 
 fn unattended(commands: Vec<Command>) -> Vec<Queued> {
     commands.into_iter().map(|command| Queued { command, answer: None }).collect()
+}
+
+fn too_large(bytes: usize) -> ApiError {
+    let what = format!(
+        "the change takes more than the {bytes} bytes that one entry of the metadata log may \
+         have: ask for it in several steps, of fewer partitions each"
+    );
+    ApiError::new(ErrorReason::InvalidRequest, what)
 }
 
 fn refuse(batch: Vec<Queued>, error: &ApiError) {

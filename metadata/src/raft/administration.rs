@@ -5,7 +5,7 @@
 //! Not its job: the way to the controller (`controller_client`), and deciding
 //! (`controller`).
 
-use super::active::Submitted;
+use super::control::Submitted;
 use super::inner::Inner;
 use super::{controller_service, hand_over, members, wire};
 use crate::controller::{Command, Reply, Requested};

@@ -1,9 +1,10 @@
 //! What the tasks and services of a node's metadata share, how they are
 //! started, and what they make of openraft's metrics.
 
-use super::active::{self, Control, Queued};
+use super::active;
 use super::addresses::{Addresses, Endpoints};
 use super::config::raft_config;
+use super::control::{Control, Queued};
 use super::controller_client::Place;
 use super::evicted::{self, Evicted};
 use super::introduction::Way;

@@ -15,7 +15,7 @@
 //! Not its job: whether a change may be made (`controller::members`).
 
 use super::MetadataRaft;
-use super::active::Submitted;
+use super::control::Submitted;
 use super::inner::Inner;
 use super::types::{Peer, TypeConfig};
 use crate::controller::{self, Command, Member, Quorum};

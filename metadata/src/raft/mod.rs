@@ -23,6 +23,7 @@ mod applied_keys;
 mod channel;
 mod committed;
 mod config;
+mod control;
 mod controller_client;
 mod controller_service;
 mod cut;

@@ -1,6 +1,7 @@
 //! What a node tells its metadata quorum at the start, and the times and bounds
 //! it runs under.
 
+use super::proposal::PROPOSAL_BYTES;
 use crate::records::FeatureLevels;
 use ottla_commitlog::Shared;
 use ottla_host::Network;
@@ -86,17 +87,23 @@ impl Default for Timings {
     }
 }
 
-/// Bounds on the Raft log, in entries.
+/// Bounds on the Raft log.
 #[derive(Clone, Copy, Debug)]
 pub struct LogLimits {
     /// See [`SNAPSHOT_EVERY_ENTRIES`].
     pub snapshot_every: u64,
     /// See [`KEPT_ENTRIES`].
     pub kept: u64,
+    /// Encoded bytes of the records in one entry.
+    pub proposal_bytes: usize,
 }
 
 impl Default for LogLimits {
     fn default() -> Self {
-        Self { snapshot_every: SNAPSHOT_EVERY_ENTRIES, kept: KEPT_ENTRIES }
+        Self {
+            snapshot_every: SNAPSHOT_EVERY_ENTRIES,
+            kept: KEPT_ENTRIES,
+            proposal_bytes: PROPOSAL_BYTES,
+        }
     }
 }

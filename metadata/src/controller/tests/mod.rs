@@ -3,6 +3,7 @@
 mod acts;
 mod checks;
 mod members;
+mod parts;
 mod placement;
 mod property;
 mod script;

@@ -127,7 +127,7 @@ async fn a_new_node_needs_to_know_one_that_is_there() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_node_gets_a_snapshot() {
     let mut cluster = Cluster::new().await;
-    cluster.limits = LogLimits { snapshot_every: 20, kept: 5 };
+    cluster.limits = LogLimits { snapshot_every: 20, kept: 5, ..LogLimits::default() };
     cluster.start_all().await;
     let node = cluster.node(cluster.leader().await);
     for index in 0..40 {

@@ -273,7 +273,7 @@ async fn a_blank_disk_of_a_known_voter_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_far_behind_gets_a_snapshot() {
     let mut cluster = Cluster::new().await;
-    cluster.limits = LogLimits { snapshot_every: 20, kept: 5 };
+    cluster.limits = LogLimits { snapshot_every: 20, kept: 5, ..LogLimits::default() };
     cluster.start_all().await;
     let away = cluster.follower().await.id;
     let seen = cluster.node(away).last_log_index();

@@ -67,8 +67,9 @@ async fn a_rolling_upgrade_ends_with_a_higher_level() {
     assert!(is_incompatible(&error), "{error}");
     cluster.kill(away).await;
     cluster.start(away.0).await;
-    let image = cluster.node(away).unfenced_here(&[1, 2, 3]).await;
-    assert_eq!(image.feature_level, FeatureLevel(100));
+    let node = cluster.node(away);
+    node.image_where("the level", |image| image.feature_level == FeatureLevel(100)).await;
+    let image = node.unfenced_here(&[1, 2, 3]).await;
     assert_eq!(image.topics.len(), 3, "nothing was lost on the way");
     cluster.kill(away).await;
     let error = crate::raft::Metadata::open(old).await.err().expect("refuses");

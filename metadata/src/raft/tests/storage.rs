@@ -183,7 +183,7 @@ async fn every_kind_of_fact_survives_a_restart() {
 /// made again from the log.
 #[tokio::test]
 async fn a_damaged_applied_image_is_rebuilt() {
-    for damage in ["garbage", "cut", "gone"] {
+    for damage in ["garbage", "cut", "half", "gone"] {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let image = with_history(dir.path()).await;
         let sled = dir.path().join("image.sled");
@@ -196,6 +196,10 @@ async fn a_damaged_applied_image_is_rebuilt() {
             match damage {
                 "garbage" => std::fs::write(&path, vec![0xa5; len]),
                 "cut" => std::fs::write(&path, b""),
+                "half" => {
+                    let bytes = std::fs::read(&path).expect("reads");
+                    std::fs::write(&path, &bytes[..len / 2])
+                }
                 _ => std::fs::remove_file(&path),
             }
             .expect("can be damaged");
