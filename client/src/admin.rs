@@ -87,7 +87,7 @@ pub struct Probe {
 
 /// An id of its own for one request: under it the cluster carries it out once,
 /// however often this client has to send it.
-fn request_id() -> Bytes {
+pub(crate) fn request_id() -> Bytes {
     RequestId::random().to_wire().into()
 }
 

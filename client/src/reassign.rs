@@ -1,6 +1,6 @@
 //! Moving partitions to other nodes: beginning, cancelling, and how far it is.
 
-use crate::admin::Admin;
+use crate::admin::{Admin, request_id};
 use crate::channel::Connection;
 use crate::client::{Asked, with_timeout};
 use crate::{ClientError, HostPort};
@@ -38,11 +38,15 @@ impl Admin {
         let of = |(partition, replicas)| v1::PartitionReplicas { partition, replicas };
         let partitions = partitions.into_iter().map(of).collect();
         let topic = topic.to_owned();
-        let request = v1::ReassignPartitionsRequest { topic, partitions, validate_only };
+        let request = v1::ReassignPartitionsRequest {
+            topic,
+            partitions,
+            validate_only,
+            request_id: request_id(),
+        };
         let call = |connection: Connection, request| async move {
             connection.topics().reassign_partitions(request).await
         };
-        // The same nodes twice are the same as once.
         let answer = self.ask("reassigning partitions", Asked::ToChange, request, call).await?;
         let topic = answer.topic.ok_or_else(no_topic)?;
         Ok(Reassigned { topic, changed: answer.changed })
@@ -59,7 +63,8 @@ impl Admin {
         topic: &str,
         partitions: Vec<u32>,
     ) -> Result<Reassigned, ClientError> {
-        let request = v1::CancelReassignmentsRequest { topic: topic.to_owned(), partitions };
+        let (topic, request_id) = (topic.to_owned(), request_id());
+        let request = v1::CancelReassignmentsRequest { topic, partitions, request_id };
         let call = |connection: Connection, request| async move {
             connection.topics().cancel_reassignments(request).await
         };

@@ -70,10 +70,9 @@ fn subject(command: &Command) -> Option<String> {
         Command::CancelDrain { node_id } => format!("stop draining node {node_id}"),
         Command::FinaliseLevel { level: Some(level) } => format!("finalise feature level {level}"),
         Command::FinaliseLevel { level: None } => "finalise the newest feature level".to_owned(),
-        // Asked again they find the partitions on their way already.
-        Command::Reassign(_)
-        | Command::CancelReassignment(_)
-        | Command::RegisterBroker(_)
+        Command::Reassign(request) => format!("move partitions of {}", request.topic),
+        Command::CancelReassignment(request) => format!("cancel moves of {}", request.topic),
+        Command::RegisterBroker(_)
         | Command::Heartbeat(_)
         | Command::BrokerGone { .. }
         | Command::SessionExpired { .. }
@@ -96,6 +95,8 @@ fn topic_named(image: &Image, command: &Command) -> Option<TopicId> {
         Command::AlterTopicConfig(request) => &request.name,
         Command::GrowTopic(request) => &request.name,
         Command::ElectLeader(request) => &request.topic,
+        Command::Reassign(request) => &request.topic,
+        Command::CancelReassignment(request) => &request.topic,
         _ => return None,
     };
     image.topic_ids.get(name).copied()
@@ -140,6 +141,16 @@ fn repeated(
         Command::GrowTopic(request) => {
             let planned = present(image, topic, &request.name);
             Ok(Reply::TopicGrown { planned, added: done.added })
+        }
+        Command::Reassign(request) => {
+            let planned = present(image, topic, &request.topic);
+            let changed = request.partitions.iter().map(|(index, _)| *index).collect();
+            Ok(Reply::Reassigned { planned, changed })
+        }
+        Command::CancelReassignment(request) => {
+            let planned = present(image, topic, &request.topic);
+            let cancelled = request.partitions.clone();
+            Ok(Reply::ReassignmentCancelled { planned, cancelled })
         }
         Command::DeleteTopic { .. } => Ok(Reply::TopicDeleted { topic_id: topic }),
         Command::ElectLeader(request) => {

@@ -107,9 +107,9 @@ pub(super) fn request_id(call: &mut Call) -> Option<&mut Bytes> {
         Call::CreatePartitions(request) => &mut request.request_id,
         Call::UpgradeFeatures(request) => &mut request.request_id,
         Call::DrainNode(request) => &mut request.request_id,
-        Call::ReassignPartitions(_)
-        | Call::CancelReassignments(_)
-        | Call::DescribeQuorum(_)
+        Call::ReassignPartitions(request) => &mut request.request_id,
+        Call::CancelReassignments(request) => &mut request.request_id,
+        Call::DescribeQuorum(_)
         | Call::AddVoter(_)
         | Call::RemoveNode(_)
         | Call::ReplaceDisk(_) => return None,

@@ -41,6 +41,7 @@ stories!(
     elect_by_hand,
     power_loss,
     requests,
+    requests_to_move,
     level_of_a_new_cluster,
     upgrade,
     drain,
