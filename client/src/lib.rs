@@ -16,6 +16,7 @@ mod leader;
 mod metadata;
 mod producer;
 mod reassign;
+mod settings;
 #[cfg(test)]
 mod testing;
 mod watch;
@@ -32,3 +33,4 @@ pub use producer::{
     TopicProducer, TrySendError, TrySendReason, partition_for_key,
 };
 pub use reassign::Reassigned;
+pub use settings::ConfigChange;

@@ -1,23 +1,26 @@
 //! The configuration of one node: a TOML file, environment variables
-//! `OTTLA_<OPTION>` over it, command-line flags over both.
+//! `OTTLA_<OPTION>` over it, command-line flags over both. Names, defaults and
+//! bounds are those of `ottla_metadata::records::node_options`.
 //!
-//! Not its job: anything that belongs to the cluster or to a topic; those are
-//! metadata records.
+//! Not its job: what is set in the metadata, for this node or for all, and comes
+//! before this (`live`); options of topics.
 
 mod address;
+mod given;
 mod options;
 #[cfg(test)]
 mod tests;
 
 pub use address::HostPort;
+pub use given::{Given, Origin};
 
-use options::{OPTIONS, typed};
+use options::{check_bounds, default, typed};
+use ottla_metadata::records::{node_option, node_options};
 use ottla_proto::NodeId;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use thiserror::Error;
 
 /// How log lines are written to standard error.
@@ -47,13 +50,11 @@ pub struct NodeConfig {
     #[serde(default)]
     pub extra_data_dirs: Vec<PathBuf>,
     /// Address the gRPC port binds to.
-    #[serde(default = "default_listen")]
     pub listen: SocketAddr,
     /// Address that clients and other nodes are told. Default: `listen`, which
     /// then must not be a wildcard.
     pub advertise: Option<HostPort>,
     /// Address of the HTTP port (`/livez`, `/readyz`, `/metrics`).
-    #[serde(default = "default_http_listen")]
     pub http_listen: SocketAddr,
     /// Failure domain of this node; replicas are spread over racks.
     pub rack: Option<String>,
@@ -61,119 +62,48 @@ pub struct NodeConfig {
     /// address. A node that is not among them joins the cluster that they are.
     pub voters: BTreeMap<String, HostPort>,
     /// Shape of log lines.
-    #[serde(default)]
     pub log_format: LogFormat,
     /// `error`, `warn`, `info`, `debug`, `trace`, or a tracing filter.
-    #[serde(default = "default_log_level")]
     pub log_level: String,
     /// Formats a blank data directory by itself and lets a voter that lost its
     /// disk come back blank. Never for data that matters.
-    #[serde(default)]
     pub dev: bool,
     /// A follower that has not caught up for so long leaves the ISR.
-    #[serde(default = "default_replica_lag")]
     pub replica_lag_max_ms: u64,
     /// How often this node tells the controller that it lives.
-    #[serde(default = "default_heartbeat")]
     pub heartbeat_interval_ms: u64,
     /// Silence after which the controller fences a node.
-    #[serde(default = "default_session")]
     pub session_timeout_ms: u64,
     /// Shortest time without a Raft leader before a voter stands for election.
-    #[serde(default = "default_election_min")]
     pub election_timeout_min_ms: u64,
     /// Longest such time; each election draws one between the two.
-    #[serde(default = "default_election_max")]
     pub election_timeout_max_ms: u64,
     /// Interval of the Raft leader's heartbeats.
-    #[serde(default = "default_raft_heartbeat")]
     pub raft_heartbeat_ms: u64,
     /// Bytes of produce requests this node holds at once; more are throttled.
-    #[serde(default = "default_in_flight")]
     pub max_in_flight_produce_bytes: u32,
     /// How often the logs are looked at for records that are too old or too many.
-    #[serde(default = "default_retention_check")]
     pub log_retention_check_ms: u64,
     /// How often the logs are looked at for records to compact.
-    #[serde(default = "default_cleaner_backoff")]
     pub log_cleaner_backoff_ms: u64,
     /// Bytes a second that compaction reads and writes at most.
-    #[serde(default = "default_cleaner_speed")]
     pub log_cleaner_bytes_per_second: u64,
     /// Memory for the keys of the compaction that runs; held only meanwhile.
-    #[serde(default = "default_cleaner_memory")]
     pub log_cleaner_key_map_bytes: u32,
     /// Bytes a second that this node sends at most to followers that are behind and
     /// not in sync, all together. 0: no limit; those in sync go first anyway.
-    #[serde(default)]
     pub catch_up_bytes_per_second: u64,
     /// The same for followers that a reassignment adds.
-    #[serde(default)]
     pub reassignment_bytes_per_second: u64,
     /// How often the logs are looked at for `flush.ms` and `flush.messages`.
-    #[serde(default = "default_flush_check")]
     pub log_flush_check_ms: u64,
     /// Memory for what was appended last: reads of it need no disk. 0: none.
-    #[serde(default = "default_hot_tail")]
     pub hot_tail_bytes: u32,
     /// How long a stopping node tries to hand its leaderships over.
-    #[serde(default = "default_shutdown")]
     pub shutdown_timeout_ms: u64,
-}
-
-fn default_hot_tail() -> u32 {
-    ottla_commitlog::DEFAULT_HOT_TAIL_BYTES as u32
-}
-
-fn default_listen() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 7401))
-}
-fn default_http_listen() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 7501))
-}
-fn default_log_level() -> String {
-    "info".to_owned()
-}
-const fn default_replica_lag() -> u64 {
-    10_000
-}
-const fn default_heartbeat() -> u64 {
-    200
-}
-const fn default_session() -> u64 {
-    1_000
-}
-const fn default_election_min() -> u64 {
-    150
-}
-const fn default_election_max() -> u64 {
-    300
-}
-const fn default_raft_heartbeat() -> u64 {
-    50
-}
-const fn default_retention_check() -> u64 {
-    300_000
-}
-const fn default_cleaner_backoff() -> u64 {
-    15_000
-}
-const fn default_cleaner_speed() -> u64 {
-    64 * 1024 * 1024
-}
-fn default_cleaner_memory() -> u32 {
-    ottla_commitlog::DEFAULT_KEY_MAP_BYTES as u32
-}
-const fn default_flush_check() -> u64 {
-    1_000
-}
-const fn default_in_flight() -> u32 {
-    64 * 1024 * 1024
-}
-/// Below the ten seconds that container engines grant. A hand-over takes
-/// milliseconds; only a cluster that stops all at once waits for so long.
-const fn default_shutdown() -> u64 {
-    8_000
+    /// Every option that has a value, as text, and who gave it.
+    #[serde(skip)]
+    pub given: BTreeMap<&'static str, Given>,
 }
 
 /// Longest cluster id, in characters.
@@ -182,10 +112,6 @@ pub const MAX_CLUSTER_ID_LEN: usize = 64;
 /// Largest quorum: more voters make every metadata write slower and the
 /// cluster no safer.
 pub const MAX_VOTERS: usize = 5;
-
-/// Slowest limit of copies to followers, in bytes a second: what takes hours for a
-/// gigabyte. Below, the largest batches would take minutes each.
-pub const LEAST_COPY_SPEED: u64 = 64 * 1024;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, Error)]
@@ -227,34 +153,40 @@ impl NodeConfig {
             Some(path) => read_file(path)?,
             None => toml::Table::new(),
         };
-        for (name, kind) in &OPTIONS {
-            if let Ok(text) = std::env::var(format!("OTTLA_{}", name.to_uppercase())) {
-                table.insert((*name).to_owned(), typed(name, kind, &text)?);
+        let mut origins = BTreeMap::new();
+        for option in node_options() {
+            if table.contains_key(option.name) {
+                origins.insert(option.name, Origin::File);
+            } else if let Some(value) = default(option) {
+                origins.insert(option.name, Origin::Default);
+                table.insert(option.name.to_owned(), value);
+            }
+            if let Ok(text) = std::env::var(format!("OTTLA_{}", option.name.to_uppercase())) {
+                origins.insert(option.name, Origin::Environment);
+                table.insert(option.name.to_owned(), typed(option, &text)?);
             }
         }
         for (name, text) in flags {
-            let (name, kind) =
-                OPTIONS.iter().find(|(known, _)| known == name).ok_or_else(|| {
-                    ConfigError::Parse {
-                        origin: "command line".to_owned(),
-                        message: format!("unknown option `{name}`"),
-                    }
-                })?;
-            table.insert((*name).to_owned(), typed(name, kind, text)?);
+            let option = node_option(name).ok_or_else(|| ConfigError::Parse {
+                origin: "command line".to_owned(),
+                message: format!("unknown option `{name}`"),
+            })?;
+            origins.insert(option.name, Origin::Flag);
+            table.insert(name.to_owned(), typed(option, text)?);
         }
+        check_bounds(&table)?;
+        let given = given::shown(&table, &origins);
         let origin = file.map_or_else(|| "configuration".to_owned(), |f| f.display().to_string());
         let config: Self = table.try_into().map_err(|error: toml::de::Error| {
             ConfigError::Parse { origin, message: error.message().to_owned() }
         })?;
+        let config = Self { given, ..config };
         config.check()?;
         Ok(config)
     }
 
     fn check(&self) -> Result<(), ConfigError> {
         let invalid = |option, message: String| Err(ConfigError::Invalid { option, message });
-        if self.node_id == 0 {
-            return invalid("node_id", "must be 1 or more".to_owned());
-        }
         let id = &self.cluster_id;
         let plain = id.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
         if id.is_empty() || id.len() > MAX_CLUSTER_ID_LEN || !plain {
@@ -284,9 +216,6 @@ impl NodeConfig {
         let invalid = |option, message: &str| {
             Err(ConfigError::Invalid { option, message: message.to_owned() })
         };
-        if self.heartbeat_interval_ms == 0 || self.raft_heartbeat_ms == 0 {
-            return invalid("heartbeat_interval_ms", "heartbeat intervals are 1 or more");
-        }
         if self.session_timeout_ms < 2 * self.heartbeat_interval_ms {
             return invalid("session_timeout_ms", "must be at least two heartbeat intervals");
         }
@@ -295,33 +224,6 @@ impl NodeConfig {
         }
         if self.election_timeout_max_ms <= self.election_timeout_min_ms {
             return invalid("election_timeout_max_ms", "must be above election_timeout_min_ms");
-        }
-        for (option, value) in [
-            ("log_retention_check_ms", self.log_retention_check_ms),
-            ("log_flush_check_ms", self.log_flush_check_ms),
-            ("log_cleaner_backoff_ms", self.log_cleaner_backoff_ms),
-            ("log_cleaner_bytes_per_second", self.log_cleaner_bytes_per_second),
-            ("log_cleaner_key_map_bytes", self.log_cleaner_key_map_bytes.into()),
-        ] {
-            if value == 0 {
-                return invalid(option, "must be 1 or more");
-            }
-        }
-        for (option, value) in [
-            ("catch_up_bytes_per_second", self.catch_up_bytes_per_second),
-            ("reassignment_bytes_per_second", self.reassignment_bytes_per_second),
-        ] {
-            if (1..LEAST_COPY_SPEED).contains(&value) {
-                let message = format!("must be 0 (no limit) or at least {LEAST_COPY_SPEED}");
-                return Err(ConfigError::Invalid { option, message });
-            }
-        }
-        let least = ottla_proto::MAX_BATCH_BYTES;
-        if (self.max_in_flight_produce_bytes as usize) < least {
-            return Err(ConfigError::Invalid {
-                option: "max_in_flight_produce_bytes",
-                message: format!("must hold one largest batch: at least {least}"),
-            });
         }
         Ok(())
     }
@@ -354,12 +256,6 @@ impl NodeConfig {
             }),
         };
         self.voters.iter().map(parse).collect()
-    }
-
-    /// How long a stopping node tries to hand its leaderships over.
-    #[must_use]
-    pub fn shutdown_timeout(&self) -> Duration {
-        Duration::from_millis(self.shutdown_timeout_ms)
     }
 }
 

@@ -8,6 +8,7 @@ pub mod config;
 mod deadline;
 mod http;
 pub mod inspect;
+mod live;
 mod metrics;
 mod payload;
 mod run;

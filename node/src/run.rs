@@ -3,9 +3,11 @@
 //! Not its job: what happens inside any of these; it only fixes their order.
 
 use crate::config::NodeConfig;
+use crate::live::{self, Followers, InForce};
 use crate::metrics::Metrics;
 use crate::services::{Cluster, Context, Log, MetadataWatch, Topics};
-use crate::{http, storage, telemetry};
+use crate::telemetry::{self, LogLevels};
+use crate::{http, storage};
 use anyhow::Context as _;
 use ottla_commitlog::Shared;
 use ottla_commitlog::data_dir::{DataDirs, DirectoryState, DirectoryStatus};
@@ -21,7 +23,7 @@ use ottla_proto::{
     FILE_DESCRIPTOR_SET, HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_FRAME_BYTES,
     HTTP2_STREAM_WINDOW_BYTES, IncarnationId, MAX_GRPC_MESSAGE_BYTES, NodeId,
 };
-use ottla_replication::{Limits, Replicas, ReplicasOptions};
+use ottla_replication::{Replicas, ReplicasOptions};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,9 +52,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// # Errors
 /// What kept it from starting, or from stopping cleanly.
 pub async fn run(config: NodeConfig, stop: CancellationToken) -> anyhow::Result<()> {
-    telemetry::init(&config)?;
+    let levels = telemetry::init(&config)?;
     let stop = on_signals(stop)?;
-    run_on(Host::default(), config, stop).await
+    run_with(Host::default(), config, levels, stop).await
 }
 
 /// What a node runs on.
@@ -77,7 +79,16 @@ impl Default for Host {
 /// # Errors
 /// What kept it from starting, or from stopping cleanly.
 pub async fn run_on(host: Host, config: NodeConfig, stop: CancellationToken) -> anyhow::Result<()> {
-    let node = Node::open(host, config).await?;
+    run_with(host, config, LogLevels::default(), stop).await
+}
+
+async fn run_with(
+    host: Host,
+    config: NodeConfig,
+    levels: LogLevels,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let node = Node::open(host, config, levels).await?;
     let served = node.serve(&stop).await;
     if let Err(error) = &served {
         error!("node stops: {error:#}");
@@ -108,12 +119,15 @@ struct Node {
     shared: Arc<Shared>,
     metadata: Metadata,
     replicas: Replicas,
+    levels: LogLevels,
+    /// Options as they were when the parts were started.
+    in_force: InForce,
     grpc: Listener,
     http: Listener,
 }
 
 impl Node {
-    async fn open(host: Host, config: NodeConfig) -> anyhow::Result<Self> {
+    async fn open(host: Host, config: NodeConfig, levels: LogLevels) -> anyhow::Result<Self> {
         let Host { network, disk } = host;
         // Ports first: a second process on the same ports must not touch data.
         let grpc = bind(&*network, config.listen, "gRPC", "listen").await?;
@@ -130,8 +144,7 @@ impl Node {
             version = crate::VERSION,
             "node starts"
         );
-        let hot_tail = config.hot_tail_bytes as usize;
-        let shared = Shared::with_hot_tail(disk, hot_tail);
+        let shared = Shared::new(disk);
         let advertised = config.advertised();
         let metadata = Metadata::open(MetadataOptions {
             cluster_id: config.cluster_id.clone(),
@@ -151,6 +164,10 @@ impl Node {
             limits: LogLimits::default(),
         })
         .await?;
+        // What was set before the last stop holds from the first moment on.
+        let in_force = InForce::of(&config, &metadata.image());
+        levels.set(&in_force.log_level);
+        shared.set_hot_tail(in_force.hot_tail_bytes);
         let replicas = Replicas::start(ReplicasOptions {
             node_id: NodeId(config.node_id),
             cluster_id: config.cluster_id.clone(),
@@ -159,20 +176,9 @@ impl Node {
             network,
             cluster: Arc::new(metadata.clone()),
             clean_start: previous_broker_epoch.is_some(),
-            limits: Limits {
-                produce_bytes: config.max_in_flight_produce_bytes as usize,
-                replica_lag_max: Duration::from_millis(config.replica_lag_max_ms),
-                retention_check: Duration::from_millis(config.log_retention_check_ms),
-                cleaner_backoff: Duration::from_millis(config.log_cleaner_backoff_ms),
-                flush_check: Duration::from_millis(config.log_flush_check_ms),
-                cleaner_bytes_per_second: config.log_cleaner_bytes_per_second,
-                cleaner_key_map_bytes: config.log_cleaner_key_map_bytes as usize,
-                catch_up_bytes_per_second: config.catch_up_bytes_per_second,
-                reassignment_bytes_per_second: config.reassignment_bytes_per_second,
-                ..Limits::default()
-            },
+            limits: in_force.limits,
         });
-        Ok(Self { config, data_dirs, shared, metadata, replicas, grpc, http })
+        Ok(Self { config, data_dirs, shared, metadata, replicas, levels, in_force, grpc, http })
     }
 
     async fn serve(self, stop: &CancellationToken) -> anyhow::Result<()> {
@@ -196,6 +202,13 @@ impl Node {
             }
         }
         info!(address = %local, advertised = %self.config.advertised(), "node serves");
+        let followers = Followers {
+            replicas: self.replicas.clone(),
+            shared: self.shared.clone(),
+            levels: self.levels.clone(),
+        };
+        let (config, images) = (self.config.clone(), self.metadata.images());
+        let following = tokio::spawn(live::follow(config, images, self.in_force, followers));
         let reporting = tokio::spawn(report_health(self.metadata.clone(), health.clone()));
         let evicted = tokio::select! {
             () = stop.cancelled() => None,
@@ -203,6 +216,7 @@ impl Node {
         };
 
         reporting.abort();
+        following.abort();
         set_serving(&health, false).await;
         if let Some(evicted) = evicted {
             // Nothing here counts any more: there is nobody to hand anything to.
@@ -214,7 +228,8 @@ impl Node {
             servers.cancel();
             return Err(evicted.into());
         }
-        hand_over(&self.replicas, &self.metadata, self.config.shutdown_timeout()).await;
+        let InForce { shutdown_timeout, .. } = InForce::of(&self.config, &self.metadata.image());
+        hand_over(&self.replicas, &self.metadata, shutdown_timeout).await;
         clients.cancel();
         let epoch = self.metadata.broker().borrow().epoch;
         self.replicas.shutdown().await.context("not every log could be synced")?;
@@ -257,6 +272,7 @@ impl Node {
             voters: voters(&self.config)?,
             data_dirs: Arc::clone(&self.data_dirs),
             replicas: self.replicas.clone(),
+            own: Arc::new(self.config.given.clone()),
         };
         let mut routes = RoutesBuilder::default();
         routes

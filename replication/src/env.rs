@@ -34,7 +34,8 @@ pub(crate) struct Env {
     pub(crate) network: Arc<dyn Network>,
     pub(crate) cluster: Arc<dyn Cluster>,
     pub(crate) clean_start: bool,
-    pub(crate) limits: Limits,
+    /// Can change at any time.
+    pub(crate) limits: watch::Sender<Limits>,
     pub(crate) clock: Clock,
     /// This process's registration; set before the first partition starts.
     pub(crate) broker_epoch: OnceLock<BrokerEpoch>,
@@ -63,6 +64,11 @@ impl Env {
 
     pub(crate) fn all_partitions(&self) -> Vec<Arc<Partition>> {
         self.partitions.read().values().map(Arc::clone).collect()
+    }
+
+    /// The limits as they are now.
+    pub(crate) fn limits(&self) -> Limits {
+        *self.limits.borrow()
     }
 
     pub(crate) fn image(&self) -> Arc<Image> {

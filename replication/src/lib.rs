@@ -10,6 +10,7 @@
 
 mod alter;
 mod api;
+mod budget;
 mod cluster;
 pub mod core;
 mod env;

@@ -1,7 +1,7 @@
 //! From metadata images to local partitions: who is to be here, and what each
 //! has to know.
 
-use crate::core::{Durability, Member, View};
+use crate::core::{Durability, Member, Millis, View};
 use crate::env::Env;
 use crate::log_config::log_config;
 use crate::partition::{Partition, Start};
@@ -33,6 +33,7 @@ async fn follow_images(env: &Arc<Env>, on_disk: Vec<PartitionId>) {
         return;
     };
     remove_strays(env, &first, on_disk).await;
+    let mut limits = env.limits.subscribe();
     let mut handled = Arc::new(Image::default());
     let mut next = first;
     let mut waiting = BTreeSet::new();
@@ -45,6 +46,11 @@ async fn follow_images(env: &Arc<Env>, on_disk: Vec<PartitionId>) {
         tokio::select! {
             changed = images.changed() => if changed.is_err() { return },
             () = env.leaving.changed() => {}
+            // The sender lives as long as this task.
+            _ = limits.changed() => {
+                let all: Vec<PartitionId> = env.partitions.read().keys().copied().collect();
+                all.into_iter().for_each(|id| settle(env, &handled, id, None));
+            }
         }
         next = Arc::clone(&images.borrow_and_update());
     }
@@ -154,7 +160,7 @@ fn settle(env: &Arc<Env>, image: &Image, id: PartitionId, start: Option<Start>) 
         }
         return;
     };
-    let view = view(image, topic, id, partition);
+    let view = view(image, topic, id, partition, lag_max(env));
     let config = log_config(&topic.config);
     if let Some(known) = env.partition(id) {
         known.configure(config);
@@ -168,11 +174,16 @@ fn settle(env: &Arc<Env>, image: &Image, id: PartitionId, start: Option<Start>) 
     env.partitions.write().insert(id, started);
 }
 
+fn lag_max(env: &Env) -> Millis {
+    Millis::try_from(env.limits().replica_lag_max.as_millis()).unwrap_or(Millis::MAX)
+}
+
 pub(crate) fn view(
     image: &Image,
     topic: &Topic,
     id: PartitionId,
     partition: &image::Partition,
+    lag_max: Millis,
 ) -> View {
     let member = |node: &NodeId| {
         let broker = image.brokers.get(node);
@@ -194,5 +205,6 @@ pub(crate) fn view(
             records::Durability::Disk => Durability::Disk,
             records::Durability::Memory => Durability::Memory,
         },
+        lag_max,
     }
 }

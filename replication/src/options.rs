@@ -29,7 +29,7 @@ pub struct ReplicasOptions {
 }
 
 /// Bounds and times of a node's replication.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of produce requests that a node holds, from their arrival to their
     /// answer. Over it, requests wait; past their deadline they are answered

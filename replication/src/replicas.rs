@@ -7,13 +7,14 @@ mod traffic;
 
 use crate::alter::{self, IsrProposals};
 use crate::api::{Fetched, ListedOffset, OffsetPosition, ProduceTicket, ReplicaCounts};
+use crate::budget::{Budget, Share};
 use crate::core::{Acks, ReplicaStatus};
 use crate::env::{Clock, Env};
 use crate::leaving::Leaving;
 use crate::link::Links;
 use crate::offline::{self as offline_replicas, OfflineReports};
 use crate::opening::{self, Opening, OpeningProgress};
-use crate::options::{ReplicasError, ReplicasOptions};
+use crate::options::{Limits, ReplicasError, ReplicasOptions};
 use crate::partition::{
     Admission, DeleteRequest, LocalPartition, Message, Partition, ProduceRequest,
 };
@@ -31,7 +32,7 @@ use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -49,8 +50,7 @@ pub struct Replicas {
     env: Arc<Env>,
     /// Who starts partitions: ended before they are.
     manager: TaskTracker,
-    produce_memory: Arc<Semaphore>,
-    produce_bytes: usize,
+    produce_memory: Arc<Budget>,
     /// Whether writes are turned away, because this node is about to stop.
     leaving: Arc<watch::Sender<bool>>,
 }
@@ -61,7 +61,7 @@ impl Replicas {
     #[must_use]
     pub fn start(options: ReplicasOptions) -> Self {
         let on_disk = options.data_dirs.partitions();
-        let produce_bytes = options.limits.produce_bytes.clamp(1, MAX_APPEND_BYTES);
+        let produce_memory = Budget::new(produce_bytes(&options.limits));
         let (clock, limits) = (Clock::start(), options.limits);
         let (catch_up, moving) =
             (limits.catch_up_bytes_per_second, limits.reassignment_bytes_per_second);
@@ -78,7 +78,7 @@ impl Replicas {
             network: options.network,
             cluster: options.cluster,
             clean_start: options.clean_start,
-            limits,
+            limits: watch::Sender::new(limits),
             clock,
             broker_epoch: OnceLock::new(),
             images: watch::Sender::new(Arc::new(Image::default())),
@@ -100,9 +100,17 @@ impl Replicas {
         env.tasks.spawn(opening::run(Arc::clone(&env)));
         env.tasks.spawn(watermarks::run(Arc::clone(&env)));
         env.tasks.spawn(maintenance::run(Arc::clone(&env)));
-        let produce_memory = Arc::new(Semaphore::new(produce_bytes));
         let leaving = Arc::new(watch::Sender::new(false));
-        Self { env, manager, produce_memory, produce_bytes, leaving }
+        Self { env, manager, produce_memory, leaving }
+    }
+
+    /// From now on other bounds and times hold, also for what runs already. How much
+    /// one leader may have on the way holds for connections to come.
+    pub fn set_limits(&self, limits: Limits) {
+        self.produce_memory.resize(produce_bytes(&limits));
+        self.limit_catch_up(limits.catch_up_bytes_per_second);
+        self.limit_reassignment(limits.reassignment_bytes_per_second);
+        self.env.limits.send_replace(limits);
     }
 
     /// The service that other nodes follow through; to be mounted by the node.
@@ -329,21 +337,14 @@ impl Replicas {
         Ok(())
     }
 
-    async fn reserve(
-        &self,
-        bytes: usize,
-        deadline: Instant,
-    ) -> Result<OwnedSemaphorePermit, ApiError> {
-        let bytes = bytes.max(MIN_REQUEST_BYTES).min(self.produce_bytes);
-        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let acquire = Arc::clone(&self.produce_memory).acquire_many_owned(permits);
-        match timeout_at(deadline, acquire).await {
-            Ok(Ok(permit)) => Ok(permit),
+    async fn reserve(&self, bytes: usize, deadline: Instant) -> Result<Share, ApiError> {
+        let share = self.produce_memory.take(bytes.max(MIN_REQUEST_BYTES));
+        match timeout_at(deadline, share).await {
+            Ok(Ok(share)) => Ok(share),
             Ok(Err(_)) | Err(_) => {
-                let message = format!(
-                    "node {} holds {} bytes of produce requests already",
-                    self.env.node_id, self.produce_bytes
-                );
+                let (node, bound) = (self.env.node_id, self.produce_memory.bytes());
+                let message =
+                    format!("node {node} holds {bound} bytes of produce requests already");
                 Err(ApiError::new(R::Overloaded, message).with_retry_after(OVERLOAD_RETRY))
             }
         }
@@ -376,6 +377,11 @@ impl Replicas {
             Err(error) => Err(offline(&self.env.name(target.id), &error.to_string())),
         }
     }
+}
+
+/// All that waits for a partition may be appended in one write.
+fn produce_bytes(limits: &Limits) -> usize {
+    limits.produce_bytes.clamp(1, MAX_APPEND_BYTES)
 }
 
 fn check_range(name: &str, offset: Offset, status: &ReplicaStatus) -> Result<(), ApiError> {

@@ -24,5 +24,6 @@ mod operators;
 mod plain;
 mod quorum;
 mod reassignment;
+mod settings;
 mod startup;
 mod workload;

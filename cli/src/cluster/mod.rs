@@ -1,5 +1,6 @@
-//! `ottla cluster`: who is there, what is wrong, and who comes and goes.
+//! `ottla cluster`: who is there, what is wrong, who comes and goes, and options.
 
+mod config;
 mod drain;
 mod features;
 mod info;
@@ -24,7 +25,7 @@ const HEALTH_PATIENCE: Duration = Duration::from_secs(5);
 /// Partitions told by name in text. JSON has them all.
 const PARTITIONS_SHOWN: usize = 8;
 
-/// Show the cluster's nodes and its health, and change who belongs to it.
+/// Show the cluster's nodes and its health, change who belongs to it, and its options.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -35,6 +36,7 @@ pub(crate) struct Args {
 enum Command {
     Info(Info),
     Health(Health),
+    Config(config::Config),
     Add(members::Add),
     Remove(members::Remove),
     ReplaceDisk(members::ReplaceDisk),
@@ -84,6 +86,7 @@ impl Args {
         match &self.command {
             Command::Info(args) => args.connection.format,
             Command::Health(args) => args.connection.format,
+            Command::Config(args) => args.connection.format,
             Command::Add(args) => args.connection.format,
             Command::Remove(args) => args.connection.format,
             Command::ReplaceDisk(args) => args.connection.format,
@@ -103,6 +106,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             status.show(args.connection.format)?;
             Ok(if status.is_healthy() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
+        Command::Config(args) => config::run(args).await,
         Command::Add(args) => members::add(&args).await,
         Command::Remove(args) => members::remove(&args).await,
         Command::ReplaceDisk(args) => members::replace_disk(&args).await,

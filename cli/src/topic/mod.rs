@@ -170,7 +170,7 @@ fn each_once(pairs: Vec<(String, String)>) -> anyhow::Result<HashMap<String, Str
     Ok(configs)
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
+pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("is not of the form KEY=VALUE".to_owned()),
@@ -246,12 +246,13 @@ fn or_none(nodes: &[u64]) -> String {
 fn source(option: &v1::TopicOption) -> &'static str {
     match option.source() {
         v1::topic_option::Source::Topic => "topic",
+        v1::topic_option::Source::Cluster => "cluster",
         v1::topic_option::Source::Default | v1::topic_option::Source::Unspecified => "default",
     }
 }
 
-/// A topic with every option's value and whether it was set (`topic`) or not
-/// (`default`).
+/// A topic with every option's value and whether it was set on it (`topic`), on the
+/// cluster (`cluster`), or not at all (`default`).
 fn describe_json(described: &TopicDescription) -> Value {
     let mut json = to_json(&described.topic);
     let option = |option: &v1::TopicOption| {

@@ -15,7 +15,7 @@ use ottla_proto::Offset;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 /// Memory that all logs of a node together spend on their hot tails, unless
@@ -59,7 +59,8 @@ pub struct HotTailUse {
 
 /// All hot tails of a node.
 pub(crate) struct HotTail {
-    budget: usize,
+    /// Changed only under the queue's lock.
+    budget: AtomicUsize,
     queue: Mutex<Queue>,
     hits: AtomicU64,
     misses: AtomicU64,
@@ -87,11 +88,22 @@ pub(crate) struct Tail {
 impl HotTail {
     pub(super) fn new(budget: usize) -> Arc<Self> {
         let (queue, hits, misses) = (Mutex::default(), AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Self { budget, queue, hits, misses })
+        Arc::new(Self { budget: AtomicUsize::new(budget), queue, hits, misses })
     }
 
     pub(super) fn tail(this: &Arc<Self>) -> Tail {
         Tail { all: Arc::clone(this), runs: Arc::default() }
+    }
+
+    /// From now on at most so many bytes are held.
+    pub(super) fn resize(&self, budget: usize) {
+        // Freed behind the lock.
+        let mut gone = Vec::new();
+        let mut queue = self.queue.lock();
+        self.budget.store(budget, Ordering::Relaxed);
+        while queue.used > budget {
+            gone.extend(queue.evict_oldest());
+        }
     }
 
     pub(super) fn usage(&self) -> HotTailUse {
@@ -140,17 +152,18 @@ impl Tail {
         // Freed behind the locks.
         let mut gone = Vec::new();
         let mut queue = self.all.queue.lock();
+        let budget = self.all.budget.load(Ordering::Relaxed);
         let mut runs = self.runs.lock();
         for mut run in added {
             run.cost += RUN_OVERHEAD_BYTES;
             let follows = runs.back().is_none_or(|(_, last)| last.next == run.base);
-            if !follows || run.cost > self.all.budget {
+            if !follows || run.cost > budget {
                 for (_, old) in runs.drain(..) {
                     queue.release(&old);
                     gone.push(old);
                 }
             }
-            if run.cost > self.all.budget {
+            if run.cost > budget {
                 continue;
             }
             let number = queue.next_number;
@@ -161,7 +174,7 @@ impl Tail {
             runs.push_back((number, run));
         }
         drop(runs);
-        while queue.used > self.all.budget {
+        while queue.used > budget {
             gone.extend(queue.evict_oldest());
         }
         queue.sweep();

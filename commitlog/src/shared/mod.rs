@@ -54,6 +54,11 @@ impl Shared {
         self.hot_tail.usage()
     }
 
+    /// From now on the logs together keep at most about `bytes` in memory.
+    pub fn set_hot_tail(&self, bytes: usize) {
+        self.hot_tail.resize(bytes);
+    }
+
     /// The hot tail of a log.
     pub(crate) fn tail(&self) -> Tail {
         HotTail::tail(&self.hot_tail)

@@ -1,7 +1,7 @@
 //! What the controller is asked, and what it answers.
 
 use crate::image::{Partition, Topic};
-use crate::records::{FeatureLevel, FeatureLevels};
+use crate::records::{ConfigResource, FeatureLevel, FeatureLevels};
 use ottla_proto::{
     ApiError, BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, MetadataOffset, NodeId,
     PartitionEpoch, PartitionId, RequestId, TopicId,
@@ -43,6 +43,9 @@ pub enum Command {
     },
     /// Answered by [`Reply::TopicConfigAltered`], also when nothing changes.
     AlterTopicConfig(AlterTopicConfig),
+    /// Options of the cluster or of a node are to be changed. Answered by
+    /// [`Reply::ConfigAltered`], also when nothing changes.
+    AlterConfig(AlterConfig),
     /// A topic is to have more partitions. Answered by [`Reply::TopicGrown`],
     /// also when it has as many already.
     GrowTopic(GrowTopic),
@@ -199,6 +202,19 @@ pub struct AlterTopicConfig {
     pub validate_only: bool,
 }
 
+/// Options of the cluster or of a node are to be changed: all of this, or nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlterConfig {
+    /// Whose options.
+    pub resource: ConfigResource,
+    /// Options to set, by name.
+    pub set: BTreeMap<String, String>,
+    /// Options that are not to be set any more.
+    pub unset: BTreeSet<String>,
+    /// Check everything, change nothing.
+    pub validate_only: bool,
+}
+
 /// A topic is to have more partitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrowTopic {
@@ -315,6 +331,11 @@ pub enum Reply {
     TopicCreated(PlannedTopic),
     /// The topic with its options as they are now, or as they would be.
     TopicConfigAltered(PlannedTopic),
+    /// The options that are set on the cluster or the node now, or would be.
+    ConfigAltered {
+        /// By name.
+        options: BTreeMap<String, String>,
+    },
     /// The topic with all its partitions as it is now, or as it would be.
     TopicGrown {
         /// The topic.

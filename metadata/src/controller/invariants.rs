@@ -26,6 +26,14 @@ pub(super) fn check(before: &Image, after: &Image, records: &[MetadataRecord]) {
             MetadataRecord::SnapshotEnded(_) => panic!("a snapshot's end is never decided"),
             MetadataRecord::BrokerUnfenced(r) => check_broker(after, r.node_id),
             MetadataRecord::TopicConfigChanged(r) => check_topic(after, r.id),
+            MetadataRecord::ConfigChanged(_) => {
+                for (id, topic) in &after.topics {
+                    let options = |image: &Image| image.topics.get(id).map(|t| t.config.clone());
+                    if options(before).is_some_and(|before| before != topic.config) {
+                        check_topic(after, *id);
+                    }
+                }
+            }
             MetadataRecord::TopicCreated(r) => check_count(after, r.id),
             MetadataRecord::TopicGrown(r) => check_count(after, r.id),
             MetadataRecord::FeatureLevelFinalised(r) => {

@@ -155,7 +155,9 @@ pub fn check_gone(quorum: &Quorum, image: &Image, node: NodeId) -> Result<(), Ap
     Err(ApiError::new(ErrorReason::NodeInUse, message))
 }
 
-pub(super) fn unknown(node: NodeId) -> ApiError {
+/// UNKNOWN_NODE, and what helps.
+#[must_use]
+pub fn unknown(node: NodeId) -> ApiError {
     let message = format!(
         "node {node} is not part of this cluster: `ottla cluster info` lists who is, and a new node is started first"
     );

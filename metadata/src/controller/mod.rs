@@ -32,6 +32,7 @@ mod placement;
 mod reassign;
 mod requests;
 mod sessions;
+mod settings;
 mod topics;
 mod voters;
 
@@ -43,13 +44,14 @@ pub use brokers::{MAX_HOST_BYTES, MAX_RACK_BYTES};
 pub use drain::MAX_DRAIN_MOVES;
 
 pub use command::{
-    AlterPartition, AlterTopicConfig, CancelReassignment, Command, CreateTopic, ElectLeader,
-    Election, GrowTopic, Heartbeat, PartitionAlteration, PartitionOutcome, PartitionState,
-    PlannedTopic, Reassign, RegisterBroker, Reply, ReportOffline, Requested,
+    AlterConfig, AlterPartition, AlterTopicConfig, CancelReassignment, Command, CreateTopic,
+    ElectLeader, Election, GrowTopic, Heartbeat, PartitionAlteration, PartitionOutcome,
+    PartitionState, PlannedTopic, Reassign, RegisterBroker, Reply, ReportOffline, Requested,
 };
 pub use hand_over::{Leadership, leaderships_moved_by};
 pub use members::{
     MAX_MEMBER_LAG, MAX_VOTERS, Member, Quorum, check_departure, check_gone, check_promotion,
+    unknown as unknown_node,
 };
 pub use offline::MAX_OFFLINE_REPLICAS;
 pub use requests::{MAX_REMEMBERED_REQUESTS, REMEMBERED_REQUESTS_MS};
@@ -186,6 +188,7 @@ impl Controller {
             Command::CreateTopic(request) => topics::create(draft, &request),
             Command::DeleteTopic { name } => topics::delete(draft, &name),
             Command::AlterTopicConfig(request) => topics::alter_config(draft, &request),
+            Command::AlterConfig(request) => settings::alter(draft, &request),
             Command::GrowTopic(request) => growth::grow(draft, &request),
             Command::Reassign(request) => reassign::begin(draft, &request),
             Command::CancelReassignment(request) => reassign::cancel(draft, &request),

@@ -35,6 +35,7 @@ impl Command {
             Self::CreateTopic(_)
             | Self::DeleteTopic { .. }
             | Self::AlterTopicConfig(_)
+            | Self::AlterConfig(_)
             | Self::GrowTopic(_)
             | Self::Reassign(_)
             | Self::CancelReassignment(_)

@@ -60,6 +60,7 @@ fn subject(command: &Command) -> Option<String> {
         Command::CreateTopic(request) => format!("create topic {}", request.name),
         Command::DeleteTopic { name } => format!("delete topic {name}"),
         Command::AlterTopicConfig(request) => format!("alter topic {}", request.name),
+        Command::AlterConfig(request) => format!("alter the options of {}", request.resource),
         Command::GrowTopic(request) => {
             format!("grow topic {} to {} partitions", request.name, request.partitions)
         }
@@ -129,6 +130,10 @@ fn repeated(
             return Ok(drain::repeated(image, *node_id));
         }
         _ => {}
+    }
+    if let Command::AlterConfig(request) = command {
+        let options = image.settings_of(request.resource).set_options();
+        return Ok(Reply::ConfigAltered { options });
     }
     let topic = done.topic.ok_or_else(mismatch)?;
     match command {

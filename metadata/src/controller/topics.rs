@@ -10,6 +10,7 @@ use crate::records::{
 };
 use ottla_proto::v1::ErrorReason;
 use ottla_proto::{ApiError, LeaderEpoch, NodeId, PartitionEpoch, PartitionId, TopicId};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Longest topic name, in bytes. As Kafka's: with a partition number it still
@@ -70,11 +71,8 @@ pub(super) fn delete(draft: &mut Draft, name: &str) -> Result<Reply, ApiError> {
     Ok(Reply::TopicDeleted { topic_id })
 }
 
-/// Sets and unsets options; what is so already makes no record. Another
-/// min.insync.replicas changes what could be committed beside an ISR, and another
-/// durability what a restart can lose: who was eligible by the old options is so
-/// no more, unless there is nobody else to lead. Where unclean elections are
-/// allowed from now on, they are held.
+/// Sets and unsets options; what is so already makes no record. Where unclean
+/// elections are allowed from now on, they are held.
 pub(super) fn alter_config(
     draft: &mut Draft,
     request: &AlterTopicConfig,
@@ -91,14 +89,24 @@ pub(super) fn alter_config(
     if config != topic.config && !request.validate_only {
         let (id, old) = (topic.id, topic.config.clone());
         draft.push(TopicConfigChanged { id, config: config.clone() });
-        if old.min_insync_replicas != config.min_insync_replicas
-            || old.durability != config.durability
-        {
-            forget_eligible_of(draft, id);
-        }
+        give_up_eligible(draft, id, &old, &config);
         settle_where(draft, None, |partition, _| partition.topic == id);
     }
     Ok(Reply::TopicConfigAltered(planned))
+}
+
+/// Another min.insync.replicas changes what could be committed beside an ISR, and
+/// another durability what a restart can lose: who was eligible by the old options
+/// is so no more, unless there is nobody else to lead.
+pub(super) fn give_up_eligible(
+    draft: &mut Draft,
+    id: TopicId,
+    old: &TopicConfig,
+    new: &TopicConfig,
+) {
+    if old.min_insync_replicas != new.min_insync_replicas || old.durability != new.durability {
+        forget_eligible_of(draft, id);
+    }
 }
 
 /// A partition of a topic, by its index.
@@ -122,7 +130,7 @@ pub(super) fn unknown_topic(name: &str) -> ApiError {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn invalid_config(error: ConfigError) -> ApiError {
+pub(super) fn invalid_config(error: ConfigError) -> ApiError {
     ApiError::new(ErrorReason::InvalidConfig, error.to_string()).with("option", error.option())
 }
 
@@ -138,7 +146,8 @@ fn plan(image: &Image, request: &CreateTopic) -> Result<PlannedTopic, ApiError> 
         return Err(ApiError::new(ErrorReason::InvalidRequest, message));
     }
     let partitions = partition_count(request.partitions)?;
-    let config = TopicConfig::parse(&request.configs).map_err(invalid_config)?;
+    let none = TopicConfig::default().with_defaults(&image.topic_defaults());
+    let config = none.altered(&request.configs, &BTreeSet::new()).map_err(invalid_config)?;
     let candidates = candidates(image);
     let factor = replication_factor(request.replication_factor, &candidates)?;
     check_min_isr(&config, factor)?;

@@ -10,6 +10,7 @@ use super::Reply;
 use super::draft::Draft;
 use super::members::unknown;
 use super::partitions::{Loss, settle_all_of};
+use super::settings::forget_node;
 use crate::image::{Image, Partition};
 use crate::records::{BrokerFenced, BrokerUnregistered, DirectoryRetired, VoterDirectoryRecorded};
 use ottla_proto::v1::ErrorReason;
@@ -78,6 +79,7 @@ pub(super) fn remove_node(draft: &mut Draft, node_id: NodeId) -> Result<Reply, A
     let broker = image.brokers.get(&node_id).map(|broker| (broker.epoch, broker.directory));
     let recorded = image.voter_directories.get(&node_id).copied();
     if let Some((epoch, _)) = broker {
+        forget_node(draft, node_id);
         draft.push(BrokerUnregistered { node_id, epoch });
     }
     for directory in recorded.into_iter().chain(broker.map(|(_, directory)| directory)) {

@@ -1,7 +1,8 @@
 //! What differs between two images. Computed from the images themselves, so a
 //! reader that skipped some in between loses nothing.
 
-use super::{Broker, Image, Partition, Topic};
+use super::{Broker, Image, Partition, Settings, Topic};
+use crate::records::ConfigResource;
 use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
 use ottla_proto::{NodeId, PartitionId, TopicId};
@@ -31,6 +32,9 @@ pub struct Delta {
     pub partitions: Vec<Change<PartitionId, Partition>>,
     /// Brokers whose offline replicas differ.
     pub offline_replicas: Vec<Change<NodeId, OrdSet<PartitionId>>>,
+    /// Cluster or nodes with other options. Topics whose options in force follow
+    /// from the cluster's are among `topics`.
+    pub settings: Vec<Change<ConfigResource, Settings>>,
 }
 
 impl Delta {
@@ -44,6 +48,7 @@ impl Delta {
             topics: changes(&before.topics, &after.topics),
             partitions: changes(&before.partitions, &after.partitions),
             offline_replicas: changes(&before.offline_replicas, &after.offline_replicas),
+            settings: changes(&before.settings, &after.settings),
         }
     }
 
@@ -54,6 +59,7 @@ impl Delta {
             && self.topics.is_empty()
             && self.partitions.is_empty()
             && self.offline_replicas.is_empty()
+            && self.settings.is_empty()
     }
 }
 

@@ -7,14 +7,16 @@
 mod delta;
 mod offline;
 mod replay;
+mod settings;
 mod snapshot;
 #[cfg(test)]
 mod tests;
 
 pub use delta::{Change, Delta};
 pub use replay::ReplayError;
+pub use settings::Settings;
 
-use crate::records::{FeatureLevel, FeatureLevels, Reassignment, TopicConfig};
+use crate::records::{ConfigResource, FeatureLevel, FeatureLevels, Reassignment, TopicConfig};
 use imbl::{OrdMap, OrdSet};
 use ottla_proto::{
     BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, MetadataOffset, NodeId, PartitionEpoch,
@@ -44,6 +46,8 @@ pub struct Image {
     /// One more with every node removed and every disk replaced, which is what
     /// operators do by hand: 24 bytes each.
     pub retired_directories: OrdMap<DirectoryId, NodeId>,
+    /// Options that were set for the cluster and for single nodes; no empty ones.
+    pub settings: OrdMap<ConfigResource, Arc<Settings>>,
     /// Operators' requests that were carried out lately.
     pub requests: OrdMap<RequestId, Arc<CarriedOut>>,
     /// What its records may be.
@@ -94,7 +98,7 @@ pub struct Topic {
     pub name: String,
     /// Number of partitions.
     pub partitions: u32,
-    /// Its configuration.
+    /// Its configuration, with the cluster's defaults.
     pub config: TopicConfig,
 }
 

@@ -8,7 +8,7 @@ use super::{Broker, CarriedOut, Image, Partition, Topic};
 use crate::records::{
     BrokerDraining, BrokerRegistered, BrokerUnregistered, DirectoryRetired, FeatureLevelFinalised,
     MetadataRecord, PartitionChanged, PartitionCreated, RequestCarriedOut, SnapshotEnded,
-    TopicConfigChanged, TopicCreated, TopicDeleted, TopicGrown,
+    TopicCreated, TopicDeleted, TopicGrown,
 };
 use ottla_proto::{BrokerEpoch, MetadataOffset, NodeId, PartitionId, RequestId};
 use std::collections::BTreeSet;
@@ -62,6 +62,7 @@ impl Image {
             MetadataRecord::ReplicasOffline(r) => self.replay_offline(r),
             MetadataRecord::TopicCreated(r) => self.replay_topic(r),
             MetadataRecord::TopicConfigChanged(r) => self.replay_config(r),
+            MetadataRecord::ConfigChanged(r) => self.replay_settings(r),
             MetadataRecord::TopicGrown(r) => self.replay_growth(*r),
             MetadataRecord::TopicDeleted(r) => self.replay_deletion(*r),
             MetadataRecord::PartitionCreated(r) => self.replay_partition(r),
@@ -192,16 +193,9 @@ impl Image {
             id: r.id,
             name: r.name.clone(),
             partitions: r.partitions,
-            config: r.config.clone(),
+            config: r.config.with_defaults(&self.topic_defaults()),
         };
         self.topic_ids.insert(r.name.clone(), r.id);
-        self.topics.insert(r.id, Arc::new(topic));
-        Ok(())
-    }
-
-    fn replay_config(&mut self, r: &TopicConfigChanged) -> Result<(), String> {
-        let known = self.topics.get(&r.id).ok_or_else(|| format!("unknown topic {}", r.id))?;
-        let topic = Topic { config: r.config.clone(), ..Topic::clone(known) };
         self.topics.insert(r.id, Arc::new(topic));
         Ok(())
     }

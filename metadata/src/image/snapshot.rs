@@ -1,10 +1,10 @@
 //! An image as records: what a snapshot holds.
 
-use super::{Broker, CarriedOut, Image, Partition, ReplayError, Topic};
+use super::{Broker, CarriedOut, Image, Partition, ReplayError, Settings, Topic};
 use crate::records::{
-    BrokerDraining, BrokerRegistered, DirectoryRetired, FeatureLevel, FeatureLevelFinalised,
-    MetadataRecord, PartitionCreated, ReplicasOffline, RequestCarriedOut, SnapshotEnded,
-    TopicCreated, VoterDirectoryRecorded,
+    BrokerDraining, BrokerRegistered, ConfigChanged, ConfigResource, DirectoryRetired,
+    FeatureLevel, FeatureLevelFinalised, MetadataRecord, PartitionCreated, ReplicasOffline,
+    RequestCarriedOut, SnapshotEnded, TopicCreated, VoterDirectoryRecorded,
 };
 use ottla_proto::{PartitionId, RequestId};
 
@@ -23,6 +23,8 @@ impl Image {
             .iter()
             .map(|(&directory, &node_id)| DirectoryRetired { node_id, directory }.into());
         let brokers = self.brokers.values().map(|broker| registration(broker).into());
+        let settings =
+            self.settings.iter().map(|(&resource, settings)| setting(resource, settings).into());
         let topics = self.topics.values().map(|topic| creation(topic).into());
         let partitions =
             self.partitions.iter().map(|(&id, partition)| partition_creation(id, partition).into());
@@ -36,7 +38,8 @@ impl Image {
         let requests = self.requests.iter().map(|(&id, done)| request(id, done).into());
         let end = std::iter::once(SnapshotEnded { offset: self.offset }.into());
         let members = level.into_iter().chain(retired).chain(voters);
-        let cluster = members.chain(brokers).chain(topics).chain(partitions).chain(offline);
+        let cluster =
+            members.chain(brokers).chain(settings).chain(topics).chain(partitions).chain(offline);
         cluster.chain(draining).chain(requests).chain(end).collect()
     }
 
@@ -79,6 +82,11 @@ fn request(id: RequestId, done: &CarriedOut) -> RequestCarriedOut {
         at_ms: done.at_ms,
         forgotten: Vec::new(),
     }
+}
+
+fn setting(resource: ConfigResource, settings: &Settings) -> ConfigChanged {
+    let Settings { topics, nodes } = settings.clone();
+    ConfigChanged { resource, topics, nodes }
 }
 
 fn creation(topic: &Topic) -> TopicCreated {

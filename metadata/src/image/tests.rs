@@ -1,9 +1,9 @@
 use super::*;
 use crate::records::{
-    BrokerFenced, BrokerRegistered, BrokerShutdownStarted, BrokerUnfenced, Leadership,
-    MetadataRecord, PartitionChanged, PartitionCreated, Reassignment, ReassignmentChange,
-    RequestCarriedOut, SnapshotEnded, TopicConfig, TopicConfigChanged, TopicCreated, TopicDeleted,
-    TopicGrown, VoterDirectoryRecorded,
+    BrokerFenced, BrokerRegistered, BrokerShutdownStarted, BrokerUnfenced, ConfigChanged,
+    ConfigResource, Leadership, MetadataRecord, NodeOptions, PartitionChanged, PartitionCreated,
+    Reassignment, ReassignmentChange, RequestCarriedOut, SnapshotEnded, TopicConfig,
+    TopicConfigChanged, TopicCreated, TopicDeleted, TopicGrown, VoterDirectoryRecorded,
 };
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -179,6 +179,15 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
         ("with the replicas", moving(&[1, 2, 3], &[]).into()),
         ("with the replicas", moving(&[1, 2, 3], &[3, 2, 1]).into()),
         ("a node twice in the target", moving(&[1, 2, 3], &[1, 1]).into()),
+        (
+            "node 1 has options of topics",
+            ConfigChanged {
+                resource: ConfigResource::Node(node_id),
+                topics: TopicConfig::parse([("segment.ms", "9")]).expect("an option"),
+                nodes: NodeOptions::default(),
+            }
+            .into(),
+        ),
         ("more records", SnapshotEnded { offset: MetadataOffset(2) }.into()),
     ];
     for (expected, record) in nonsense {
@@ -200,6 +209,61 @@ fn options_change_in_place() {
     let delta = Delta::between(&before, &image);
     assert_eq!(delta.topics.iter().map(|change| change.key).collect::<Vec<_>>(), [ORDERS]);
     assert!(delta.partitions.is_empty() && delta.brokers.is_empty());
+}
+
+/// Defaults reach every topic that has not set the option, now and later, and are
+/// taken back; a topic's own options stay what they were.
+#[test]
+fn defaults_of_the_cluster_are_handed_down() {
+    let mut image = start();
+    let own = TopicConfig::parse([("retention.ms", "5")]).expect("an option");
+    let (resource, nodes) = (ConfigResource::Cluster, NodeOptions::default());
+    let topics = TopicConfig::parse([("retention.ms", "1"), ("segment.ms", "9")]).expect("two");
+    let changed = ConfigChanged { resource, topics, nodes: nodes.clone() };
+    let before = image.clone();
+    image.replay(&changed.into()).expect("makes sense");
+    let delta = Delta::between(&before, &image);
+    assert_eq!(delta.topics.iter().map(|change| change.key).collect::<Vec<_>>(), [ORDERS]);
+    assert_eq!(delta.settings.iter().map(|c| c.key).collect::<Vec<_>>(), [resource]);
+    let in_force = |image: &Image, id| {
+        let config = &image.topics[&id].config;
+        (config.retention_ms, config.segment_ms, config.set_options().len())
+    };
+    assert_eq!(in_force(&image, ORDERS), (1, 9, 0));
+    image.replay(&TopicConfigChanged { id: ORDERS, config: own.clone() }.into()).expect("exists");
+    assert_eq!(in_force(&image, ORDERS), (5, 9, 1));
+    let other = TopicCreated { config: own, ..topic(OTHER, "other", 1) };
+    image.replay(&other.into()).expect("new");
+    assert_eq!(in_force(&image, OTHER), (5, 9, 1));
+    assert_eq!(Image::from_records(&image.to_records()).as_ref(), Ok(&image));
+    let none = ConfigChanged { resource, topics: TopicConfig::default(), nodes };
+    image.replay(&none.into()).expect("makes sense");
+    assert_eq!(in_force(&image, OTHER), (5, 604_800_000, 1));
+    assert!(image.settings.is_empty());
+}
+
+#[test]
+fn a_node_follows_its_own_options_before_those_of_all() {
+    let mut image = start();
+    let nodes = |pairs: &[(&str, &str)]| {
+        let mut options = NodeOptions::default();
+        for (name, value) in pairs {
+            options.set(name, value).expect("an option");
+        }
+        options
+    };
+    let topics = TopicConfig::default();
+    let all = nodes(&[("replica_lag_max_ms", "7"), ("log_flush_check_ms", "8")]);
+    let own = nodes(&[("replica_lag_max_ms", "5")]);
+    for (resource, nodes) in
+        [(ConfigResource::Cluster, all.clone()), (ConfigResource::Node(NodeId(1)), own)]
+    {
+        let record = ConfigChanged { resource, topics: topics.clone(), nodes };
+        image.replay(&record.into()).expect("makes sense");
+    }
+    let both = nodes(&[("replica_lag_max_ms", "5"), ("log_flush_check_ms", "8")]);
+    assert_eq!(image.node_options(NodeId(1)), both);
+    assert_eq!(image.node_options(NodeId(2)), all);
 }
 
 #[test]

@@ -74,6 +74,7 @@ calls! {
     CancelReassignments: CancelReassignmentsRequest => CancelReassignmentsResponse;
     UpgradeFeatures: UpgradeFeaturesRequest => UpgradeFeaturesResponse;
     DrainNode: DrainNodeRequest => DrainNodeResponse;
+    AlterConfig: AlterConfigRequest => AlterConfigResponse;
 }
 
 /// What the controller on this node answers; NOT_CONTROLLER where it is not.
@@ -107,6 +108,7 @@ pub(super) fn request_id(call: &mut Call) -> Option<&mut Bytes> {
         Call::CreatePartitions(request) => &mut request.request_id,
         Call::UpgradeFeatures(request) => &mut request.request_id,
         Call::DrainNode(request) => &mut request.request_id,
+        Call::AlterConfig(request) => &mut request.request_id,
         Call::ReassignPartitions(request) => &mut request.request_id,
         Call::CancelReassignments(request) => &mut request.request_id,
         Call::DescribeQuorum(_)
@@ -141,6 +143,7 @@ fn command(call: Call) -> Result<Command, ApiError> {
         Call::CreatePartitions(request) => wire::create_partitions(request),
         Call::UpgradeFeatures(request) => wire::upgrade_features(&request)?,
         Call::DrainNode(request) => wire::drain_node(&request),
+        Call::AlterConfig(request) => wire::alter_config(request),
         // Changes of the quorum's members are no commands.
         Call::DescribeQuorum(_)
         | Call::AddVoter(_)
@@ -191,6 +194,10 @@ fn answer(inner: &Inner, submitted: Submitted) -> Result<Answer, ApiError> {
         Reply::LevelFinalised { level, changed } => {
             let level = level.0.into();
             Answer::UpgradeFeatures(v1::UpgradeFeaturesResponse { header, level, changed })
+        }
+        Reply::ConfigAltered { options } => {
+            let options = options.into_iter().collect();
+            Answer::AlterConfig(v1::AlterConfigResponse { header, options })
         }
         reply => return Err(controller_service::unexpected(&reply)),
     })

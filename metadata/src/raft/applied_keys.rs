@@ -2,7 +2,7 @@
 //! the image changes. Every value is a metadata record.
 
 use crate::image::{Delta, Image};
-use crate::records::MetadataRecord;
+use crate::records::{ConfigResource, MetadataRecord};
 use imbl::ordmap::DiffItem;
 use ottla_proto::{DirectoryId, NodeId, PartitionId, RequestId, TopicId};
 use std::collections::BTreeMap;
@@ -18,6 +18,7 @@ const RETIRED: u8 = 5;
 const LEVEL: u8 = 6;
 const REQUEST: u8 = 7;
 const DRAINING: u8 = 8;
+const SETTINGS: u8 = 9;
 
 fn broker_key(node: NodeId) -> Vec<u8> {
     [&[BROKER], &node.0.to_be_bytes()[..]].concat()
@@ -51,6 +52,15 @@ fn offline_key(node: NodeId) -> Vec<u8> {
     [&[OFFLINE], &node.0.to_be_bytes()[..]].concat()
 }
 
+fn settings_key(resource: ConfigResource) -> Vec<u8> {
+    // No node has the number 0.
+    let node = match resource {
+        ConfigResource::Cluster => 0,
+        ConfigResource::Node(node) => node.0,
+    };
+    [&[SETTINGS], &node.to_be_bytes()[..]].concat()
+}
+
 /// Under which key a record of `Image::to_records` is kept; `None` for the end
 /// mark, whose content is in the head.
 fn key_of(record: &MetadataRecord) -> Option<Vec<u8>> {
@@ -61,6 +71,7 @@ fn key_of(record: &MetadataRecord) -> Option<Vec<u8>> {
         MetadataRecord::PartitionCreated(record) => Some(partition_key(record.partition)),
         MetadataRecord::ReplicasOffline(record) => Some(offline_key(record.node_id)),
         MetadataRecord::DirectoryRetired(record) => Some(retired_key(record.directory)),
+        MetadataRecord::ConfigChanged(record) => Some(settings_key(record.resource)),
         MetadataRecord::FeatureLevelFinalised(_) => Some(vec![LEVEL]),
         MetadataRecord::BrokerDraining(record) => Some(draining_key(record.node_id)),
         MetadataRecord::RequestCarriedOut(record) => Some(request_key(record.id)),
@@ -111,6 +122,12 @@ pub(super) fn changes(before: &Image, after: &Image) -> BTreeMap<Vec<u8>, Option
                 changed.offline_replicas.insert(change.key, offline);
             }
             None => drop(writes.insert(offline_key(change.key), None)),
+        }
+    }
+    for change in delta.settings {
+        match change.after {
+            Some(settings) => drop(changed.settings.insert(change.key, settings)),
+            None => drop(writes.insert(settings_key(change.key), None)),
         }
     }
     for change in before.voter_directories.diff(&after.voter_directories) {

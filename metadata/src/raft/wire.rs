@@ -2,12 +2,12 @@
 //! types. What comes from the wire is checked here for shape, not for sense.
 
 use crate::controller::{
-    AlterPartition, AlterTopicConfig, CancelReassignment, Command, CreateTopic, ElectLeader,
-    Election, GrowTopic, Heartbeat, PartitionAlteration, PartitionOutcome, PartitionState,
-    PlannedTopic, Reassign, RegisterBroker, ReportOffline,
+    AlterConfig, AlterPartition, AlterTopicConfig, CancelReassignment, Command, CreateTopic,
+    ElectLeader, Election, GrowTopic, Heartbeat, PartitionAlteration, PartitionOutcome,
+    PartitionState, PlannedTopic, Reassign, RegisterBroker, ReportOffline,
 };
 use crate::image::Partition;
-use crate::records::{FeatureLevel, FeatureLevels};
+use crate::records::{ConfigResource, FeatureLevel, FeatureLevels};
 use ottla_proto::internal::v1 as internal;
 use ottla_proto::v1::{self, ErrorReason};
 use ottla_proto::{
@@ -114,6 +114,16 @@ pub(super) fn create_topic(request: v1::CreateTopicRequest) -> Command {
 pub(super) fn alter_topic_config(request: v1::AlterTopicConfigRequest) -> Command {
     Command::AlterTopicConfig(AlterTopicConfig {
         name: request.name,
+        set: request.set.into_iter().collect(),
+        unset: request.unset.into_iter().collect(),
+        validate_only: request.validate_only,
+    })
+}
+
+pub(super) fn alter_config(request: v1::AlterConfigRequest) -> Command {
+    let node = request.node_id.map(|id| ConfigResource::Node(NodeId(id)));
+    Command::AlterConfig(AlterConfig {
+        resource: node.unwrap_or(ConfigResource::Cluster),
         set: request.set.into_iter().collect(),
         unset: request.unset.into_iter().collect(),
         validate_only: request.validate_only,

@@ -34,7 +34,7 @@ fn options() -> impl Strategy<Value = TopicConfig> {
         Just(CleanupPolicy::CompactDelete)
     ];
     let stamps = prop_oneof![Just(TimestampType::CreateTime), Just(TimestampType::LogAppendTime)];
-    let long = || option::of(1..=i64::MAX.cast_unsigned());
+    let long = || option::of(1 << 16..=i64::MAX.cast_unsigned());
     let bound = || option::of(UNLIMITED..=i64::MAX);
     let words =
         (option::of(durability), option::of(policy), option::of(stamps), option::of(any::<bool>()));
@@ -93,6 +93,44 @@ fn registration() -> impl Strategy<Value = MetadataRecord> {
 
 fn level() -> impl Strategy<Value = FeatureLevel> {
     any::<u16>().prop_map(FeatureLevel)
+}
+
+fn node_settings() -> impl Strategy<Value = NodeOptions> {
+    let ms = || option::of(1..=MAX_NODE_MS);
+    let memory = || option::of(1..=MAX_NODE_MEMORY_BYTES);
+    let hot = option::of(0..=MAX_NODE_MEMORY_BYTES);
+    let levels = prop_oneof![Just("warn"), Just("off"), Just("info,ottla_node::run=trace")];
+    let large = 8 * 1024 * 1024..=256 * 1024 * 1024_u64;
+    let times = (ms(), ms(), ms(), ms(), option::of(0..=MAX_NODE_MS));
+    let sizes = (hot, memory(), option::of(1..=i64::MAX.cast_unsigned()), option::of(large));
+    (times, sizes, option::of(levels)).prop_map(|(times, (hot, keys, speed, in_flight), level)| {
+        let mut options = NodeOptions {
+            catch_up_bytes_per_second: speed,
+            hot_tail_bytes: hot,
+            log_cleaner_backoff_ms: times.0,
+            log_cleaner_bytes_per_second: speed,
+            log_cleaner_key_map_bytes: keys,
+            log_flush_check_ms: times.1,
+            log_level: None,
+            log_retention_check_ms: times.2,
+            max_in_flight_produce_bytes: in_flight,
+            reassignment_bytes_per_second: speed.map(|_| 0),
+            replica_lag_max_ms: times.3,
+            shutdown_timeout_ms: times.4,
+        };
+        if let Some(level) = level {
+            options.set("log_level", level).expect("a filter");
+        }
+        options
+    })
+}
+
+fn settings() -> impl Strategy<Value = MetadataRecord> {
+    let resource =
+        prop_oneof![Just(ConfigResource::Cluster), node().prop_map(ConfigResource::Node)];
+    (resource, options(), node_settings()).prop_map(|(resource, topics, nodes)| {
+        MetadataRecord::from(ConfigChanged { resource, topics, nodes })
+    })
 }
 
 fn nodes() -> impl Strategy<Value = Vec<NodeId>> {
@@ -181,6 +219,7 @@ pub(crate) fn record() -> impl Strategy<Value = MetadataRecord> {
         }),
         (uuid(), options())
             .prop_map(|(id, config)| TopicConfigChanged { id: TopicId(id), config }.into()),
+        settings(),
         (uuid(), any::<u32>()).prop_map(|(id, partitions)| TopicGrown {
             id: TopicId(id),
             partitions

@@ -13,6 +13,7 @@
 mod broker;
 mod config;
 mod feature;
+mod overrides;
 mod partition;
 mod request;
 mod snapshot;
@@ -29,11 +30,14 @@ pub use broker::{
     BrokerUnregistered, ReplicasOffline,
 };
 pub use config::{
-    CleanupPolicy, ConfigError, Durability, MAX_MAX_MESSAGE_BYTES, MAX_SEGMENT_BYTES,
-    MIN_MAX_MESSAGE_BYTES, MIN_SEGMENT_BYTES, OPTION_NAMES, Ratio, TimestampType, TopicConfig,
-    TopicOptions, UNLIMITED,
+    CleanupPolicy, ConfigError, Durability, LogFilter, MAX_MAX_MESSAGE_BYTES,
+    MAX_NODE_MEMORY_BYTES, MAX_NODE_MS, MAX_SEGMENT_BYTES, MIN_MAX_MESSAGE_BYTES,
+    MIN_SEGMENT_BYTES, NodeDefault, NodeOption, NodeOptions, NodeValue, OPTION_NAMES, OptionInfo,
+    Ratio, TimestampType, TopicConfig, TopicOptions, TopicSource, UNLIMITED, node_option,
+    node_options, topic_option, topic_options,
 };
 pub use feature::{FeatureLevel, FeatureLevelFinalised, FeatureLevels};
+pub use overrides::{ConfigChanged, ConfigResource};
 pub use partition::{
     Leadership, PartitionChanged, PartitionCreated, Reassignment, ReassignmentChange,
 };
@@ -50,7 +54,7 @@ use std::io::Cursor;
 /// The newest encoding this release reads. A record is written in the oldest
 /// that holds it, so that older nodes refuse only what they would misread. A further one
 /// takes a line in `feature` too.
-pub const RECORD_VERSION: u8 = 7;
+pub const RECORD_VERSION: u8 = 8;
 
 /// The oldest encoding this release reads.
 pub const OLDEST_RECORD_VERSION: u8 = 1;
@@ -74,6 +78,9 @@ const LEVEL_VERSION: u8 = 6;
 
 /// From here on nodes can be drained.
 const DRAIN_VERSION: u8 = 7;
+
+/// From here on cluster and nodes have options.
+const CONFIG_VERSION: u8 = 8;
 
 /// One fact of the metadata log.
 ///
@@ -100,6 +107,8 @@ pub enum MetadataRecord {
     TopicCreated(TopicCreated),
     /// A topic has other options.
     TopicConfigChanged(TopicConfigChanged),
+    /// The cluster or a node has other options.
+    ConfigChanged(ConfigChanged),
     /// A topic has more partitions; the new ones follow.
     TopicGrown(TopicGrown),
     /// A topic and all its partitions are gone.
@@ -181,6 +190,7 @@ impl MetadataRecord {
             Self::RequestCarriedOut(_) => REQUEST_VERSION,
             Self::FeatureLevelFinalised(_) => LEVEL_VERSION,
             Self::BrokerDraining(_) => DRAIN_VERSION,
+            Self::ConfigChanged(_) => CONFIG_VERSION,
             _ => OLDEST_RECORD_VERSION,
         }
     }
@@ -258,6 +268,7 @@ from_each!(
     ReplicasOffline,
     TopicCreated,
     TopicConfigChanged,
+    ConfigChanged,
     TopicGrown,
     TopicDeleted,
     PartitionCreated,

@@ -109,6 +109,21 @@ fn remembered_requests_take_a_version_of_their_own() {
     assert_eq!(record.encode()[0], 4);
 }
 
+/// A release without them would give topics other options.
+#[test]
+fn options_of_cluster_and_nodes_take_a_version_of_their_own() {
+    let (resource, topics) = (ConfigResource::Cluster, TopicConfig::default());
+    let nodes = NodeOptions { replica_lag_max_ms: Some(5), ..NodeOptions::default() };
+    let record = MetadataRecord::from(ConfigChanged { resource, topics, nodes });
+    assert_eq!((record.encode()[0], record.level()), (8, FeatureLevel(2)));
+    // As people write them: an option whose type changes keeps its old records.
+    let text = String::from_utf8_lossy(&record.encode()).into_owned();
+    assert!(
+        text.contains("replica_lag_max_ms\u{fffd}5") || text.contains("replica_lag_max_ms\u{a1}5"),
+        "{text:?}"
+    );
+}
+
 #[test]
 fn a_topic_that_grows_takes_a_version_of_its_own() {
     let grown = TopicGrown { id: TopicId(Uuid::from_u128(7)), partitions: 9 };

@@ -1,69 +1,28 @@
-//! The options by name, and how each is written in an environment variable or a
-//! flag.
+//! How each option is written in an environment variable or a flag, and what the
+//! table of options says of its value.
 
 use super::ConfigError;
-
-/// How an option is written in an environment variable or a flag.
-pub(super) enum Kind {
-    Text,
-    Number,
-    Flag,
-    /// `one,two`
-    List,
-    /// `1=host:port,2=host:port`
-    Voters,
-}
-
-pub(super) const OPTIONS: [(&str, Kind); 28] = [
-    ("node_id", Kind::Number),
-    ("cluster_id", Kind::Text),
-    ("data_dir", Kind::Text),
-    ("extra_data_dirs", Kind::List),
-    ("listen", Kind::Text),
-    ("advertise", Kind::Text),
-    ("http_listen", Kind::Text),
-    ("rack", Kind::Text),
-    ("voters", Kind::Voters),
-    ("log_format", Kind::Text),
-    ("log_level", Kind::Text),
-    ("dev", Kind::Flag),
-    ("replica_lag_max_ms", Kind::Number),
-    ("heartbeat_interval_ms", Kind::Number),
-    ("session_timeout_ms", Kind::Number),
-    ("election_timeout_min_ms", Kind::Number),
-    ("election_timeout_max_ms", Kind::Number),
-    ("raft_heartbeat_ms", Kind::Number),
-    ("max_in_flight_produce_bytes", Kind::Number),
-    ("log_retention_check_ms", Kind::Number),
-    ("log_flush_check_ms", Kind::Number),
-    ("catch_up_bytes_per_second", Kind::Number),
-    ("reassignment_bytes_per_second", Kind::Number),
-    ("hot_tail_bytes", Kind::Number),
-    ("log_cleaner_backoff_ms", Kind::Number),
-    ("log_cleaner_bytes_per_second", Kind::Number),
-    ("log_cleaner_key_map_bytes", Kind::Number),
-    ("shutdown_timeout_ms", Kind::Number),
-];
+use ottla_metadata::records::{NodeDefault, NodeOption, NodeValue, node_options};
 
 /// The value of an option that was written as text.
-pub(super) fn typed(
-    option: &'static str,
-    kind: &Kind,
-    text: &str,
-) -> Result<toml::Value, ConfigError> {
+pub(super) fn typed(option: &NodeOption, text: &str) -> Result<toml::Value, ConfigError> {
     let invalid = |expected: &str| ConfigError::Invalid {
-        option,
+        option: option.name,
         message: format!("`{text}` is not {expected}"),
     };
-    Ok(match kind {
-        Kind::Text => toml::Value::String(text.to_owned()),
-        Kind::Number => toml::Value::Integer(text.parse().map_err(|_| invalid("a number"))?),
-        Kind::Flag => toml::Value::Boolean(text.parse().map_err(|_| invalid("true or false"))?),
-        Kind::List => {
+    Ok(match option.value {
+        NodeValue::Text | NodeValue::Word(_) | NodeValue::LogFilter => text.to_owned().into(),
+        NodeValue::Number(..) | NodeValue::Limit(..) => {
+            toml::Value::Integer(text.parse().map_err(|_| invalid("a number"))?)
+        }
+        NodeValue::Flag => {
+            toml::Value::Boolean(text.parse().map_err(|_| invalid("true or false"))?)
+        }
+        NodeValue::List => {
             let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
             toml::Value::Array(parts.map(|part| part.to_owned().into()).collect())
         }
-        Kind::Voters => {
+        NodeValue::Voters => {
             let mut table = toml::Table::new();
             for pair in text.split(',') {
                 let (id, address) =
@@ -73,4 +32,28 @@ pub(super) fn typed(
             toml::Value::Table(table)
         }
     })
+}
+
+/// The value of an option that nobody set.
+pub(super) fn default(option: &NodeOption) -> Option<toml::Value> {
+    match option.default {
+        NodeDefault::None => None,
+        // Bounds are within what TOML holds.
+        NodeDefault::Number(number) => i64::try_from(number).ok().map(toml::Value::Integer),
+        NodeDefault::Text(text) => Some(text.to_owned().into()),
+        NodeDefault::Flag(flag) => Some(flag.into()),
+    }
+}
+
+/// Whether every number is within its bounds.
+pub(super) fn check_bounds(table: &toml::Table) -> Result<(), ConfigError> {
+    for option in node_options() {
+        let Some(toml::Value::Integer(number)) = table.get(option.name) else { continue };
+        let fits = u64::try_from(*number).is_ok_and(|number| option.check_bounds(number).is_ok());
+        if !fits {
+            let message = format!("{number} is not within {}", option.info().takes);
+            return Err(ConfigError::Invalid { option: option.name, message });
+        }
+    }
+    Ok(())
 }

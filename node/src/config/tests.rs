@@ -39,6 +39,24 @@ fn further_data_directories_come_after_the_first() {
     assert_eq!(load(GOOD, &[]).map(paths), Ok(expected(&["d"])));
 }
 
+/// Whoever asks a node for its options is told who gave each its value.
+#[test]
+fn every_value_says_who_gave_it() {
+    let text = format!("extra_data_dirs = [\"e\", \"f\"]\nhot_tail_bytes = 0\n{GOOD}");
+    let config = load(&text, &[("log_level", "warn")]).expect("a good configuration");
+    let given = |name: &str| {
+        let Given { value, origin } = config.given.get(name)?;
+        Some((value.as_str(), *origin))
+    };
+    assert_eq!(given("log_level"), Some(("warn", Origin::Flag)));
+    assert_eq!(given("hot_tail_bytes"), Some(("0", Origin::File)));
+    assert_eq!(given("extra_data_dirs"), Some(("e,f", Origin::File)));
+    assert_eq!(given("voters"), Some(("1=127.0.0.1:7401", Origin::File)));
+    assert_eq!(given("dev"), Some(("false", Origin::Default)));
+    assert_eq!(given("replica_lag_max_ms"), Some(("10000", Origin::Default)));
+    assert_eq!(given("rack"), None);
+}
+
 /// A node that is not among the voters joins the cluster that they are.
 #[test]
 fn a_node_need_not_vote() {
@@ -53,7 +71,7 @@ fn every_field_is_an_option() {
     let error = load(&format!("no_such_key = 1\n{GOOD}"), &[]).expect_err("unknown key");
     let (_, listed) = error.split_once("expected one of ").expect("a list of the fields");
     let mut fields: Vec<_> = listed.trim().split(", ").map(|f| f.trim_matches('`')).collect();
-    let mut options: Vec<_> = OPTIONS.iter().map(|(name, _)| *name).collect();
+    let mut options: Vec<_> = node_options().map(|option| option.name).collect();
     fields.sort_unstable();
     options.sort_unstable();
     assert_eq!(fields, options);
@@ -69,6 +87,9 @@ fn what_is_wrong_is_named() {
         ("advertise", "0.0.0.0:7401", "advertise"),
         ("voters", "1=nowhere", "nowhere"),
         ("session_timeout_ms", "100", "session_timeout_ms"),
+        ("log_format", "xml", "xml"),
+        ("max_in_flight_produce_bytes", "8388607", "8388608 to 268435456"),
+        ("hot_tail_bytes", "-1", "0 to 4294967295"),
         ("log_retention_check_ms", "0", "log_retention_check_ms"),
         ("log_cleaner_bytes_per_second", "0", "log_cleaner_bytes_per_second"),
         ("log_cleaner_key_map_bytes", "0", "log_cleaner_key_map_bytes"),

@@ -1,6 +1,7 @@
 //! `ClusterService`: nodes, quorum, and what is not as it should be.
 
 use super::Context;
+use super::settings::{self, Own};
 use ottla_commitlog::data_dir::{DataDirs, DirectoryState, DirectoryStatus};
 use ottla_metadata::QuorumStatus;
 use ottla_metadata::controller::MAX_MEMBER_LAG;
@@ -26,6 +27,8 @@ pub(crate) struct Cluster {
     pub(crate) voters: BTreeMap<NodeId, (String, u16)>,
     pub(crate) data_dirs: Arc<DataDirs>,
     pub(crate) replicas: Replicas,
+    /// What this node's own configuration says.
+    pub(crate) own: Arc<Own>,
 }
 
 impl Cluster {
@@ -173,6 +176,25 @@ impl ClusterService for Cluster {
         request: Request<v1::UpgradeFeaturesRequest>,
     ) -> Result<Response<v1::UpgradeFeaturesResponse>, Status> {
         self.context.administer(request).await
+    }
+
+    async fn alter_config(
+        &self,
+        request: Request<v1::AlterConfigRequest>,
+    ) -> Result<Response<v1::AlterConfigResponse>, Status> {
+        self.context.administer(request).await
+    }
+
+    async fn describe_config(
+        &self,
+        request: Request<v1::DescribeConfigRequest>,
+    ) -> Result<Response<v1::DescribeConfigResponse>, Status> {
+        let image = self.context.current_image(request.metadata()).await?;
+        let options = match request.get_ref().node_id {
+            None => settings::of_cluster(&image),
+            Some(id) => settings::of_node(&image, NodeId(id), self.context.node_id, &self.own)?,
+        };
+        Ok(Response::new(v1::DescribeConfigResponse { header: self.context.header(), options }))
     }
 
     async fn get_cluster_health(

@@ -7,6 +7,7 @@ mod log;
 mod metadata;
 mod produce_stream;
 mod reassignments;
+mod settings;
 mod topic;
 
 pub(crate) use cluster::Cluster;

@@ -3,6 +3,7 @@
 
 use super::Context;
 use super::metadata::describe;
+use ottla_metadata::records::TopicSource;
 use ottla_proto::ApiError;
 use ottla_proto::v1::topic_option::Source;
 use ottla_proto::v1::topic_service_server::TopicService;
@@ -110,8 +111,12 @@ impl TopicService for Topics {
         let topic = image.topic_by_name(&name).ok_or_else(|| {
             ApiError::new(ErrorReason::UnknownTopic, format!("there is no topic `{name}`"))
         })?;
-        let option = |(name, value, set): (&str, String, bool)| {
-            let source = if set { Source::Topic } else { Source::Default };
+        let option = |(name, value, source): (&str, String, TopicSource)| {
+            let source = match source {
+                TopicSource::Topic => Source::Topic,
+                TopicSource::Cluster => Source::Cluster,
+                TopicSource::Default => Source::Default,
+            };
             v1::TopicOption { name: name.to_owned(), value, source: source.into() }
         };
         Ok(Response::new(v1::DescribeTopicResponse {

@@ -128,12 +128,12 @@ impl Leader {
 
     /// From then on a follower that is behind counts as stuck.
     fn lags_at(&self, local: &Local, state: &FollowerState) -> Millis {
-        state.caught_up.unwrap_or_default().saturating_add(local.config.lag_max)
+        state.caught_up.unwrap_or_default().saturating_add(local.view.lag_max)
     }
 
     /// A follower outside the ISR that has not kept up no longer counts as joining.
     pub(super) fn forget_laggards(&mut self, local: &Local, now: Millis) {
-        let lag_max = local.config.lag_max;
+        let lag_max = local.view.lag_max;
         let maximal = self.isr.maximal();
         for (node, state) in &mut self.followers {
             let stale = state.caught_up.is_some_and(|at| at.saturating_add(lag_max) <= now);

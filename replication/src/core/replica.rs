@@ -15,9 +15,6 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct ReplicaConfig {
     /// This node.
     pub me: NodeId,
-    /// A member of the ISR that has not caught up for so long is taken out of it
-    /// (replica.lag.time.max.ms).
-    pub lag_max: Millis,
     /// Wait before a refused or failed request to another node is repeated.
     pub retry_backoff: Millis,
 }

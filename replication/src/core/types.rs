@@ -67,6 +67,9 @@ pub struct View {
     pub min_isr: usize,
     /// What an acknowledgement means.
     pub durability: Durability,
+    /// A member of the ISR that has not caught up for so long is taken out of it
+    /// (replica.lag.time.max.ms). This node's, not the partition's.
+    pub lag_max: Millis,
 }
 
 impl View {

@@ -135,7 +135,7 @@ fn hello(env: &Env) -> ReplicateRequest {
         cluster_id: env.cluster_id.clone(),
         node_id: env.node_id.0,
         broker_epoch: broker_epoch.0,
-        credit_bytes: env.limits.replica_credit_bytes as u64,
+        credit_bytes: env.limits().replica_credit_bytes as u64,
     };
     ReplicateRequest { message: Some(Request::Hello(hello)) }
 }

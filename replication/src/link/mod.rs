@@ -32,7 +32,7 @@ impl Links {
     ) {
         let mut links = self.0.lock();
         let link = links.entry(leader).or_insert_with(|| {
-            let link = Arc::new(Link::new(leader, env.limits.replica_credit_bytes));
+            let link = Arc::new(Link::new(leader, env.limits().replica_credit_bytes));
             env.tasks.spawn(connection::run(Arc::clone(env), Arc::clone(&link)));
             link
         });

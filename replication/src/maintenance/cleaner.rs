@@ -3,8 +3,9 @@
 
 mod postponed;
 
-use super::settle;
+use super::{pause, settle};
 use crate::env::Env;
+use crate::options::Limits;
 use crate::partition::{Partition, wall_clock_ms};
 use ottla_commitlog::{Cleaner, Dirtiness, Log, LogError};
 use ottla_host::blocking;
@@ -13,6 +14,7 @@ use postponed::Postponed;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Longest sleep for the sake of speed: the end of the node is heard after it.
@@ -27,11 +29,9 @@ struct Due {
 
 /// Compacts what is due, then waits, until the node stops.
 pub(super) async fn run(env: Arc<Env>) {
-    let fresh = || Cleaner::new(env.limits.cleaner_key_map_bytes);
-    let mut cleaner = Some(fresh());
+    let mut cleaner = None;
     let mut postponed = Postponed::default();
-    let wait = || tokio::time::sleep(env.limits.cleaner_backoff);
-    while env.stop.run_until_cancelled(wait()).await.is_some() {
+    while pause(&env, tokio::time::Instant::now(), |limits| limits.cleaner_backoff).await {
         let looking = Arc::clone(&env);
         let Ok(due) = blocking(move || all_due(&looking)).await else { continue };
         for Due { partition, log, up_to, .. } in due {
@@ -41,15 +41,17 @@ pub(super) async fn run(env: Arc<Env>) {
             if !postponed.is_due(partition.id, Instant::now()) {
                 continue;
             }
-            let mut lent = cleaner.take().unwrap_or_else(fresh);
-            let mut pace = Pace::new(env.limits.cleaner_bytes_per_second, env.stop.clone());
+            let memory = env.limits().cleaner_key_map_bytes;
+            let same = cleaner.take().filter(|(known, _)| *known == memory);
+            let (_, mut lent) = same.unwrap_or_else(|| (memory, Cleaner::new(memory)));
+            let mut pace = Pace::new(env.limits.subscribe(), env.stop.clone());
             let done = blocking(move || {
                 let mut pace = |bytes| pace.did(bytes);
                 let done = log.compact(wall_clock_ms(), up_to, &mut lent, &mut pace);
                 (done, lent)
             });
             let result = done.await.map(|(done, lent)| {
-                cleaner = Some(lent);
+                cleaner = Some((memory, lent));
                 done.map(drop)
             });
             let full = matches!(result, Ok(Err(LogError::DiskFull { .. })));
@@ -95,20 +97,26 @@ async fn conclude(partition: &Partition, result: Result<Result<(), LogError>, St
 
 /// Bytes a second, and the word to stop.
 struct Pace {
+    limits: watch::Receiver<Limits>,
     bytes_per_second: u64,
+    /// Since when this many bytes a second are allowed, and how many were moved.
     begun: Instant,
     bytes: u64,
     stop: CancellationToken,
 }
 
 impl Pace {
-    fn new(bytes_per_second: u64, stop: CancellationToken) -> Self {
-        Self { bytes_per_second: bytes_per_second.max(1), begun: Instant::now(), bytes: 0, stop }
+    fn new(mut limits: watch::Receiver<Limits>, stop: CancellationToken) -> Self {
+        let bytes_per_second = limits.borrow_and_update().cleaner_bytes_per_second.max(1);
+        Self { limits, bytes_per_second, begun: Instant::now(), bytes: 0, stop }
     }
 
     fn did(&mut self, bytes: u64) -> ControlFlow<()> {
         self.bytes += bytes;
         while !self.stop.is_cancelled() {
+            if self.limits.has_changed().unwrap_or(false) {
+                *self = Self::new(self.limits.clone(), self.stop.clone());
+            }
             let ahead = self.allowed_at().saturating_sub(self.begun.elapsed());
             if ahead.is_zero() {
                 return ControlFlow::Continue(());
@@ -132,9 +140,18 @@ mod tests {
     #[test]
     fn compaction_is_paced_and_stopped() {
         let stop = CancellationToken::new();
-        let mut pace = Pace::new(1_000_000, stop.clone());
+        let allow =
+            |cleaner_bytes_per_second| Limits { cleaner_bytes_per_second, ..Limits::default() };
+        let limits = watch::Sender::new(allow(1_000_000));
+        let mut pace = Pace::new(limits.subscribe(), stop.clone());
         assert_eq!(pace.did(20_000), ControlFlow::Continue(()));
         assert!(pace.begun.elapsed() >= Duration::from_millis(20));
+        // At the old speed this would take an hour.
+        std::thread::scope(|scope| {
+            let slow = scope.spawn(|| pace.did(3_600_000_000));
+            limits.send_replace(allow(u64::MAX));
+            assert_eq!(slow.join().expect("no panic"), ControlFlow::Continue(()));
+        });
         stop.cancel();
         assert_eq!(pace.did(1 << 40), ControlFlow::Break(()));
     }

@@ -8,13 +8,14 @@
 mod cleaner;
 
 use crate::env::Env;
+use crate::options::Limits;
 use crate::partition::{Message, Partition, wall_clock_ms};
 use ottla_commitlog::{Log, LogError};
 use ottla_host::blocking;
 use ottla_proto::Offset;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::Instant;
 
 /// Longest wait before the first look: logs are opened first. As Kafka's.
 const MAX_INITIAL_DELAY: Duration = Duration::from_secs(30);
@@ -22,21 +23,37 @@ const MAX_INITIAL_DELAY: Duration = Duration::from_secs(30);
 /// Looks after the logs until the node stops. What was begun is finished: after
 /// this nothing here touches a log any more.
 pub(crate) async fn run(env: Arc<Env>) {
-    let flushing = every(&env, env.limits.flush_check, flush);
-    let retaining = every(&env, env.limits.retention_check, retain);
-    let forgetting = every(&env, env.limits.producer_check, forget);
+    let flushing = every(&env, |limits| limits.flush_check, flush);
+    let retaining = every(&env, |limits| limits.retention_check, retain);
+    let forgetting = every(&env, |limits| limits.producer_check, forget);
     tokio::join!(flushing, retaining, forgetting, cleaner::run(Arc::clone(&env)));
+}
+
+/// Waits until this long after `since`, however long that becomes meanwhile. False
+/// when the node stops.
+async fn pause(env: &Env, since: Instant, length: impl Fn(&Limits) -> Duration) -> bool {
+    let mut limits = env.limits.subscribe();
+    loop {
+        let until = since + length(&limits.borrow_and_update());
+        tokio::select! {
+            () = env.stop.cancelled() => return false,
+            () = tokio::time::sleep_until(until) => return true,
+            // The sender lives as long as the node.
+            _ = limits.changed() => {}
+        }
+    }
 }
 
 /// Does `work` for each partition in turn, and again after `period`.
 async fn every<F: Future<Output = ()>>(
     env: &Arc<Env>,
-    period: Duration,
+    period: impl Fn(&Limits) -> Duration,
     work: impl Fn(Arc<Partition>, Arc<Log>) -> F,
 ) {
-    let mut ticks = interval_at(Instant::now() + period.min(MAX_INITIAL_DELAY), period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while env.stop.run_until_cancelled(ticks.tick()).await.is_some() {
+    let mut longest = MAX_INITIAL_DELAY;
+    let mut since = Instant::now();
+    while pause(env, since, |limits| period(limits).min(longest)).await {
+        (longest, since) = (Duration::MAX, Instant::now());
         for partition in env.all_partitions() {
             if env.stop.is_cancelled() {
                 return;

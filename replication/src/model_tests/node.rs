@@ -101,7 +101,7 @@ impl Node {
         now: Millis,
     ) {
         let Self { id: me, retry_backoff, .. } = *self;
-        let config = ReplicaConfig { me, lag_max: LAG_MAX, retry_backoff };
+        let config = ReplicaConfig { me, retry_backoff };
         let (log, watermark) = (self.disk.state(), self.disk.watermark);
         let (replica, effects) = Replica::open(config, log, watermark, view, now);
         self.process = Some(Process {

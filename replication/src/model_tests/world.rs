@@ -1,7 +1,7 @@
 //! Three nodes, the real controller, and a network that loses and reorders.
 
 use super::disk::Record;
-use super::node::{Node, Process};
+use super::node::{LAG_MAX, Node, Process};
 use super::said::{Call, Message, Said};
 use crate::core::{Acks, AlterOutcome, Millis, RequestId};
 use crate::manager::view;
@@ -149,7 +149,7 @@ impl World {
 
     pub(super) fn view(&self, image: &Image) -> crate::core::View {
         let id = self.partition;
-        view(image, &image.topics[&id.topic], id, &image.partitions[&id])
+        view(image, &image.topics[&id.topic], id, &image.partitions[&id], LAG_MAX)
     }
 
     pub(super) fn unfence(&mut self, index: usize) {

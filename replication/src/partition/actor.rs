@@ -65,11 +65,7 @@ enum Woken {
 
 impl Actor {
     pub(super) fn new(env: Arc<Env>, partition: Arc<Partition>, log: Arc<Log>, view: View) -> Self {
-        let config = ReplicaConfig {
-            me: env.node_id,
-            lag_max: millis(env.limits.replica_lag_max),
-            retry_backoff: millis(RETRY_BACKOFF),
-        };
+        let config = ReplicaConfig { me: env.node_id, retry_backoff: millis(RETRY_BACKOFF) };
         let watermark = env.old_watermarks.get(&partition.id).copied().unwrap_or_default();
         let state = ops::inspect(&log);
         let (replica, effects) = Replica::open(config, state, watermark, view, env.clock.now());

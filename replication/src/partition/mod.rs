@@ -11,6 +11,7 @@ pub(crate) use gate::Entry;
 pub(crate) use ops::wall_clock_ms;
 
 use crate::ReplicaCounts;
+use crate::budget::Share;
 use crate::core::{
     Acks, DeletionRefusal, Event, Follow, FollowRefusal, ProduceRefusal, ReplicaStatus, RoleKind,
     SessionRef, View,
@@ -29,7 +30,7 @@ use ottla_proto::{ApiError, LeaderEpoch, NodeId, Offset, PartitionId};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 /// Messages that wait for a partition's task. It takes all of them at once; the
@@ -102,7 +103,7 @@ pub(crate) struct ProduceRequest {
 /// What a write holds until it is written and answered.
 pub(crate) struct Admission {
     /// Its share of the node's produce memory.
-    pub(crate) _memory: OwnedSemaphorePermit,
+    pub(crate) _memory: Share,
     pub(crate) _entry: Entry,
 }
 

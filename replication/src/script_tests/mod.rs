@@ -115,8 +115,7 @@ impl Story {
     fn open(&mut self, words: &Words) -> Vec<Effect> {
         let mut view = Words::first_view();
         words.change(&mut view);
-        let config =
-            ReplicaConfig { me: NodeId(words.number("me", 1)), lag_max: 10_000, retry_backoff: 50 };
+        let config = ReplicaConfig { me: NodeId(words.number("me", 1)), retry_backoff: 50 };
         let watermark = words.number("watermark", 0);
         let (replica, effects) =
             Replica::open(config, words.log(), watermark, view.clone(), self.now);

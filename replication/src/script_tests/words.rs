@@ -80,6 +80,7 @@ impl Words {
             recovering: false,
             min_isr: 2,
             durability: Durability::Disk,
+            lag_max: 10_000,
         }
     }
 
@@ -101,6 +102,7 @@ impl Words {
         if let Some(min) = self.optional("min") {
             view.min_isr = usize::try_from(min).expect("a count");
         }
+        view.lag_max = self.number("lag", view.lag_max);
         for (word, durability) in [("memory", Durability::Memory), ("disk", Durability::Disk)] {
             if self.plain.iter().any(|plain| plain == word) {
                 view.durability = durability;

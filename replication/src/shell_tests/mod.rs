@@ -4,6 +4,7 @@ mod cluster;
 mod directories;
 mod disks;
 mod hand_over;
+mod limits;
 mod moves;
 mod nearby;
 mod old_records;

@@ -53,6 +53,23 @@ fn the_oldest_of_all_logs_goes_first() {
 }
 
 #[test]
+fn a_smaller_budget_holds_at_once_and_a_larger_one_from_then_on() {
+    let runs: Vec<Run> = (0..4).map(|index| run(index, &[1])).collect();
+    let all = HotTail::new(4 * cost(&runs[0]) as usize);
+    let tail = HotTail::tail(&all);
+    tail.push(runs[..3].to_vec());
+    all.resize(cost(&runs[0]) as usize);
+    let held = || [0, 1, 2, 3].map(|offset| tail.read(offset, 100, 1).is_some());
+    assert_eq!((held(), all.usage().bytes), ([false, false, true, false], cost(&runs[0])));
+    all.resize(2 * cost(&runs[0]) as usize);
+    tail.push([runs[3].clone()]);
+    assert_eq!(held(), [false, false, true, true]);
+    all.resize(0);
+    tail.push([run(4, &[1])]);
+    assert_eq!((held(), all.usage().bytes), ([false; 4], 0));
+}
+
+#[test]
 fn void_entries_do_not_pile_up() {
     let all = HotTail::new(1 << 20);
     let tail = HotTail::tail(&all);

@@ -16,6 +16,7 @@ pub(super) enum Act {
     Tick,
     Create { name: u8, partitions: u32, factor: u32, seed: u64 },
     Configure { name: u8, option: &'static str, value: Option<&'static str> },
+    Set { node: Option<u64>, option: &'static str, value: Option<&'static str> },
     Grow { name: u8, partitions: u32, seed: u64 },
     Reassign { of: Index, to: Vec<u64> },
     Cancel { name: u8, index: Option<u32> },
@@ -95,6 +96,9 @@ fn act() -> impl Strategy<Value = Act> {
         2 => create,
         1 => (0u8..3, option())
             .prop_map(|(name, (option, value))| Act::Configure { name, option, value }),
+        1 => option().prop_map(|(option, value)| Act::Set { node: None, option, value }),
+        1 => (node(), prop::option::of(Just("7")))
+            .prop_map(|(node, value)| Act::Set { node: Some(node), option: "replica_lag_max_ms", value }),
         1 => (0u8..3, 0u32..6, any::<u64>())
             .prop_map(|(name, partitions, seed)| Act::Grow { name, partitions, seed }),
         3 => (any::<Index>(), prop::sample::subsequence((1..=NODES).collect::<Vec<_>>(), 0..4))

@@ -2,7 +2,7 @@
 //! independently of the controller's own assertions.
 
 use crate::image::{Change, Delta, Image, Partition};
-use crate::records::{MetadataRecord, PartitionChanged};
+use crate::records::{ConfigResource, MetadataRecord, PartitionChanged};
 use imbl::OrdMap;
 use ottla_proto::{NodeId, PartitionId};
 use std::sync::Arc;
@@ -34,10 +34,17 @@ pub(super) fn check_image(image: &Image) {
     for topic in image.topics.values() {
         assert_eq!(image.topic_ids.get(&topic.name), Some(&topic.id));
         assert_eq!(image.partitions_of(topic.id).count(), topic.partitions as usize);
+        assert_eq!(topic.config, topic.config.with_defaults(&image.topic_defaults()));
     }
     assert_eq!(image.topic_ids.len(), image.topics.len());
     for directory in image.voter_directories.values() {
         assert!(!image.retired_directories.contains_key(directory), "{directory} is retired");
+    }
+    for (resource, settings) in &image.settings {
+        assert!(!settings.is_empty(), "{resource}");
+        if let ConfigResource::Node(node) = resource {
+            assert!(image.brokers.contains_key(node), "{resource} has left its options behind");
+        }
     }
     for broker in image.brokers.values() {
         let retired = image.retired_directories.contains_key(&broker.directory);
@@ -167,6 +174,7 @@ pub(super) fn check_delta(before: &Image, after: &Image) {
     let delta = Delta::between(before, after);
     assert_eq!(applied(&before.brokers, &delta.brokers), after.brokers);
     assert_eq!(applied(&before.topics, &delta.topics), after.topics);
+    assert_eq!(applied(&before.settings, &delta.settings), after.settings);
     let offline = applied(&before.offline_replicas, &delta.offline_replicas);
     assert_eq!(offline, after.offline_replicas);
     assert_eq!(applied(&before.partitions, &delta.partitions), after.partitions);

@@ -51,4 +51,5 @@ stories!(
     drain_racks,
     drain_steps,
     drain_needs_its_level,
+    settings,
 );

@@ -6,13 +6,14 @@
 
 use super::tell::{leader, list};
 use crate::controller::{
-    AlterPartition, AlterTopicConfig, CancelReassignment, Command, Controller, ControllerOptions,
-    CreateTopic, ElectLeader, Election, GrowTopic, Heartbeat, PartitionAlteration, Reassign,
-    RegisterBroker, ReportOffline, Requested,
+    AlterConfig, AlterPartition, AlterTopicConfig, CancelReassignment, Command, Controller,
+    ControllerOptions, CreateTopic, ElectLeader, Election, GrowTopic, Heartbeat,
+    PartitionAlteration, Reassign, RegisterBroker, ReportOffline, Requested,
 };
 use crate::image::Image;
 use crate::records::{
-    FeatureLevel, FeatureLevels, MetadataRecord, PartitionCreated, TopicConfig, TopicCreated,
+    ConfigResource, FeatureLevel, FeatureLevels, MetadataRecord, PartitionCreated, TopicConfig,
+    TopicCreated,
 };
 use ottla_proto::{
     BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, MetadataOffset, NodeId, PartitionEpoch,
@@ -222,6 +223,7 @@ impl Stage {
             "create" => Command::CreateTopic(self.create(step)),
             "delete" => Command::DeleteTopic { name: step.word(1).to_owned() },
             "configure" => Command::AlterTopicConfig(configure(step)),
+            "set" => Command::AlterConfig(settings(step)),
             "grow" => Command::GrowTopic(GrowTopic {
                 name: step.word(1).to_owned(),
                 partitions: step.number("partitions").expect("partitions"),
@@ -344,6 +346,16 @@ fn configure(step: &Step<'_>) -> AlterTopicConfig {
         unset: unset.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
         validate_only: step.has("validate-only"),
     }
+}
+
+/// `set cluster k=v unset=k,k`, `set N k=v`.
+fn settings(step: &Step<'_>) -> AlterConfig {
+    let AlterTopicConfig { set, unset, validate_only, name } = configure(step);
+    let resource = match &name[..] {
+        "cluster" => ConfigResource::Cluster,
+        node => ConfigResource::Node(NodeId(node.parse().expect("a node"))),
+    };
+    AlterConfig { resource, set, unset, validate_only }
 }
 
 /// `MIN..MAX`.

@@ -36,6 +36,10 @@ impl Stage {
                 let name = &self.image.topics[&r.id].name;
                 format!("topic {name} now {:?}", r.config.set_options())
             }
+            MetadataRecord::ConfigChanged(r) => {
+                let (topics, nodes) = (r.topics.set_options(), r.nodes.set_options());
+                format!("{} now {nodes:?}, topics {topics:?}", r.resource)
+            }
             MetadataRecord::TopicGrown(r) => {
                 format!("topic {} of {} partitions", self.image.topics[&r.id].name, r.partitions)
             }
@@ -125,6 +129,7 @@ impl Stage {
             Ok(Reply::TopicConfigAltered(planned)) => {
                 format!("options {:?}", planned.topic.config.set_options())
             }
+            Ok(Reply::ConfigAltered { options }) => format!("options {options:?}"),
             Ok(Reply::TopicGrown { planned, added }) => {
                 format!("{added} added, {} partitions", planned.partitions.len())
             }

@@ -5,12 +5,12 @@ use super::acts::{Act, NODES, Round};
 use super::checks::{check_delta, check_drained, check_image, check_progress, check_record};
 use super::script::{CLUSTER, SESSION_MS, options};
 use crate::controller::{
-    AlterPartition, AlterTopicConfig, BatchDecision, CancelReassignment, Command, Controller,
-    CreateTopic, ElectLeader, Election, GrowTopic, Heartbeat, PartitionAlteration, Reassign,
-    RegisterBroker, Reply, ReportOffline, Requested,
+    AlterConfig, AlterPartition, AlterTopicConfig, BatchDecision, CancelReassignment, Command,
+    Controller, CreateTopic, ElectLeader, Election, GrowTopic, Heartbeat, PartitionAlteration,
+    Reassign, RegisterBroker, Reply, ReportOffline, Requested,
 };
 use crate::image::{Delta, Image, Partition};
-use crate::records::{FeatureLevels, MetadataRecord};
+use crate::records::{ConfigResource, FeatureLevels, MetadataRecord};
 use ottla_proto::{
     BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, MetadataOffset, NodeId, PartitionEpoch,
     PartitionId, RequestId, TopicId,
@@ -148,6 +148,12 @@ impl World {
             Act::Configure { name, option, value } => {
                 Command::AlterTopicConfig(configure(name, option, value))
             }
+            Act::Set { node, option, value } => {
+                let AlterTopicConfig { set, unset, .. } = configure(0, option, value);
+                let node = node.map(|node| ConfigResource::Node(NodeId(node)));
+                let resource = node.unwrap_or(ConfigResource::Cluster);
+                Command::AlterConfig(AlterConfig { resource, set, unset, validate_only: false })
+            }
             Act::Grow { name, partitions, seed } => Command::GrowTopic(GrowTopic {
                 name: format!("topic-{name}"),
                 partitions,
@@ -191,6 +197,7 @@ impl World {
             act,
             Act::Create { .. }
                 | Act::Configure { .. }
+                | Act::Set { .. }
                 | Act::Grow { .. }
                 | Act::Delete { .. }
                 | Act::Elect { .. }

@@ -1,22 +1,33 @@
-//! The options of a topic: names, defaults, bounds, parsing.
+//! The options of topics (here) and of nodes (`node`): names, defaults, bounds,
+//! parsing. A topic's options can have defaults that were set for the cluster.
 //!
 //! Only options that somebody set are stored, so that a default can change
 //! without touching what was chosen. An option that this release does not know
 //! is refused, not ignored: nodes that ignored it would end up with another
 //! image than those that know it.
 
+mod error;
+mod info;
+mod node;
 mod values;
 
 #[cfg(test)]
 mod tests;
 
-pub use values::{CleanupPolicy, Durability, Ratio, TimestampType};
+pub use error::ConfigError;
+pub use info::OptionInfo;
+pub use node::{
+    MAX_NODE_MEMORY_BYTES, MAX_NODE_MS, NodeDefault, NodeOption, NodeOptions, NodeValue,
+    node_option, node_options,
+};
+pub use values::{CleanupPolicy, Durability, LogFilter, Ratio, TimestampType};
 
 use ottla_proto::MAX_BATCH_BYTES;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
-use values::OptionValue;
+use std::sync::Arc;
+use values::{A_WHOLE_NUMBER, OptionValue};
 
 /// Least `max.message.bytes`, in bytes. A batch has a header of 61 bytes; a
 /// smaller bound would refuse every write.
@@ -59,13 +70,16 @@ macro_rules! options {
             )*
         }
 
-        /// A topic's configuration: every value, and which of them were set.
-        /// Serialises as the options that were set.
+        /// A topic's configuration: every value, and where it comes from. Serialises
+        /// as the options that were set on the topic: the cluster's defaults are a
+        /// fact of their own.
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(try_from = "TopicOptions", into = "TopicOptions")]
         pub struct TopicConfig {
             $($(#[$doc])* pub $field: $type,)*
             options: TopicOptions,
+            /// The cluster's defaults.
+            inherited: Arc<TopicOptions>,
         }
 
         /// The names of all options, in the order in which they are shown.
@@ -75,7 +89,7 @@ macro_rules! options {
             fn set(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
                 match name {
                     $($name => self.$field = Some(parse($name, value)?),)*
-                    _ => return Err(ConfigError::Unknown { name: name.to_owned() }),
+                    _ => return Err(unknown(name)),
                 }
                 Ok(())
             }
@@ -83,7 +97,7 @@ macro_rules! options {
             fn unset(&mut self, name: &str) -> Result<(), ConfigError> {
                 match name {
                     $($name => self.$field = None,)*
-                    _ => return Err(ConfigError::Unknown { name: name.to_owned() }),
+                    _ => return Err(unknown(name)),
                 }
                 Ok(())
             }
@@ -95,17 +109,33 @@ macro_rules! options {
         }
 
         impl TopicConfig {
-            fn resolve(options: TopicOptions) -> Self {
+            fn resolve(options: TopicOptions, inherited: Arc<TopicOptions>) -> Self {
                 Self {
-                    $($field: options.$field.unwrap_or($default),)*
+                    $($field: options.$field.or(inherited.$field).unwrap_or($default),)*
                     options,
+                    inherited,
                 }
             }
 
-            /// Every option: name, value in force, and whether it was set.
-            pub fn entries(&self) -> impl Iterator<Item = (&'static str, String, bool)> {
-                [$(($name, self.$field.to_string(), self.options.$field.is_some())),*].into_iter()
+            /// Every option: name, value in force, and who set it.
+            pub fn entries(&self) -> impl Iterator<Item = (&'static str, String, TopicSource)> {
+                let source = |topic: bool, cluster: bool| match (topic, cluster) {
+                    (true, _) => TopicSource::Topic,
+                    (false, true) => TopicSource::Cluster,
+                    (false, false) => TopicSource::Default,
+                };
+                [$((
+                    $name,
+                    self.$field.to_string(),
+                    source(self.options.$field.is_some(), self.inherited.$field.is_some()),
+                )),*].into_iter()
             }
+        }
+
+        /// Every option of topics; all of them change while topics are used.
+        #[must_use]
+        pub fn topic_options() -> Vec<OptionInfo> {
+            vec![$(listed::<$type>($name, $default, $least, $most)),*]
         }
     };
 }
@@ -163,47 +193,20 @@ options! {
     unclean_leader_election_enable: bool = "unclean.leader.election.enable", false, false, true;
 }
 
-/// An option that cannot be taken.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
-    /// There is no such option.
-    #[error("unknown topic option `{name}`; known are {}", OPTION_NAMES.join(", "))]
-    Unknown {
-        /// The option.
-        name: String,
-    },
-    /// The option exists, the value does not fit it.
-    #[error("`{value}` is not a value for {name}: expected {expected}")]
-    BadValue {
-        /// The option.
-        name: &'static str,
-        /// The value given.
-        value: String,
-        /// What it takes.
-        expected: String,
-    },
-    /// To be set and unset at once.
-    #[error("{name} cannot be both set and unset")]
-    SetAndUnset {
-        /// The option.
-        name: String,
-    },
-}
-
-impl ConfigError {
-    /// The option that is meant.
-    #[must_use]
-    pub fn option(&self) -> &str {
-        match self {
-            Self::Unknown { name } | Self::SetAndUnset { name } => name,
-            Self::BadValue { name, .. } => name,
-        }
-    }
+/// Who set a topic's option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopicSource {
+    /// The topic has it set.
+    Topic,
+    /// The cluster has it set, for every topic that has not.
+    Cluster,
+    /// Nobody.
+    Default,
 }
 
 impl Default for TopicConfig {
     fn default() -> Self {
-        Self::resolve(TopicOptions::default())
+        Self::resolve(TopicOptions::default(), Arc::default())
     }
 }
 
@@ -221,6 +224,13 @@ impl TopicConfig {
             .map(|(name, value)| (name.as_ref().to_owned(), value.as_ref().to_owned()))
             .collect();
         Self::default().altered(&set, &BTreeSet::new())
+    }
+
+    /// The same options of its own, with these defaults of the cluster. Whether
+    /// the two contradict each other, [`check`](Self::check) says.
+    #[must_use]
+    pub fn with_defaults(&self, defaults: &Arc<TopicOptions>) -> Self {
+        Self::resolve(self.options.clone(), Arc::clone(defaults))
     }
 
     /// This configuration with some options set and some back at their
@@ -244,17 +254,36 @@ impl TopicConfig {
         for (name, value) in set {
             options.set(name, value)?;
         }
-        Self::try_from(options)
+        options.check_bounds()?;
+        let config = Self::resolve(options, Arc::clone(&self.inherited));
+        config.check()?;
+        Ok(config)
     }
 
-    /// The options that were set, as [`parse`](Self::parse) reads them.
+    /// Whether the values in force fit together.
+    ///
+    /// # Errors
+    /// The option that contradicts another.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let (least, most) = (self.min_compaction_lag_ms, self.max_compaction_lag_ms);
+        if least > most {
+            return Err(ConfigError::BadValue {
+                name: "min.compaction.lag.ms",
+                value: least.to_string(),
+                expected: format!("at most max.compaction.lag.ms, which is {most}"),
+            });
+        }
+        Ok(())
+    }
+
+    /// The options that were set on the topic, as [`parse`](Self::parse) reads them.
     #[must_use]
     pub fn set_options(&self) -> BTreeMap<String, String> {
-        let set = self.entries().filter(|(_, _, set)| *set);
+        let set = self.entries().filter(|(_, _, source)| *source == TopicSource::Topic);
         set.map(|(name, value, _)| (name.to_owned(), value)).collect()
     }
 
-    /// The options that were set, typed.
+    /// The options that were set on the topic, typed.
     #[must_use]
     pub fn options(&self) -> &TopicOptions {
         &self.options
@@ -273,15 +302,8 @@ impl TryFrom<TopicOptions> for TopicConfig {
 
     fn try_from(options: TopicOptions) -> Result<Self, ConfigError> {
         options.check_bounds()?;
-        let config = Self::resolve(options);
-        let (least, most) = (config.min_compaction_lag_ms, config.max_compaction_lag_ms);
-        if least > most {
-            return Err(ConfigError::BadValue {
-                name: "min.compaction.lag.ms",
-                value: least.to_string(),
-                expected: format!("at most max.compaction.lag.ms, which is {most}"),
-            });
-        }
+        let config = Self::resolve(options, Arc::default());
+        config.check()?;
         Ok(config)
     }
 }
@@ -289,6 +311,28 @@ impl TryFrom<TopicOptions> for TopicConfig {
 impl From<TopicConfig> for TopicOptions {
     fn from(config: TopicConfig) -> Self {
         config.options
+    }
+}
+
+/// The option of topics of this name.
+#[must_use]
+pub fn topic_option(name: &str) -> Option<&'static str> {
+    OPTION_NAMES.iter().copied().find(|known| *known == name)
+}
+
+fn unknown(name: &str) -> ConfigError {
+    ConfigError::Unknown { what: "topic", name: name.to_owned(), known: OPTION_NAMES.to_vec() }
+}
+
+fn listed<T: OptionValue>(name: &'static str, default: T, least: T, most: T) -> OptionInfo {
+    // What is no value of anything says what is one.
+    let words = T::parse("").err().filter(|expected| *expected != A_WHOLE_NUMBER);
+    OptionInfo {
+        name,
+        unit: info::unit(name),
+        default: Some(default.to_string()),
+        takes: words.map_or_else(|| format!("{least} to {most}"), str::to_owned),
+        dynamic: true,
     }
 }
 

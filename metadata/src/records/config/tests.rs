@@ -18,28 +18,30 @@ fn defaults_are_kafkas_but_for_safety() {
     let config = TopicConfig::parse(std::iter::empty::<(&str, &str)>()).expect("no options");
     assert_eq!(config, TopicConfig::default());
     assert!(config.set_options().is_empty());
-    let shown: Vec<String> =
-        config.entries().map(|(name, value, set)| format!("{name}={value} {set}")).collect();
+    let shown: Vec<String> = config
+        .entries()
+        .map(|(name, value, source)| format!("{name}={value} {source:?}"))
+        .collect();
     assert_eq!(
         shown,
         [
-            "cleanup.policy=delete false",
-            "delete.retention.ms=86400000 false",
-            "durability=disk false",
-            "flush.messages=9223372036854775807 false",
-            "flush.ms=9223372036854775807 false",
-            "index.interval.bytes=4096 false",
-            "max.compaction.lag.ms=9223372036854775807 false",
-            "max.message.bytes=1048576 false",
-            "message.timestamp.type=CreateTime false",
-            "min.cleanable.dirty.ratio=0.5 false",
-            "min.compaction.lag.ms=0 false",
-            "min.insync.replicas=2 false",
-            "retention.bytes=-1 false",
-            "retention.ms=604800000 false",
-            "segment.bytes=1073741824 false",
-            "segment.ms=604800000 false",
-            "unclean.leader.election.enable=false false",
+            "cleanup.policy=delete Default",
+            "delete.retention.ms=86400000 Default",
+            "durability=disk Default",
+            "flush.messages=9223372036854775807 Default",
+            "flush.ms=9223372036854775807 Default",
+            "index.interval.bytes=4096 Default",
+            "max.compaction.lag.ms=9223372036854775807 Default",
+            "max.message.bytes=1048576 Default",
+            "message.timestamp.type=CreateTime Default",
+            "min.cleanable.dirty.ratio=0.5 Default",
+            "min.compaction.lag.ms=0 Default",
+            "min.insync.replicas=2 Default",
+            "retention.bytes=-1 Default",
+            "retention.ms=604800000 Default",
+            "segment.bytes=1073741824 Default",
+            "segment.ms=604800000 Default",
+            "unclean.leader.election.enable=false Default",
         ]
     );
 }
@@ -75,6 +77,57 @@ fn options_are_set_and_unset_one_by_one() {
     assert_eq!(both.to_string(), "flush.ms cannot be both set and unset");
     let unknown = after.altered(&BTreeMap::new(), &names(&["retention"])).unwrap_err();
     assert_eq!(unknown.option(), "retention");
+}
+
+/// What is listed of an option is what is done with it.
+#[test]
+fn every_option_is_listed_with_its_unit_default_and_bounds() {
+    for info in topic_options() {
+        let (_, value, _) =
+            TopicConfig::default().entries().find(|(name, ..)| *name == info.name).expect("listed");
+        assert_eq!(info.default.as_ref(), Some(&value), "{info:?}");
+        let numbers = info.takes.contains(" to ") && !info.takes.contains(',');
+        assert_eq!(numbers, !info.unit.is_empty() || info.takes.starts_with("false"), "{info:?}");
+    }
+    for option in node_options() {
+        let info = option.info();
+        let number = matches!(option.value, NodeValue::Number(..) | NodeValue::Limit(..));
+        let numbers = number && info.name != "node_id";
+        assert_eq!(numbers, !info.unit.is_empty(), "{info:?}");
+        if !info.dynamic {
+            let error = NodeOptions::default().set(info.name, "1").expect_err("needs a restart");
+            assert_eq!(error, ConfigError::NeedsRestart { name: info.name });
+            continue;
+        }
+        let mut options = NodeOptions::default();
+        let default = info.default.expect("every dynamic option has one");
+        options.set(info.name, &default).expect("a default is within its bounds");
+        assert_eq!(options.set_options(), map(&[(info.name, &default)]));
+        assert_eq!(NodeOptions::try_from(options.set_options()), Ok(options.clone()));
+        options.unset(info.name).expect("known");
+        assert!(options.is_empty());
+        if let NodeValue::Number(least, most) | NodeValue::Limit(least, most) = option.value {
+            for beyond in [least.checked_sub(1), most.checked_add(1)].into_iter().flatten() {
+                let error = options.set(info.name, &beyond.to_string()).expect_err("too far");
+                let expected = format!("{least} to {most}");
+                assert!(error.to_string().ends_with(&expected), "{error}");
+            }
+        }
+    }
+    let names: BTreeSet<&str> = node_options().map(|option| option.name).collect();
+    assert_eq!(names.len(), node_options().count(), "a name twice");
+}
+
+#[test]
+fn filters_are_levels_and_targets() {
+    let set = |value: &str| NodeOptions::default().set("log_level", value);
+    for good in ["off", "debug", "info,ottla_node=trace", "a::b=warn,error"] {
+        assert_eq!(set(good), Ok(()), "{good}");
+    }
+    let long = "info,".repeat(LogFilter::MAX_BYTES) + "info";
+    for bad in ["", "INFO", "loud", "a=", "=info", "info,", "a[b]=info", "a=info=b", &long] {
+        assert!(set(bad).is_err(), "{bad}");
+    }
 }
 
 #[test]

@@ -11,11 +11,14 @@ pub(super) trait OptionValue: Sized + fmt::Display {
     fn parse(text: &str) -> Result<Self, &'static str>;
 }
 
+/// What numbers expect.
+pub(super) const A_WHOLE_NUMBER: &str = "a whole number";
+
 macro_rules! whole_numbers {
     ($($type:ty),*) => {
         $(impl OptionValue for $type {
             fn parse(text: &str) -> Result<Self, &'static str> {
-                text.parse().map_err(|_| "a whole number")
+                text.parse().map_err(|_| A_WHOLE_NUMBER)
             }
         })*
     };
@@ -189,5 +192,51 @@ impl OptionValue for Ratio {
         }
         let permille = format!("{whole}{part:0<3}").parse().map_err(|_| EXPECTED)?;
         if permille > 1000 { Err(EXPECTED) } else { Ok(Self(permille)) }
+    }
+}
+
+/// Which log lines a node writes: a level, or targets with levels, with commas
+/// between them. A part of what tracing understands as a filter: the part that
+/// needs no more than this to be judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFilter(String);
+
+impl LogFilter {
+    /// What can be written.
+    pub const EXPECTED: &str = "error, warn, info, debug, trace or off, or such for single \
+                                targets, as in info,ottla_replication=debug";
+
+    /// Longest filter, in bytes: dozens of targets.
+    pub const MAX_BYTES: usize = 1024;
+
+    /// As it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for LogFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl OptionValue for LogFilter {
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+        let named = |target: &str| {
+            let letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':');
+            !target.is_empty() && target.bytes().all(letter)
+        };
+        let directive = |part: &str| match part.split_once('=') {
+            Some((target, level)) => named(target) && LEVELS.contains(&level),
+            None => LEVELS.contains(&part),
+        };
+        if text.len() <= Self::MAX_BYTES && text.split(',').all(directive) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(Self::EXPECTED)
+        }
     }
 }
