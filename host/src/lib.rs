@@ -10,4 +10,4 @@ mod work;
 
 pub use net::{Accept, Connector, Listener, Network, Socket, Stream, channel, lazy_channel};
 pub use tcp::Tcp;
-pub use work::{Blocking, WorkLost, blocking};
+pub use work::{Blocking, WorkLost, blocking, delay_work};

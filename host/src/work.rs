@@ -1,8 +1,10 @@
 //! Work that blocks a thread: everything that touches a disk.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::JoinHandle;
 
@@ -19,16 +21,33 @@ enum State<T> {
 #[error("blocking work did not end: {0}")]
 pub struct WorkLost(#[from] tokio::task::JoinError);
 
+thread_local! {
+    static DELAY: RefCell<Option<Box<dyn FnMut() -> Duration>>> = const { RefCell::new(None) };
+}
+
+/// Lets all work of this thread's runtimes of one thread wait before it is done, by their
+/// clock, each for what `delay` says; `None`: no longer. For simulations, whose disks
+/// take no time by themselves.
+pub fn delay_work(delay: Option<Box<dyn FnMut() -> Duration>>) {
+    DELAY.set(delay);
+}
+
 /// Runs `work` on a thread where blocking hurts nobody.
 ///
-/// A runtime of one thread, as the simulation has it, does it at once, in the order of
-/// the calls: there is nobody else to keep free, and the order does not depend on the
-/// operating system.
+/// A runtime of one thread, as the simulation has it, does it itself, at once or after a
+/// delay ([`delay_work`]): there is nobody else to keep free, and the order does not
+/// depend on the operating system.
 pub fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Blocking<T> {
-    Blocking(match Handle::current().runtime_flavor() {
-        RuntimeFlavor::CurrentThread => State::Done(Some(work())),
-        _ => State::Elsewhere(tokio::task::spawn_blocking(work)),
-    })
+    if Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread {
+        return Blocking(State::Elsewhere(tokio::task::spawn_blocking(work)));
+    }
+    match DELAY.with_borrow_mut(|delay| delay.as_mut().map(|next| next())) {
+        None => Blocking(State::Done(Some(work()))),
+        Some(delay) => Blocking(State::Elsewhere(tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            work()
+        }))),
+    }
 }
 
 /// The result is moved out, never pinned.
@@ -60,6 +79,15 @@ mod tests {
         for work in works {
             work.await.expect("it ran").expect("somebody listens");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn delayed_work_is_done_in_its_time() {
+        delay_work(Some(Box::new(|| Duration::from_secs(5))));
+        let started = tokio::time::Instant::now();
+        assert_eq!(blocking(|| 7).await.expect("it ran"), 7);
+        assert_eq!(started.elapsed(), Duration::from_secs(5));
+        delay_work(None);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

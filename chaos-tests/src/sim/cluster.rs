@@ -4,8 +4,11 @@ use super::network::SimNetwork;
 use super::plan::Fault;
 use anyhow::anyhow;
 use ottla_commitlog::vfs::{SimVfs, create_dir_durably};
+use ottla_host::delay_work;
 use ottla_node::config::NodeConfig;
 use ottla_node::{Host, run_on};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,6 +23,18 @@ const HTTP_PORT: u16 = 7501;
 
 /// How long messages take when nothing is wrong.
 const LATENCY: (Duration, Duration) = (Duration::from_micros(100), Duration::from_millis(2));
+
+/// Segments and new connections that wait at a host: all that gathers while it is cut
+/// off must find room, or the simulation panics.
+const TCP_CAPACITY: usize = 65_536;
+
+/// How long disks take, in microseconds: mostly no more than a fast one, and now and
+/// then as one that is busy.
+const DISK_US: (u64, u64) = (0, 2_000);
+const BUSY_DISK_US: (u64, u64) = (10_000, 100_000);
+
+/// One call in so many finds the disk busy.
+const BUSY_ONE_IN: u64 = 50;
 
 /// Of simulated time, beyond any run's own bounds.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
@@ -58,13 +73,26 @@ fn config(dir: &Path, node: u64, nodes: u64) -> anyhow::Result<NodeConfig> {
     Ok(NodeConfig::load(None, &options)?)
 }
 
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        delay_work(None);
+    }
+}
+
 impl Cluster {
     pub(super) fn new(seed: u64, nodes: u64) -> anyhow::Result<Self> {
+        let mut rng = StdRng::seed_from_u64(seed);
+        delay_work(Some(Box::new(move || {
+            let (least, most) =
+                if rng.random_range(0..BUSY_ONE_IN) == 0 { BUSY_DISK_US } else { DISK_US };
+            Duration::from_micros(rng.random_range(least..=most))
+        })));
         let dir = tempfile::Builder::new().prefix("ottla-sim-").tempdir()?;
         let mut sim = turmoil::Builder::new()
             .simulation_duration(LONGEST)
             .min_message_latency(LATENCY.0)
             .max_message_latency(LATENCY.1)
+            .tcp_capacity(TCP_CAPACITY)
             .rng_seed(seed)
             .build();
         let mut disks = BTreeMap::new();

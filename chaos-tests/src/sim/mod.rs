@@ -24,6 +24,7 @@ use crate::checker::{Anomaly, Outcome, check};
 use cluster::Cluster;
 use std::cell::Cell;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
@@ -132,7 +133,11 @@ pub fn run(seed: u64, options: Options) -> anyhow::Result<Run> {
     let (handle, client) = load::load(options.nodes);
     let mut cluster = Cluster::new(seed, options.nodes)?;
     cluster.client(client);
-    let mut trouble = drive(&mut cluster, &handle, &plan).err().map(|error| format!("{error:#}"));
+    let driven = AssertUnwindSafe(|| drive(&mut cluster, &handle, &plan));
+    let mut trouble = match catch_unwind(driven) {
+        Ok(driven) => driven.err().map(|error| format!("{error:#}")),
+        Err(_) => Some("the simulation panicked".to_owned()),
+    };
     let simulated = cluster.elapsed();
     drop(cluster);
     if PANICS.get() > panics {

@@ -57,7 +57,12 @@ impl Writer {
         if alone {
             tokio::spawn(async move {
                 while let Some(job) = queue.recv().await {
-                    worker.run(job, &mut queue);
+                    let work = move || {
+                        worker.run(job, &mut queue);
+                        (worker, queue)
+                    };
+                    let Ok(done) = ottla_host::blocking(work).await else { return };
+                    (worker, queue) = done;
                 }
             });
         } else {
