@@ -6,7 +6,7 @@
 
 use super::brokers::current_broker;
 use super::draft::Draft;
-use super::partitions::{Wish, settle};
+use super::partitions::{Wish, confirmed, settle};
 use super::{AlterPartition, PartitionAlteration, PartitionOutcome, PartitionState, Reply};
 use crate::image::{Image, Partition};
 use ottla_proto::v1::ErrorReason;
@@ -35,9 +35,10 @@ fn alter_one(
     check_eligible(&name, draft.image(), caller, proposal)?;
     let wanted: Vec<NodeId> = proposal.new_isr.iter().map(|&(node, _)| node).collect();
     let wish = Wish { isr: &wanted, recovered: proposal.recovered, ..Wish::none(&partition) };
-    let Some(change) = settle(draft.image(), proposal.partition, &partition, &wish) else {
-        return Ok(state(draft.image(), proposal.partition, &partition));
-    };
+    // One that changes nothing takes a version all the same: a leader that says again
+    // what is so takes back what it said before, and that may still be on its way.
+    let change = settle(draft.image(), proposal.partition, &partition, &wish)
+        .unwrap_or_else(|| confirmed(proposal.partition, &partition));
     draft.push(change);
     let after = find(draft.image(), proposal)?;
     if after.leader != Some(caller) {

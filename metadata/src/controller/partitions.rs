@@ -155,6 +155,23 @@ pub(super) fn changed(
     (!nothing).then_some(change)
 }
 
+/// Everything stays as it is, under a new version.
+pub(super) fn confirmed(id: PartitionId, partition: &Partition) -> PartitionChanged {
+    PartitionChanged {
+        partition: id,
+        isr: None,
+        elr: None,
+        last_known_elr: None,
+        last_leader: None,
+        recovering: None,
+        replicas: None,
+        reassignment: None,
+        leader: None,
+        leader_epoch: partition.leader_epoch,
+        partition_epoch: partition.partition_epoch.next(),
+    }
+}
+
 /// The wanted members that can serve (they are active, and their disk has not
 /// failed), in assignment order. If none can, a leader on its way out stays: it
 /// is still there, and nobody else in the ISR can serve.

@@ -24,8 +24,26 @@ pub(super) enum Sent {
 #[derive(Clone, Debug, Hash)]
 pub(super) enum IsrState {
     Committed(BTreeSet<NodeId>),
-    PendingExpand { committed: BTreeSet<NodeId>, proposed: BTreeSet<NodeId>, sent: Sent },
-    PendingShrink { committed: BTreeSet<NodeId>, proposed: BTreeSet<NodeId>, sent: Sent },
+    /// `doubtful`: it was sent before, and nobody knows what became of that.
+    PendingExpand {
+        committed: BTreeSet<NodeId>,
+        proposed: BTreeSet<NodeId>,
+        sent: Sent,
+        doubtful: bool,
+    },
+    PendingShrink {
+        committed: BTreeSet<NodeId>,
+        proposed: BTreeSet<NodeId>,
+        sent: Sent,
+    },
+    /// Who was to join cannot, but what was sent before may still be on its way, and
+    /// be granted when it can again. The committed ISR is proposed anew: that takes a
+    /// version, and what was sent under the one before counts no more.
+    PendingWithdrawal {
+        committed: BTreeSet<NodeId>,
+        proposed: BTreeSet<NodeId>,
+        sent: Sent,
+    },
 }
 
 impl IsrState {
@@ -33,7 +51,8 @@ impl IsrState {
         match self {
             Self::Committed(isr)
             | Self::PendingExpand { committed: isr, .. }
-            | Self::PendingShrink { committed: isr, .. } => isr,
+            | Self::PendingShrink { committed: isr, .. }
+            | Self::PendingWithdrawal { committed: isr, .. } => isr,
         }
     }
 
@@ -43,15 +62,18 @@ impl IsrState {
         match self {
             Self::Committed(isr)
             | Self::PendingExpand { proposed: isr, .. }
+            | Self::PendingWithdrawal { proposed: isr, .. }
             | Self::PendingShrink { committed: isr, .. } => isr,
         }
     }
 
+    /// What the controller is asked for, and how that stands.
     fn pending(&mut self) -> Option<(&BTreeSet<NodeId>, &mut Sent)> {
         match self {
             Self::Committed(_) => None,
-            Self::PendingExpand { proposed, sent, .. }
-            | Self::PendingShrink { proposed, sent, .. } => Some((proposed, sent)),
+            Self::PendingExpand { proposed: isr, sent, .. }
+            | Self::PendingShrink { proposed: isr, sent, .. }
+            | Self::PendingWithdrawal { committed: isr, sent, .. } => Some((isr, sent)),
         }
     }
 }
@@ -98,7 +120,7 @@ impl Leader {
             .collect();
         if !joining.is_empty() || self.recovering {
             let proposed = committed.union(&joining).copied().collect();
-            self.isr = IsrState::PendingExpand { committed, proposed, sent };
+            self.isr = IsrState::PendingExpand { committed, proposed, sent, doubtful: false };
         }
     }
 
@@ -159,9 +181,12 @@ impl Leader {
                 let join = news.then_some(self.propose_at);
                 stuck.map(|at| at.max(self.propose_at)).into_iter().chain(join).min()
             }
-            IsrState::PendingExpand { sent: Sent::RetryAt(at), .. }
-            | IsrState::PendingShrink { sent: Sent::RetryAt(at), .. } => Some(*at),
-            IsrState::PendingExpand { .. } | IsrState::PendingShrink { .. } => None,
+            IsrState::PendingExpand { sent, .. }
+            | IsrState::PendingShrink { sent, .. }
+            | IsrState::PendingWithdrawal { sent, .. } => match sent {
+                Sent::RetryAt(at) => Some(*at),
+                Sent::InFlight | Sent::AwaitingMetadata => None,
+            },
         };
         joining.into_iter().chain(own).min()
     }
@@ -215,13 +240,31 @@ impl Leader {
                 }
             }
             _ if asked_at != self.partition_epoch => {}
-            AlterOutcome::NotApplied => {
-                self.isr = IsrState::Committed(self.isr.committed().clone());
-                self.propose_at = retry_at;
-            }
+            AlterOutcome::NotApplied => self.take_back(retry_at),
             AlterOutcome::Superseded => self.set_sent(Sent::AwaitingMetadata),
-            AlterOutcome::Unknown => self.set_sent(Sent::RetryAt(retry_at)),
+            AlterOutcome::Unknown => {
+                self.set_sent(Sent::RetryAt(retry_at));
+                if let IsrState::PendingExpand { doubtful, .. } = &mut self.isr {
+                    *doubtful = true;
+                }
+            }
         }
+    }
+
+    /// The proposal was refused, and nothing came of it. That is known of the last
+    /// attempt only. (A member that is to leave may do so late: until then it is
+    /// waited for.)
+    fn take_back(&mut self, retry_at: Millis) {
+        let sent = Sent::RetryAt(retry_at);
+        let committed = self.isr.committed().clone();
+        self.isr = match &self.isr {
+            IsrState::PendingExpand { proposed, doubtful: true, .. }
+            | IsrState::PendingWithdrawal { proposed, .. } => {
+                IsrState::PendingWithdrawal { committed, proposed: proposed.clone(), sent }
+            }
+            _ => IsrState::Committed(committed),
+        };
+        self.propose_at = retry_at;
     }
 
     fn set_sent(&mut self, to: Sent) {

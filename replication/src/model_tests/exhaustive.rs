@@ -102,7 +102,8 @@ impl Model for Bounds {
         }
         for (which, message) in state.world.network.iter().enumerate() {
             actions.push(Action::Deliver(which));
-            let call = matches!(message.said, Said::Propose { .. } | Said::Answered { .. });
+            let call =
+                matches!(message.said, Said::Propose { awaited: true, .. } | Said::Answered { .. });
             if call && state.left.give_ups > 0 {
                 actions.push(Action::Lose(which));
             } else if !call && state.left.repeats > 0 {

@@ -117,11 +117,17 @@ impl World {
         }
     }
 
-    /// A call to the controller is carried out once, and answered once.
+    /// An answer belongs to one call: it is not heard twice, and a proposal that is
+    /// has one answer.
     fn repeat(&mut self, which: usize) {
-        let again = self.network[which].clone();
-        if !matches!(again.said, Said::Propose { .. } | Said::Answered { .. }) {
-            self.network.push(again);
+        let mut again = self.network[which].clone();
+        match &mut again.said {
+            Said::Answered { .. } => {}
+            Said::Propose { awaited, .. } => {
+                *awaited = false;
+                self.network.push(again);
+            }
+            _ => self.network.push(again),
         }
         self.deliver(which);
     }

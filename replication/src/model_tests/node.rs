@@ -183,7 +183,7 @@ impl Node {
             Effect::AlterPartition { leader_epoch, partition_epoch, isr } => {
                 let broker_epoch = process.broker_epoch;
                 let call = Call { broker_epoch, leader_epoch, partition_epoch };
-                self.say(NodeId(0), Said::Propose { call, isr });
+                self.say(NodeId(0), Said::Propose { call, isr, awaited: true });
             }
             Effect::Serve { peer, of, from } => {
                 let serving = Serving { peer, of, next: from, told: 0 };

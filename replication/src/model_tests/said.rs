@@ -10,12 +10,35 @@ pub(super) enum Said {
     Follow(Follow),
     Progress(Progress),
     Unfollow(Peer),
-    Data { of: SessionRef, base: Offset, records: Vec<Record>, watermark: Offset },
-    Watermark { of: SessionRef, watermark: Offset },
-    Diverging { of: SessionRef, epoch: Option<LeaderEpoch>, end: Offset },
-    Refused { of: SessionRef, refusal: FollowRefusal },
-    Propose { call: Call, isr: Vec<(NodeId, BrokerEpoch)> },
-    Answered { call: Call, outcome: AlterOutcome },
+    Data {
+        of: SessionRef,
+        base: Offset,
+        records: Vec<Record>,
+        watermark: Offset,
+    },
+    Watermark {
+        of: SessionRef,
+        watermark: Offset,
+    },
+    Diverging {
+        of: SessionRef,
+        epoch: Option<LeaderEpoch>,
+        end: Offset,
+    },
+    Refused {
+        of: SessionRef,
+        refusal: FollowRefusal,
+    },
+    /// `awaited`: the caller has not given up on it. One that it has may linger.
+    Propose {
+        call: Call,
+        isr: Vec<(NodeId, BrokerEpoch)>,
+        awaited: bool,
+    },
+    Answered {
+        call: Call,
+        outcome: AlterOutcome,
+    },
 }
 
 /// A proposal's place in history. A partition has one on its way.

@@ -220,7 +220,7 @@ impl World {
     /// times out.
     pub(super) fn lost(&mut self, message: &Message) {
         let (caller, call) = match message.said {
-            Said::Propose { call, .. } => (message.from, call),
+            Said::Propose { call, awaited: true, .. } => (message.from, call),
             Said::Answered { call, .. } => (message.to, call),
             _ => return,
         };
@@ -229,7 +229,7 @@ impl World {
     }
 
     fn decide(&mut self, message: Message) {
-        let Said::Propose { call, isr } = message.said else {
+        let Said::Propose { call, isr, awaited } = message.said else {
             panic!("only proposals go to the controller: {message:?}");
         };
         let Call { broker_epoch, leader_epoch, partition_epoch } = call;
@@ -253,8 +253,10 @@ impl World {
             Ok(other) => panic!("not an answer to a proposal: {other:?}"),
             Err(_) => AlterOutcome::Unknown,
         };
-        let said = Said::Answered { call, outcome };
-        self.network.push(Message { from: message.to, to: message.from, said });
+        if awaited {
+            let said = Said::Answered { call, outcome };
+            self.network.push(Message { from: message.to, to: message.from, said });
+        }
     }
 
     pub(super) fn collect(&mut self) {
