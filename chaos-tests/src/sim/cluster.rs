@@ -34,7 +34,7 @@ const DISK_US: (u64, u64) = (0, 2_000);
 const BUSY_DISK_US: (u64, u64) = (10_000, 100_000);
 
 /// One call in so many finds the disk busy.
-const BUSY_ONE_IN: u64 = 50;
+const BUSY_ONE_IN: u64 = 5;
 
 /// Of simulated time, beyond any run's own bounds.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
@@ -166,8 +166,9 @@ impl Cluster {
     }
 
     fn lose_power(&mut self, node: u64, seed: u64) {
-        self.sim.crash(name(node));
+        // The disk first: what the dying process still closes must not reach it.
         self.disks[&node].crash(seed);
+        self.sim.crash(name(node));
     }
 
     pub(super) fn end(&mut self, fault: Fault) {
