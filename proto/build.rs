@@ -8,16 +8,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 #[cfg(feature = "grpc")]
 fn compile() -> Result<(), Box<dyn std::error::Error>> {
-    const FILES: [&str; 9] = [
+    const FILES: [&str; 12] = [
         "ottla/v1/types.proto",
         "ottla/v1/error.proto",
         "ottla/v1/log_service.proto",
         "ottla/v1/metadata_service.proto",
         "ottla/v1/topic_service.proto",
+        "ottla/v1/producer_service.proto",
         "ottla/v1/cluster_service.proto",
+        "ottla/v1/group_service.proto",
         "ottla/internal/v1/raft_service.proto",
         "ottla/internal/v1/controller_service.proto",
         "ottla/internal/v1/replication_service.proto",
+        "ottla/internal/v1/group_records.proto",
     ];
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::Compiler::new(["proto"])?

@@ -4,5 +4,8 @@
 //! Not its job: testing one part alone; that stands beside the part.
 
 pub mod checker;
+pub mod history;
+pub mod nemesis;
 pub mod process;
+pub mod report;
 pub mod sim;

@@ -26,9 +26,6 @@ const PATIENCE: Duration = Duration::from_mins(15);
 /// What the build needs, beside the folders of the crates.
 const FILES: [&str; 2] = ["Cargo.toml", "Cargo.lock"];
 
-const CRATES: [&str; 8] =
-    ["proto", "commitlog", "metadata", "replication", "node", "client", "cli", "chaos-tests"];
-
 /// Stories of the replica, and of the controller.
 const SCRIPTS: &str = "replication/src/script_tests/scripts";
 const STORIES: &str = "metadata/src/controller/scripts";
@@ -149,8 +146,8 @@ impl Copied {
         fs::create_dir_all(&dir).expect("a folder");
         let copied = Self { dir };
         let mut files: Vec<PathBuf> = FILES.iter().map(PathBuf::from).collect();
-        for folder in CRATES {
-            collect(&root(), Path::new(folder), &mut files);
+        for folder in members() {
+            collect(&root(), Path::new(&folder), &mut files);
         }
         for file in files {
             let from = root().join(&file);
@@ -199,6 +196,13 @@ impl Copied {
         assert!(text.contains("test result: "), "{package} does not build:\n{text}");
         text
     }
+}
+
+/// The folders of the workspace's crates.
+fn members() -> Vec<String> {
+    let manifest = read(&root().join("Cargo.toml"));
+    let list = manifest.lines().find_map(|line| line.strip_prefix("members = "));
+    serde_json::from_str(list.expect("members, in one line")).expect("a list of folders")
 }
 
 fn collect(root: &Path, folder: &Path, into: &mut Vec<PathBuf>) {

@@ -10,6 +10,7 @@ mod connection;
 mod consume;
 mod dev;
 mod failure;
+mod group;
 mod log;
 mod node;
 mod output;
@@ -37,6 +38,7 @@ enum Command {
     Topic(topic::Args),
     Produce(produce::Args),
     Consume(consume::Args),
+    Group(group::Args),
     Cluster(cluster::Args),
     Log(log::Args),
     Bench(bench::Args),
@@ -50,6 +52,7 @@ impl Command {
             Self::Topic(args) => args.format(),
             Self::Produce(args) => args.format(),
             Self::Consume(args) => args.format(),
+            Self::Group(args) => args.format(),
             Self::Cluster(args) => args.format(),
             Self::Log(args) => args.format(),
             Self::Bench(args) => args.format(),
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
             Command::Topic(args) => topic::run(args).await,
             Command::Produce(args) => produce::run(args).await,
             Command::Consume(args) => consume::run(args).await,
+            Command::Group(args) => group::run(args).await,
             Command::Cluster(args) => cluster::run(args).await,
             Command::Log(args) => Ok(log::run(args)),
             Command::Bench(args) => bench::run(args).await,

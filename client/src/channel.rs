@@ -6,8 +6,10 @@
 use crate::{ClientError, HostPort};
 use ottla_host::Network;
 use ottla_proto::v1::cluster_service_client::ClusterServiceClient;
+use ottla_proto::v1::group_service_client::GroupServiceClient;
 use ottla_proto::v1::log_service_client::LogServiceClient;
 use ottla_proto::v1::metadata_service_client::MetadataServiceClient;
+use ottla_proto::v1::producer_service_client::ProducerServiceClient;
 use ottla_proto::v1::topic_service_client::TopicServiceClient;
 use ottla_proto::{
     HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_FRAME_BYTES, HTTP2_STREAM_WINDOW_BYTES,
@@ -55,8 +57,17 @@ impl Connection {
             .max_decoding_message_size(MAX_GRPC_MESSAGE_BYTES)
     }
 
+    pub(crate) fn producers(&self) -> ProducerServiceClient<Channel> {
+        ProducerServiceClient::new(self.channel.clone())
+    }
+
     pub(crate) fn topics(&self) -> TopicServiceClient<Channel> {
         TopicServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(MAX_GRPC_MESSAGE_BYTES)
+    }
+
+    pub(crate) fn groups(&self) -> GroupServiceClient<Channel> {
+        GroupServiceClient::new(self.channel.clone())
             .max_decoding_message_size(MAX_GRPC_MESSAGE_BYTES)
     }
 

@@ -62,6 +62,15 @@ impl<'a> LeaderSearch<'a> {
         }
     }
 
+    /// Goes on where an earlier search for the same leader stands.
+    pub(crate) fn instead_of(self, earlier: Self) -> Self {
+        Self { deadline: self.deadline, ..earlier }
+    }
+
+    pub(crate) fn deadline(&self) -> Deadline {
+        self.deadline
+    }
+
     /// Goes on with the waits of an earlier search.
     pub(crate) fn with_backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;

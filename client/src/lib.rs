@@ -12,6 +12,7 @@ mod client;
 mod consumer;
 mod endpoint;
 mod error;
+mod groups;
 mod leader;
 mod metadata;
 mod producer;
@@ -29,8 +30,8 @@ pub use error::ClientError;
 pub use ottla_commitlog::format::{Compression, Record, RecordHeader};
 pub use ottla_proto::v1;
 pub use producer::{
-    Acks, Delivered, Delivery, Producer, ProducerOptions, ProducerRecord, ProducerStats,
-    TopicProducer, TrySendError, TrySendReason, partition_for_key,
+    Acks, Delivered, Delivery, Partitioner, Producer, ProducerOptions, ProducerRecord,
+    ProducerStats, TopicProducer, TrySendError, TrySendReason, partition_for_key,
 };
 pub use reassign::Reassigned;
 pub use settings::ConfigChange;

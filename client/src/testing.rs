@@ -1,21 +1,25 @@
 //! Nodes that speak the protocol and keep everything in memory, for tests of
 //! this library: they follow a script of failures a real cluster shows rarely.
 
+mod metadata;
+mod producers;
+
 use crate::{Client, ClientOptions, HostPort};
 use bytes::Bytes;
-use ottla_commitlog::format::{BatchOptions, NewRecord, decode_records, encode_batch};
+use ottla_commitlog::format::{BatchHeader, BatchOptions, NewRecord, decode_records, encode_batch};
 use ottla_proto::{ApiError, Leader, LeaderEpoch, NodeId, v1};
 use parking_lot::Mutex;
+use producers::Producers;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream, WatchStream};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 use v1::ErrorReason as R;
 use v1::log_service_server::{LogService, LogServiceServer};
-use v1::metadata_service_server::{MetadataService, MetadataServiceServer};
+use v1::metadata_service_server::MetadataServiceServer;
+use v1::producer_service_server::ProducerServiceServer;
 
 /// The one topic there is.
 pub(crate) const TOPIC: &str = "orders";
@@ -37,12 +41,16 @@ pub(crate) fn batch_at(base_offset: u64, values: &[&str]) -> Bytes {
 /// What happens to one produce request.
 #[derive(Clone, Debug)]
 pub(crate) enum Produce {
+    /// As it should be.
+    Write,
     /// Refused; nothing is written.
     Refuse(ApiError),
     /// Written, but answered with an error.
     WriteThenFail(ApiError),
     /// Written, but the stream breaks before the answer.
     WriteThenBreak,
+    /// The stream breaks; nothing is written.
+    Break,
 }
 
 /// What happens to one consume stream.
@@ -62,6 +70,12 @@ pub(crate) struct State {
     /// As GetMetadata tells it, if that lags behind.
     pub(crate) stale_leaders: Option<Vec<(Option<u64>, u32)>>,
     pub(crate) logs: Vec<Vec<Bytes>>,
+    /// What is known of producers, for each partition.
+    pub(crate) producers: Vec<Producers>,
+    /// Producer ids that were given away.
+    pub(crate) producer_ids: i64,
+    /// Why none are given away, if so.
+    pub(crate) no_producer_ids: Option<ApiError>,
     /// Outcomes of the next requests; then all goes well.
     pub(crate) produce: VecDeque<Produce>,
     pub(crate) consume: VecDeque<Consume>,
@@ -96,6 +110,7 @@ impl Cluster {
             let mut state = cluster.state.lock();
             state.leaders = vec![(Some(1), 1); partitions];
             state.logs = vec![Vec::new(); partitions];
+            state.producers.resize_with(partitions, Producers::default);
         }
         for id in 1..=nodes {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -104,6 +119,7 @@ impl Cluster {
             let node = Node { id, cluster: cluster.clone() };
             let server = tonic::transport::Server::builder()
                 .add_service(LogServiceServer::new(node.clone()))
+                .add_service(ProducerServiceServer::new(node.clone()))
                 .add_service(MetadataServiceServer::new(node));
             tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         }
@@ -162,8 +178,10 @@ impl Node {
         self.cluster.state.lock().produced_to.push(self.id);
         self.check_leader(request.partition).map_err(Some)?;
         let script = self.cluster.state.lock().produce.pop_front();
-        if let Some(Produce::Refuse(error)) = script {
-            return Err(Some(error));
+        match script {
+            Some(Produce::Refuse(error)) => return Err(Some(error)),
+            Some(Produce::Break) => return Err(None),
+            _ => {}
         }
         let mut held = self.cluster.held.subscribe();
         held.wait_for(|held| *held != Some(self.id)).await.expect("the cluster lives");
@@ -172,15 +190,25 @@ impl Node {
         };
         let records: Vec<_> =
             decode_records(&batch).collect::<Result<_, _>>().expect("a good batch");
+        let partition = request.partition as usize;
         let mut state = self.cluster.state.lock();
-        let log = &mut state.logs[request.partition as usize];
-        let base_offset = Some(log.len() as u64);
-        log.extend(records.iter().map(|record| record.value.clone().unwrap_or_default()));
+        let end = state.logs[partition].len() as u64;
+        let producer = BatchHeader::parse(&batch).expect("a good batch").producer();
+        let known = match producer {
+            Some(producer) => {
+                state.producers[partition].admit(producer, records.len() as i32, end)?
+            }
+            None => None,
+        };
+        let log = &mut state.logs[partition];
+        if known.is_none() {
+            log.extend(records.iter().map(|record| record.value.clone().unwrap_or_default()));
+        }
         match script {
             Some(Produce::WriteThenFail(error)) => Err(Some(error)),
             Some(Produce::WriteThenBreak) => Err(None),
             _ => Ok(v1::ProduceResponse {
-                base_offset,
+                base_offset: Some(known.unwrap_or(end)),
                 record_count: records.len() as u32,
                 log_end_offset: Some(log.len() as u64),
                 ..Default::default()
@@ -341,67 +369,5 @@ impl LogService for Node {
             _ => 0,
         };
         Ok(Response::new(v1::ListOffsetsResponse { offset, ..Default::default() }))
-    }
-}
-
-impl Node {
-    fn picture(&self, topics: &[String]) -> v1::ClusterMetadata {
-        let state = self.cluster.state.lock();
-        let nodes = (1..).zip(&state.endpoints).map(|(node_id, endpoint)| v1::NodeMetadata {
-            node_id,
-            endpoint: Some(v1::Endpoint {
-                host: endpoint.host().to_owned(),
-                port: endpoint.port().into(),
-            }),
-            rack: Some(format!("rack-{node_id}")),
-            ..Default::default()
-        });
-        let isr: Vec<u64> = (1..).zip(&state.endpoints).map(|(node, _)| node).collect();
-        let leaders = state.stale_leaders.as_ref().unwrap_or(&state.leaders);
-        let partitions = (0..).zip(leaders).map(|(partition, (leader_id, leader_epoch))| {
-            let (leader_id, leader_epoch) = (*leader_id, *leader_epoch);
-            let isr = isr.clone();
-            v1::PartitionMetadata { partition, leader_id, leader_epoch, isr, ..Default::default() }
-        });
-        let topic = v1::TopicMetadata {
-            name: TOPIC.to_owned(),
-            topic_id: Bytes::from_static(&[7; 16]),
-            partitions: partitions.collect(),
-            ..Default::default()
-        };
-        let wanted = topics.iter().any(|name| name == TOPIC);
-        v1::ClusterMetadata {
-            nodes: nodes.collect(),
-            topics: wanted.then_some(topic).into_iter().collect(),
-            controller_id: None,
-        }
-    }
-}
-
-#[tonic::async_trait]
-impl MetadataService for Node {
-    async fn get_metadata(
-        &self,
-        request: Request<v1::GetMetadataRequest>,
-    ) -> Result<Response<v1::GetMetadataResponse>, Status> {
-        self.cluster.state.lock().metadata_calls += 1;
-        let metadata = Some(self.picture(&request.into_inner().topics));
-        Ok(Response::new(v1::GetMetadataResponse { header: None, metadata }))
-    }
-
-    type WatchMetadataStream = BoxStream<v1::WatchMetadataResponse>;
-
-    async fn watch_metadata(
-        &self,
-        request: Request<v1::WatchMetadataRequest>,
-    ) -> Result<Response<Self::WatchMetadataStream>, Status> {
-        let (node, topics) = (self.clone(), request.into_inner().topics);
-        let changes = WatchStream::new(self.cluster.changes.subscribe());
-        let pictures = changes.filter_map(move |_| {
-            let silent = *node.cluster.held.borrow() == Some(node.id);
-            let metadata = Some(node.picture(&topics));
-            (!silent).then_some(Ok(v1::WatchMetadataResponse { header: None, metadata }))
-        });
-        Ok(Response::new(Box::pin(pictures)))
     }
 }

@@ -11,6 +11,7 @@ pub mod raft;
 pub mod records;
 
 pub use raft::{
-    AdminCall, BrokerStatus, LogLimits, Metadata, MetadataError, MetadataOptions, QuorumStatus,
+    AdminCall, BrokerStatus, Change, Database, DatabaseError, Databases, Entry, LogLimits,
+    MemoryDatabases, Metadata, MetadataError, MetadataOptions, QuorumStatus, SledDatabases,
     Timings,
 };

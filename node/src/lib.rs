@@ -11,6 +11,7 @@ pub mod inspect;
 mod live;
 mod metrics;
 mod payload;
+mod producer_ids;
 mod run;
 mod services;
 mod storage;

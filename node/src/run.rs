@@ -5,19 +5,24 @@
 use crate::config::NodeConfig;
 use crate::live::{self, Followers, InForce};
 use crate::metrics::Metrics;
-use crate::services::{Cluster, Context, Log, MetadataWatch, Topics};
+use crate::producer_ids::ProducerIds;
+use crate::services::{Cluster, Context, Groups, Log, MetadataWatch, Producers, Topics};
 use crate::telemetry::{self, LogLevels};
 use crate::{http, storage};
 use anyhow::Context as _;
 use ottla_commitlog::Shared;
 use ottla_commitlog::data_dir::{DataDirs, DirectoryState, DirectoryStatus};
 use ottla_commitlog::vfs::{RealVfs, Vfs};
+use ottla_coordinator::Coordinator;
+use ottla_coordinator::groups::GroupOptions;
 use ottla_host::{Listener, Network, Tcp};
 use ottla_metadata::records::FeatureLevels;
-use ottla_metadata::{LogLimits, Metadata, MetadataOptions, Timings};
+use ottla_metadata::{Databases, LogLimits, Metadata, MetadataOptions, SledDatabases, Timings};
 use ottla_proto::v1::cluster_service_server::ClusterServiceServer;
+use ottla_proto::v1::group_service_server::GroupServiceServer;
 use ottla_proto::v1::log_service_server::LogServiceServer;
 use ottla_proto::v1::metadata_service_server::MetadataServiceServer;
+use ottla_proto::v1::producer_service_server::ProducerServiceServer;
 use ottla_proto::v1::topic_service_server::TopicServiceServer;
 use ottla_proto::{
     FILE_DESCRIPTOR_SET, HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_FRAME_BYTES,
@@ -64,12 +69,14 @@ pub struct Host {
     pub network: Arc<dyn Network>,
     /// Where its logs are: those of partitions, and the metadata's.
     pub disk: Arc<dyn Vfs>,
+    /// Where it keeps the applied metadata, which is rebuildable.
+    pub databases: Arc<dyn Databases>,
 }
 
 impl Default for Host {
     /// The operating system's.
     fn default() -> Self {
-        Self { network: Arc::new(Tcp), disk: Arc::new(RealVfs) }
+        Self { network: Arc::new(Tcp), disk: Arc::new(RealVfs), databases: Arc::new(SledDatabases) }
     }
 }
 
@@ -119,6 +126,7 @@ struct Node {
     shared: Arc<Shared>,
     metadata: Metadata,
     replicas: Replicas,
+    coordinator: Coordinator,
     levels: LogLevels,
     /// Options as they were when the parts were started.
     in_force: InForce,
@@ -128,7 +136,7 @@ struct Node {
 
 impl Node {
     async fn open(host: Host, config: NodeConfig, levels: LogLevels) -> anyhow::Result<Self> {
-        let Host { network, disk } = host;
+        let Host { network, disk, databases } = host;
         // Ports first: a second process on the same ports must not touch data.
         let grpc = bind(&*network, config.listen, "gRPC", "listen").await?;
         let http = bind(&*network, config.http_listen, "HTTP", "http_listen").await?;
@@ -154,6 +162,7 @@ impl Node {
             previous_broker_epoch,
             dir: data_dirs.first().metadata_dir(),
             shared: shared.clone(),
+            databases,
             network: Arc::clone(&network),
             voters: voters(&config)?,
             advertised: (advertised.host, advertised.port),
@@ -178,7 +187,19 @@ impl Node {
             clean_start: previous_broker_epoch.is_some(),
             limits: in_force.limits,
         });
-        Ok(Self { config, data_dirs, shared, metadata, replicas, levels, in_force, grpc, http })
+        let coordinator = Coordinator::start(replicas.clone(), GroupOptions::default());
+        Ok(Self {
+            config,
+            data_dirs,
+            shared,
+            metadata,
+            replicas,
+            coordinator,
+            levels,
+            in_force,
+            grpc,
+            http,
+        })
     }
 
     async fn serve(self, stop: &CancellationToken) -> anyhow::Result<()> {
@@ -221,6 +242,7 @@ impl Node {
         if let Some(evicted) = evicted {
             // Nothing here counts any more: there is nobody to hand anything to.
             clients.cancel();
+            self.coordinator.shutdown().await;
             if let Err(error) = self.replicas.shutdown().await {
                 warn!("not every log could be synced: {error}");
             }
@@ -231,6 +253,7 @@ impl Node {
         let InForce { shutdown_timeout, .. } = InForce::of(&self.config, &self.metadata.image());
         hand_over(&self.replicas, &self.metadata, shutdown_timeout).await;
         clients.cancel();
+        self.coordinator.shutdown().await;
         let epoch = self.metadata.broker().borrow().epoch;
         self.replicas.shutdown().await.context("not every log could be synced")?;
         self.metadata.shutdown().await;
@@ -274,6 +297,7 @@ impl Node {
             replicas: self.replicas.clone(),
             own: Arc::new(self.config.given.clone()),
         };
+        let groups = Groups { context: context.clone(), coordinator: self.coordinator.clone() };
         let mut routes = RoutesBuilder::default();
         routes
             .add_service(
@@ -285,11 +309,16 @@ impl Node {
                 MetadataServiceServer::new(MetadataWatch { context: context.clone() })
                     .max_encoding_message_size(MAX_GRPC_MESSAGE_BYTES),
             )
+            .add_service(ProducerServiceServer::new(Producers {
+                context: context.clone(),
+                ids: Arc::new(ProducerIds::new(self.metadata.clone())),
+            }))
             .add_service(TopicServiceServer::new(Topics {
                 context,
                 replicas: self.replicas.clone(),
             }))
             .add_service(ClusterServiceServer::new(cluster))
+            .add_service(GroupServiceServer::new(groups))
             .add_service(self.metadata.raft_service())
             .add_service(self.metadata.controller_service())
             .add_service(self.replicas.service())

@@ -107,6 +107,8 @@ impl ApiError {
                 | R::MembershipChangeRunning
                 | R::LearnerBehind
                 | R::TooFewVoters
+                | R::NotCoordinator
+                | R::CoordinatorNotAvailable
         )
     }
 
@@ -137,15 +139,19 @@ impl ApiError {
             | R::InvalidRecord
             | R::InvalidReplicaAssignment
             | R::RecordTooLarge
-            | R::CorruptBatch => Code::InvalidArgument,
+            | R::CorruptBatch
+            | R::InvalidSubscription
+            | R::OffsetMetadataTooLarge => Code::InvalidArgument,
             R::TopicAlreadyExists => Code::AlreadyExists,
             R::OffsetOutOfRange => Code::OutOfRange,
-            R::UnknownTopic | R::UnknownPartition | R::UnknownNode | R::BrokerNotRegistered => {
-                Code::NotFound
-            }
+            R::UnknownTopic
+            | R::UnknownPartition
+            | R::UnknownNode
+            | R::BrokerNotRegistered
+            | R::UnknownGroup => Code::NotFound,
             R::RequestTimedOut => Code::DeadlineExceeded,
             R::LeadershipLost | R::FencedLeaderEpoch | R::InvalidUpdateVersion => Code::Aborted,
-            R::Overloaded | R::DiskFull => Code::ResourceExhausted,
+            R::Overloaded | R::DiskFull | R::GroupFull => Code::ResourceExhausted,
             R::WrongCluster
             | R::StaleBrokerEpoch
             | R::DuplicateBrokerRegistration
@@ -162,6 +168,12 @@ impl ApiError {
             | R::InvalidProducerEpoch
             | R::TransactionCoordinatorFenced
             | R::InvalidTransactionState
+            | R::UnknownMember
+            | R::FencedMemberEpoch
+            | R::StaleMemberEpoch
+            | R::UnreleasedInstance
+            | R::FencedInstance
+            | R::GroupNotEmpty
             | R::NewLeaderElected => Code::FailedPrecondition,
             R::NotLeader
             | R::NotController
@@ -172,6 +184,8 @@ impl ApiError {
             | R::NotEnoughReplicas
             | R::NotEnoughReplicasAfterAppend
             | R::PartitionOffline
+            | R::NotCoordinator
+            | R::CoordinatorNotAvailable
             | R::ShuttingDown => Code::Unavailable,
             R::Internal | R::Unspecified => Code::Internal,
         }

@@ -52,7 +52,7 @@ pub(crate) struct Env {
     pub(crate) links: Links,
     pub(crate) leaving: Leaving,
     pub(crate) proposals: IsrProposals,
-    pub(crate) offline: OfflineReports,
+    pub(crate) offline: Arc<OfflineReports>,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }

@@ -12,7 +12,7 @@ use crate::core::{Acks, ReplicaStatus};
 use crate::env::{Clock, Env};
 use crate::leaving::Leaving;
 use crate::link::Links;
-use crate::offline::{self as offline_replicas, OfflineReports};
+use crate::offline as offline_replicas;
 use crate::opening::{self, Opening, OpeningProgress};
 use crate::options::{Limits, ReplicasError, ReplicasOptions};
 use crate::partition::{
@@ -27,7 +27,9 @@ use ottla_host::blocking;
 use ottla_metadata::image::Image;
 use ottla_proto::internal::v1::replication_service_server::ReplicationServiceServer;
 use ottla_proto::v1::ErrorReason as R;
-use ottla_proto::{ApiError, MAX_GRPC_MESSAGE_BYTES, MetadataOffset, Offset, PartitionId};
+use ottla_proto::{
+    ApiError, LeaderEpoch, MAX_GRPC_MESSAGE_BYTES, MetadataOffset, Offset, PartitionId,
+};
 use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -88,7 +90,7 @@ impl Replicas {
             links: Links::default(),
             leaving: Leaving::default(),
             proposals: IsrProposals::default(),
-            offline: OfflineReports::default(),
+            offline: Arc::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
@@ -136,6 +138,34 @@ impl Replicas {
         acks: Acks,
         deadline: Instant,
     ) -> Result<ProduceTicket, ApiError> {
+        self.produce_within(topic, partition, batch, acks, deadline, None).await
+    }
+
+    /// As [`produce`](Self::produce) with acks=all, for whoever keeps state in a
+    /// partition and decides by it: only in the leadership in which it was read.
+    ///
+    /// # Errors
+    /// As [`produce`](Self::produce); `NOT_LEADER` also if this node leads in another
+    /// epoch.
+    pub async fn produce_in(
+        &self,
+        (topic, partition): (&str, u32),
+        epoch: LeaderEpoch,
+        batch: ValidBatch,
+        deadline: Instant,
+    ) -> Result<ProduceTicket, ApiError> {
+        self.produce_within(topic, partition, batch, Acks::All, deadline, Some(epoch)).await
+    }
+
+    async fn produce_within(
+        &self,
+        topic: &str,
+        partition: u32,
+        batch: ValidBatch,
+        acks: Acks,
+        deadline: Instant,
+        epoch: Option<LeaderEpoch>,
+    ) -> Result<ProduceTicket, ApiError> {
         let permit = tokio::select! {
             biased;
             () = self.is_leaving() => {
@@ -147,7 +177,7 @@ impl Replicas {
         self.check_batch(topic, &batch)?;
         let (reply, answer) = oneshot::channel();
         let admission = Admission { _memory: permit, _entry: entry };
-        let request = ProduceRequest { batch, acks, deadline, reply, admission };
+        let request = ProduceRequest { batch, acks, deadline, epoch, reply, admission };
         target.send(Message::Produce(request)).await;
         Ok(ProduceTicket { answer })
     }
@@ -373,7 +403,12 @@ impl Replicas {
                 let name = self.env.name(target.id);
                 Err(out_of_range(&name, requested, start, high_watermark))
             }
-            Ok(Err(error)) => Err(offline(&self.env.name(target.id), &error.to_string())),
+            Ok(Err(error)) => {
+                if matches!(error, LogError::Corrupt { .. }) {
+                    target.is_damaged(&error);
+                }
+                Err(offline(&self.env.name(target.id), &error.to_string()))
+            }
             Err(error) => Err(offline(&self.env.name(target.id), &error.to_string())),
         }
     }

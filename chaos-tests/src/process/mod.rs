@@ -1,27 +1,34 @@
-//! Clusters of real `ottla node` processes on loopback, to be killed.
+//! Clusters of real `ottla node` processes, to be hurt: on loopback, or each on a host
+//! of its own.
 //!
 //! Not its job: what is done to them (the tests), or whether the records are
 //! right afterwards (`checker`).
 
 mod files;
 mod node;
+mod place;
 mod ports;
+pub mod world;
 
-pub use files::read_replica;
+pub use files::{finished_segments, flip_a_bit, read_replica};
 pub use node::Node;
 
 use anyhow::{Context as _, bail};
 use ottla_proto::v1::cluster_service_client::ClusterServiceClient;
+use ottla_proto::v1::group_service_client::GroupServiceClient;
 use ottla_proto::v1::log_service_client::LogServiceClient;
 use ottla_proto::v1::metadata_service_client::MetadataServiceClient;
 use ottla_proto::v1::topic_service_client::TopicServiceClient;
 use ottla_proto::{MAX_GRPC_MESSAGE_BYTES, v1};
+use place::Ground;
 use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
+use world::World;
 
 /// How long anything in a cluster on a busy two-core machine may take before a
 /// test gives it up. Nothing waits so long when things go well.
@@ -52,7 +59,8 @@ pub fn binary() -> anyhow::Result<&'static Path> {
 pub struct Cluster {
     nodes: Vec<Node>,
     /// Nodes that it began with.
-    voters: Vec<(u64, u16)>,
+    voters: Vec<(u64, SocketAddr)>,
+    ground: Ground,
     /// Further lines for the configuration of every node.
     options: String,
     /// Nodes that have left it.
@@ -81,44 +89,70 @@ impl Cluster {
     }
 
     async fn start_with(count: u64, options: &str) -> anyhow::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("ottla-process-").tempdir()?;
-        let ports = ports::free(2 * count as usize)?;
-        let voters: Vec<_> = (1..=count).map(|id| (id, ports[id as usize - 1])).collect();
-        let mut nodes = Vec::new();
-        for id in 1..=count {
-            let http = ports[(count + id) as usize - 1];
-            let places = (ports[id as usize - 1], http);
-            let mut node = Node::create(dir.path(), id, &voters, places, options)?;
-            node.format()?;
-            node.start()?;
-            nodes.push(node);
-        }
-        let cluster =
-            Self { nodes, voters, options: options.to_owned(), left: BTreeSet::new(), dir };
+        let cluster = Self::begin(Ground::Loopback, count, options)?;
         cluster.wait_healthy().await?;
         Ok(cluster)
+    }
+
+    /// The same, each node on a host and a disk of its own.
+    pub async fn start_in(world: &Arc<World>, count: u64, options: &str) -> anyhow::Result<Self> {
+        let cluster = Self::begin(Ground::World(Arc::clone(world)), count, options)?;
+        cluster.wait_healthy().await?;
+        Ok(cluster)
+    }
+
+    /// Formats and starts the nodes.
+    fn begin(ground: Ground, count: u64, options: &str) -> anyhow::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("ottla-process-").tempdir()?;
+        let ids: Vec<u64> = (1..=count).collect();
+        let addresses = ground.addresses(&ids)?;
+        let voters = ids.iter().zip(&addresses).map(|(&id, (grpc, _))| (id, *grpc)).collect();
+        let (options, left) = (options.to_owned(), BTreeSet::new());
+        let mut cluster = Self { nodes: Vec::new(), voters, ground, options, left, dir };
+        for (id, addresses) in ids.into_iter().zip(addresses) {
+            cluster.add(id, addresses)?;
+        }
+        Ok(cluster)
+    }
+
+    fn add(&mut self, id: u64, addresses: (SocketAddr, SocketAddr)) -> anyhow::Result<()> {
+        let dir = self.dir.path().join(format!("node-{id}"));
+        let place = self.ground.place(id, addresses, &dir)?;
+        let mut node = Node::create(&dir, id, &self.voters, place, &self.options)?;
+        node.format()?;
+        node.start()?;
+        self.nodes.push(node);
+        Ok(())
     }
 
     /// Formats and starts one node more, which is told only who was there first.
     pub fn join(&mut self) -> anyhow::Result<u64> {
         let id = self.nodes.len() as u64 + 1;
-        let ports = ports::free(2)?;
-        let places = (ports[0], ports[1]);
-        let mut node = Node::create(self.dir.path(), id, &self.voters, places, &self.options)?;
-        node.format()?;
-        node.start()?;
-        self.nodes.push(node);
+        let addresses = self.ground.addresses(&[id])?;
+        self.add(id, addresses[0])?;
         Ok(id)
     }
 
     /// Nodes that are part of the cluster, running or not.
-    fn members(&self) -> impl Iterator<Item = &Node> {
+    pub fn members(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter().filter(|node| !self.left.contains(&node.id()))
     }
 
     /// A node is no part of the cluster any more. It keeps its place among the nodes.
     pub fn leaves(&mut self, id: u64) {
         self.left.insert(id);
+    }
+
+    /// It is part of it again.
+    pub fn comes_back(&mut self, id: u64) {
+        self.left.remove(&id);
+    }
+
+    /// Leaves all files where they are, for somebody to look at.
+    #[must_use]
+    pub fn keep(&mut self) -> PathBuf {
+        self.dir.disable_cleanup(true);
+        self.dir.path().to_owned()
     }
 
     /// The last node is no part of the cluster any more.
@@ -128,17 +162,7 @@ impl Cluster {
 
     /// Runs `ottla cluster …` against every node, and gives what it answered.
     pub fn operate(&self, args: &[&str]) -> anyhow::Result<serde_json::Value> {
-        let bootstrap = self.bootstrap().join(",");
-        let connection = ["--format", "json", "--bootstrap", &bootstrap];
-        let output = std::process::Command::new(binary()?)
-            .arg("cluster")
-            .args(args)
-            .args(connection)
-            .output()?;
-        let shown = String::from_utf8_lossy(&output.stdout);
-        let told = String::from_utf8_lossy(&output.stderr);
-        anyhow::ensure!(output.status.success(), "ottla cluster {args:?}: {shown}{told}");
-        Ok(serde_json::from_str(&shown)?)
+        ottla(&self.bootstrap(), &[&["cluster"], args].concat())
     }
 
     /// The node with this id.
@@ -246,6 +270,23 @@ impl Cluster {
             .max_decoding_message_size(MAX_GRPC_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_GRPC_MESSAGE_BYTES))
     }
+
+    /// The same for groups.
+    pub fn group_client(&self, id: u64) -> anyhow::Result<GroupServiceClient<Channel>> {
+        Ok(GroupServiceClient::new(self.nodes[id as usize - 1].channel()?))
+    }
+}
+
+/// Runs an `ottla` command against these nodes, and gives what it answered.
+pub fn ottla(bootstrap: &[String], args: &[&str]) -> anyhow::Result<serde_json::Value> {
+    let output = std::process::Command::new(binary()?)
+        .args(args)
+        .args(["--format", "json", "--bootstrap", &bootstrap.join(",")])
+        .output()?;
+    let shown = String::from_utf8_lossy(&output.stdout);
+    let told = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "ottla {}: {shown}{told}", args.join(" "));
+    Ok(serde_json::from_str(&shown)?)
 }
 
 /// A lazily connected channel, with a deadline on every call.

@@ -1,44 +1,48 @@
 //! One `ottla node` process.
 
+use super::place::Place;
+use super::world::Disk;
 use super::{binary, channel};
 use anyhow::{Context as _, bail};
+use ottla_proto::v1;
+use ottla_proto::v1::metadata_service_client::MetadataServiceClient;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use tonic::transport::Channel;
 
-/// A node: its files, its ports, and its process while it runs.
+/// A node: its files, its addresses, and its process while it runs.
 pub struct Node {
     id: u64,
     dir: PathBuf,
-    port: u16,
-    http_port: u16,
+    place: Place,
     child: Option<Child>,
     paused: bool,
 }
 
 impl Node {
-    /// Writes the node's configuration below `root`. Starts nothing.
-    pub(crate) fn create(
-        root: &Path,
+    /// Writes the node's configuration to `dir`. Starts nothing.
+    pub(super) fn create(
+        dir: &Path,
         id: u64,
-        voters: &[(u64, u16)],
-        (port, http_port): (u16, u16),
+        voters: &[(u64, SocketAddr)],
+        place: Place,
         options: &str,
     ) -> anyhow::Result<Self> {
-        let dir = root.join(format!("node-{id}"));
-        std::fs::create_dir_all(&dir)?;
-        let data = dir.join("data");
+        std::fs::create_dir_all(dir)?;
+        let node = Self { id, dir: dir.to_owned(), place, child: None, paused: false };
+        let (data, Place { grpc, http, .. }) = (node.data_dir(), &node.place);
         let mut config = format!(
             "node_id = {id}\ncluster_id = \"process-test\"\ndata_dir = {data:?}\n\
-             rack = \"rack-{id}\"\nlisten = \"127.0.0.1:{port}\"\nhttp_listen = \"127.0.0.1:{http_port}\"\n{options}\n[voters]\n"
+             rack = \"rack-{id}\"\nlisten = \"{grpc}\"\nhttp_listen = \"{http}\"\n{options}\n[voters]\n"
         );
-        for (voter, port) in voters {
-            writeln!(config, "{voter} = \"127.0.0.1:{port}\"")?;
+        for (voter, address) in voters {
+            writeln!(config, "{voter} = \"{address}\"")?;
         }
-        std::fs::write(dir.join("ottla.toml"), config)?;
-        Ok(Self { id, dir, port, http_port, child: None, paused: false })
+        std::fs::write(node.config_file(), config)?;
+        Ok(node)
     }
 
     /// The node's id.
@@ -50,19 +54,19 @@ impl Node {
     /// Host and port of its gRPC service.
     #[must_use]
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.place.grpc.to_string()
     }
 
     /// Host and port of its HTTP service.
     #[must_use]
     pub fn http_address(&self) -> String {
-        format!("127.0.0.1:{}", self.http_port)
+        self.place.http.to_string()
     }
 
     /// Its data directory.
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {
-        self.dir.join("data")
+        self.place.disk.as_ref().map_or(&*self.dir, Disk::path).join("data")
     }
 
     /// Its configuration file.
@@ -94,15 +98,14 @@ impl Node {
             bail!("node {} runs already", self.id);
         }
         let log: File = OpenOptions::new().create(true).append(true).open(self.dir.join("log"))?;
-        let child = Command::new(binary()?)
+        let mut command = self.place.command(binary()?);
+        command
             .args(["node", "--config"])
             .arg(self.config_file())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("cannot start the node")?;
-        self.child = Some(child);
+            .stderr(log);
+        self.child = Some(self.place.spawn(command).context("cannot start the node")?);
         Ok(())
     }
 
@@ -151,20 +154,66 @@ impl Node {
         Ok(child.wait()?)
     }
 
+    /// How it ended, if it did by itself since it was looked at last.
+    pub fn died(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        let Some(child) = &mut self.child else { return Ok(None) };
+        let status = child.try_wait()?;
+        if status.is_some() {
+            self.child = None;
+            self.paused = false;
+        }
+        Ok(status)
+    }
+
+    /// SIGTERM, and waits for the end without blocking a thread.
+    pub async fn end(&mut self) -> anyhow::Result<ExitStatus> {
+        self.signal("TERM")?;
+        self.ended().await
+    }
+
+    /// Nobody needs it any more, whatever it does.
+    pub fn abandon(&mut self) -> anyhow::Result<()> {
+        if self.child.is_some() { self.kill() } else { Ok(()) }
+    }
+
+    /// Whether it answers.
+    pub async fn ready(&self) -> anyhow::Result<()> {
+        let mut client = MetadataServiceClient::new(self.channel()?);
+        client.get_metadata(v1::GetMetadataRequest::default()).await?;
+        Ok(())
+    }
+
     /// Waits until the process has ended by itself.
     pub async fn ended(&mut self) -> anyhow::Result<ExitStatus> {
-        let mut child = self.child.take().context("the node does not run")?;
         let mut status = None;
         let outcome = super::wait_until("the process has ended", async || {
-            status = child.try_wait()?;
+            status = self.died()?;
             status.map(drop).context("it runs")
         });
         let outcome = outcome.await;
         if outcome.is_err() {
-            child.kill()?;
+            self.kill()?;
         }
         outcome?;
         status.context("was waited for")
+    }
+
+    /// The disk of its own, where it has one.
+    pub fn disk(&self) -> anyhow::Result<&Disk> {
+        self.place.disk.as_ref().context("nodes on loopback have no disks of their own")
+    }
+
+    /// The machine loses power: the process is gone, and what was not synced with it.
+    pub fn lose_power(&mut self) -> anyhow::Result<()> {
+        // In this order nothing that the process still does can reach the disk.
+        self.disk()?.lose_power()?;
+        self.kill()
+    }
+
+    /// It is switched on again.
+    pub fn regain_power(&mut self) -> anyhow::Result<()> {
+        self.disk()?.regain_power()?;
+        self.start()
     }
 
     /// Its disk is lost, and another one put in its place.

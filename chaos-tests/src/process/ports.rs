@@ -13,7 +13,7 @@ const RANGE: Range<u16> = 12_000..32_000;
 const TRIES: usize = 1_000;
 
 /// Finds `count` ports that nobody listens on.
-pub(crate) fn free(count: usize) -> anyhow::Result<Vec<u16>> {
+pub(super) fn free(count: usize) -> anyhow::Result<Vec<u16>> {
     let mut held = Vec::new();
     for _ in 0..TRIES {
         if held.len() == count {

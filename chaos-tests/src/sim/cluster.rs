@@ -1,17 +1,24 @@
-//! The nodes of a simulation, and what is done to them.
+//! The nodes of a simulation: their processes, disks and places on the network.
+//!
+//! Not its job: what is done to them when (`faults`).
 
-use super::network::SimNetwork;
-use super::plan::Fault;
+use super::churn::Members;
+use super::network::{self, SimNetwork};
+use super::{os, trace};
 use anyhow::anyhow;
 use ottla_commitlog::vfs::{SimVfs, create_dir_durably};
 use ottla_host::delay_work;
+use ottla_metadata::MemoryDatabases;
 use ottla_node::config::NodeConfig;
 use ottla_node::{Host, run_on};
+use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +29,8 @@ const GRPC_PORT: u16 = 7401;
 const HTTP_PORT: u16 = 7501;
 
 /// How long messages take when nothing is wrong.
-const LATENCY: (Duration, Duration) = (Duration::from_micros(100), Duration::from_millis(2));
+pub(super) const LATENCY: (Duration, Duration) =
+    (Duration::from_micros(100), Duration::from_millis(2));
 
 /// Segments and new connections that wait at a host: all that gathers while it is cut
 /// off must find room, or the simulation panics.
@@ -31,7 +39,7 @@ const TCP_CAPACITY: usize = 65_536;
 /// How long disks take, in microseconds: mostly no more than a fast one, and now and
 /// then as one that is busy.
 const DISK_US: (u64, u64) = (0, 2_000);
-const BUSY_DISK_US: (u64, u64) = (10_000, 100_000);
+pub(super) const BUSY_DISK_US: (u64, u64) = (10_000, 100_000);
 
 /// One call in so many finds the disk busy.
 const BUSY_ONE_IN: u64 = 5;
@@ -40,21 +48,83 @@ const BUSY_ONE_IN: u64 = 5;
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// The host that clients run on.
-const CLIENT: &str = "client";
+pub(super) const CLIENT: &str = "client";
+
+/// Nodes that there are at most: placement and quorum are as with five.
+pub(super) const MOST_NODES: u64 = 5;
 
 pub(super) struct Cluster {
-    sim: Sim<'static>,
-    disks: BTreeMap<u64, SimVfs>,
-    _dir: TempDir,
+    pub(super) sim: Sim<'static>,
+    pub(super) nodes: BTreeMap<u64, Node>,
+    /// Most microseconds that a call to a busy disk takes.
+    pub(super) busy_us: Arc<AtomicU64>,
+    /// Hosts that others do not hear, or that do not hear others: who may pass on what.
+    pub(super) one_way: Option<OneWay>,
+    /// Whose connections break, and every how many ticks.
+    pub(super) resets: Option<(u64, u64)>,
+    pub(super) members: Arc<Mutex<Members>>,
+    voters: u64,
+    ticks: u64,
+    dir: TempDir,
 }
 
-fn name(node: u64) -> String {
+/// One host's direction that is cut while the other works.
+pub(super) struct OneWay {
+    pub(super) host: IpAddr,
+    /// What it sends is held; otherwise what is sent to it.
+    pub(super) outwards: bool,
+}
+
+pub(super) struct Node {
+    pub(super) disk: Disk,
+    /// Added to the simulation at that time.
+    pub(super) added: Duration,
+    pub(super) running: bool,
+    /// Its disk is such that it may end by itself.
+    pub(super) may_end: bool,
+    ended: Arc<Mutex<Option<String>>>,
+}
+
+/// What a node keeps while its process is gone.
+#[derive(Clone)]
+pub(super) struct Disk {
+    pub(super) files: SimVfs,
+    databases: MemoryDatabases,
+}
+
+impl Disk {
+    /// What was not synced may be gone, and who had anything open has it no more.
+    fn crash(&self, seed: u64) {
+        self.files.crash(seed);
+        self.databases.crash(seed);
+    }
+
+    /// Who had anything open has it no more.
+    fn close_all(&self) {
+        self.files.close_all();
+        self.databases.close_all();
+    }
+}
+
+pub(super) fn name(node: u64) -> String {
     format!("node-{node}")
 }
 
 /// Where the nodes of a cluster are reached.
 pub(super) fn bootstrap(nodes: u64) -> String {
     (1..=nodes).map(|id| format!("{}:{GRPC_PORT}", name(id))).collect::<Vec<_>>().join(",")
+}
+
+/// Delivers what is on the way from a host (or to it), although the links are held.
+fn pass_on(sim: &Sim<'static>, host: IpAddr, from: bool) {
+    sim.links(|links| {
+        for sent in links.flatten() {
+            let (source, target) = sent.pair();
+            if host == if from { source.ip() } else { target.ip() } {
+                sent.deliver();
+            }
+        }
+    });
 }
 
 fn config(dir: &Path, node: u64, nodes: u64) -> anyhow::Result<NodeConfig> {
@@ -80,40 +150,70 @@ impl Drop for Cluster {
 }
 
 impl Cluster {
-    pub(super) fn new(seed: u64, nodes: u64) -> anyhow::Result<Self> {
+    pub(super) fn new(seed: u64, nodes: u64, dir: TempDir) -> anyhow::Result<Self> {
         let mut rng = StdRng::seed_from_u64(seed);
+        let busy_us = Arc::new(AtomicU64::new(BUSY_DISK_US.1));
+        let most_us = Arc::clone(&busy_us);
         delay_work(Some(Box::new(move || {
-            let (least, most) =
-                if rng.random_range(0..BUSY_ONE_IN) == 0 { BUSY_DISK_US } else { DISK_US };
+            let (least, most) = match rng.random_range(0..BUSY_ONE_IN) {
+                0 => (BUSY_DISK_US.0, most_us.load(Relaxed)),
+                _ => DISK_US,
+            };
             Duration::from_micros(rng.random_range(least..=most))
         })));
-        let dir = tempfile::Builder::new().prefix("ottla-sim-").tempdir()?;
-        let mut sim = turmoil::Builder::new()
+        let sim = turmoil::Builder::new()
             .simulation_duration(LONGEST)
             .min_message_latency(LATENCY.0)
             .max_message_latency(LATENCY.1)
             .tcp_capacity(TCP_CAPACITY)
             .rng_seed(seed)
+            .enable_random_order()
             .build();
-        let mut disks = BTreeMap::new();
+        let mut this = Self {
+            sim,
+            nodes: BTreeMap::new(),
+            busy_us,
+            one_way: None,
+            resets: None,
+            members: Arc::default(),
+            voters: nodes,
+            ticks: 0,
+            dir,
+        };
         for node in 1..=nodes {
-            let config = config(dir.path(), node, nodes)?;
-            ottla_node::format(&config)?;
-            let disk = SimVfs::new();
-            create_dir_durably(&disk, &config.data_dir.join("partitions"))?;
-            disks.insert(node, disk.clone());
-            sim.host(name(node), move || {
-                let host = Host { network: Arc::new(SimNetwork), disk: Arc::new(disk.clone()) };
-                let config = config.clone();
-                async move {
-                    let ended = run_on(host, config, CancellationToken::new()).await;
-                    let why =
-                        ended.err().map_or("stopped".to_owned(), |error| format!("{error:#}"));
-                    Err(format!("node {node} ended by itself: {why}").into())
-                }
-            });
+            this.add(node)?;
         }
-        Ok(Self { sim, disks, _dir: dir })
+        Ok(this)
+    }
+
+    /// A further node, with a blank disk, which joins by itself.
+    pub(super) fn add(&mut self, node: u64) -> anyhow::Result<()> {
+        // Each at a time of its own, by which hosts are known to `os`.
+        self.step()?;
+        let config = config(self.dir.path(), node, self.voters)?;
+        ottla_node::format(&config)?;
+        let disk = Disk { files: SimVfs::new(), databases: MemoryDatabases::default() };
+        create_dir_durably(&disk.files, &config.data_dir.join("partitions"))?;
+        let ended = Arc::new(Mutex::new(None));
+        let (added, running, may_end) = (self.elapsed(), true, false);
+        let state = Node { disk: disk.clone(), added, running, may_end, ended: Arc::clone(&ended) };
+        self.nodes.insert(node, state);
+        self.members.lock().there.insert(node);
+        self.sim.host(name(node), move || {
+            let host = Host {
+                network: Arc::new(SimNetwork),
+                disk: Arc::new(disk.files.clone()),
+                databases: Arc::new(disk.databases.clone()),
+            };
+            let (config, ended) = (config.clone(), Arc::clone(&ended));
+            async move {
+                let result = run_on(host, config, CancellationToken::new()).await;
+                let why = result.err().map_or("stopped".to_owned(), |error| format!("{error:#}"));
+                *ended.lock() = Some(why);
+                Ok(())
+            }
+        });
+        Ok(())
     }
 
     /// Runs with the nodes; the simulation is over when it ends.
@@ -127,7 +227,57 @@ impl Cluster {
 
     /// A tick of time. True when the client has ended.
     pub(super) fn step(&mut self) -> anyhow::Result<bool> {
-        self.sim.step().map_err(|error| anyhow!("{error}"))
+        os::set_now(self.sim.elapsed());
+        self.ticks += 1;
+        if let Some(OneWay { host, outwards }) = self.one_way {
+            pass_on(&self.sim, host, !outwards);
+        }
+        if let Some((node, every)) = self.resets
+            && self.ticks.is_multiple_of(every)
+        {
+            network::reset(&name(node));
+        }
+        let over = self.sim.step().map_err(|error| anyhow!("{error}"))?;
+        self.note_ends()?;
+        Ok(over)
+    }
+
+    /// A node may end by itself if its disk fails or if it is to leave, and only then.
+    fn note_ends(&mut self) -> anyhow::Result<()> {
+        for (id, node) in &mut self.nodes {
+            let Some(why) = node.ended.lock().take() else { continue };
+            trace::told(&format!("node {id} ends: {why}"));
+            node.running = false;
+            node.disk.close_all();
+            let may = node.may_end || self.members.lock().leaving.contains(id);
+            anyhow::ensure!(may, "node {id} ended by itself: {why}");
+        }
+        Ok(())
+    }
+
+    /// The process is gone, as with `kill -9`.
+    pub(super) fn kill(&mut self, node: u64) {
+        // The disk first: what the dying process still closes must not reach it.
+        self.nodes[&node].disk.close_all();
+        self.stop(node);
+    }
+
+    pub(super) fn lose_power(&mut self, node: u64, seed: u64) {
+        self.nodes[&node].disk.crash(seed);
+        self.stop(node);
+    }
+
+    fn stop(&mut self, node: u64) {
+        self.sim.crash(name(node));
+        self.nodes.get_mut(&node).expect("a node that there is").running = false;
+    }
+
+    /// Starts its process, unless it runs.
+    pub(super) fn start(&mut self, node: u64) {
+        let state = self.nodes.get_mut(&node).expect("a node that there is");
+        if !std::mem::replace(&mut state.running, true) {
+            self.sim.bounce(name(node));
+        }
     }
 
     pub(super) fn run_for(&mut self, duration: Duration) -> anyhow::Result<()> {
@@ -136,57 +286,5 @@ impl Cluster {
             anyhow::ensure!(!self.step()?, "the client ended before its time");
         }
         Ok(())
-    }
-
-    fn everybody_but(&self, node: u64) -> Vec<String> {
-        let others = self.disks.keys().filter(|id| **id != node).map(|id| name(*id));
-        others.chain([CLIENT.to_owned()]).collect()
-    }
-
-    pub(super) fn begin(&mut self, fault: Fault) {
-        match fault {
-            Fault::Calm => {}
-            Fault::Kill { node } => self.sim.crash(name(node)),
-            Fault::PowerLoss { node, seed } => self.lose_power(node, seed),
-            Fault::PowerLossOfAll { seed } => {
-                for node in self.disks.keys().copied().collect::<Vec<_>>() {
-                    self.lose_power(node, seed.wrapping_add(node));
-                }
-            }
-            Fault::Isolate { node } => {
-                for other in self.everybody_but(node) {
-                    self.sim.hold(name(node), other);
-                }
-            }
-            Fault::Cut { one, other } => self.sim.hold(name(one), name(other)),
-            Fault::Slow { latency_ms } => {
-                self.sim.set_max_message_latency(Duration::from_millis(latency_ms));
-            }
-        }
-    }
-
-    fn lose_power(&mut self, node: u64, seed: u64) {
-        // The disk first: what the dying process still closes must not reach it.
-        self.disks[&node].crash(seed);
-        self.sim.crash(name(node));
-    }
-
-    pub(super) fn end(&mut self, fault: Fault) {
-        match fault {
-            Fault::Calm => {}
-            Fault::Kill { node } | Fault::PowerLoss { node, .. } => self.sim.bounce(name(node)),
-            Fault::PowerLossOfAll { .. } => {
-                for node in self.disks.keys().copied().collect::<Vec<_>>() {
-                    self.sim.bounce(name(node));
-                }
-            }
-            Fault::Isolate { node } => {
-                for other in self.everybody_but(node) {
-                    self.sim.release(name(node), other);
-                }
-            }
-            Fault::Cut { one, other } => self.sim.release(name(one), name(other)),
-            Fault::Slow { .. } => self.sim.set_max_message_latency(LATENCY.1),
-        }
     }
 }

@@ -3,7 +3,8 @@
 
 use super::cluster::bootstrap;
 use super::network::SimNetwork;
-use crate::checker::{Outcome, Reading, Write};
+use super::trace;
+use crate::history::{Call, Entry, Outcome, Recorder, Records, Run, Send};
 use anyhow::Context;
 use ottla_client::{
     Client, ClientOptions, HostPort, NewTopic, PartitionReader, Producer, ProducerOptions,
@@ -11,11 +12,11 @@ use ottla_client::{
 };
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
-const TOPIC: &str = "load";
+pub(super) const TOPIC: &str = "load";
 
 /// Partitions written to, each by a writer of its own.
 pub const PARTITIONS: u32 = 3;
@@ -36,25 +37,18 @@ pub(super) fn rack(node: u64) -> String {
     format!("rack-{node}")
 }
 
-/// What writers were told and readers saw.
-#[derive(Clone, Debug, Default)]
-pub struct Told {
-    /// All writes.
-    pub writes: Vec<Write>,
-    /// Every partition, read near each node.
-    pub readings: Vec<Reading>,
-    /// What did not work again although nothing was wrong any more.
-    pub failed: Option<String>,
-}
-
 /// The side of the one who hurts the nodes.
 pub(super) struct Handle(Arc<Shared>);
 
-#[derive(Default)]
 struct Shared {
     begun: AtomicBool,
     over: AtomicBool,
-    told: Mutex<Told>,
+    /// Writes that were acknowledged, by partition.
+    acknowledged: [AtomicU64; PARTITIONS as usize],
+    /// What clients did and were told, and what is done to the nodes.
+    recorder: Recorder,
+    /// What did not work again although nothing was wrong any more.
+    failed: Mutex<Option<String>>,
 }
 
 impl Handle {
@@ -63,23 +57,53 @@ impl Handle {
         self.0.begun.load(Relaxed)
     }
 
+    /// So many writes to a partition were acknowledged.
+    pub(super) fn acknowledged(&self, partition: u32) -> u64 {
+        self.0.acknowledged[partition as usize].load(Relaxed)
+    }
+
+    /// Whether nothing is wrong any more, for somebody else to ask.
+    pub(super) fn over(&self) -> impl Fn() -> bool + use<> {
+        let shared = Arc::clone(&self.0);
+        move || shared.over.load(Relaxed)
+    }
+
     /// Nothing is wrong any more.
     pub(super) fn end(&self) {
         self.0.over.store(true, Relaxed);
     }
 
-    pub(super) fn told(&self) -> Told {
-        self.0.told.lock().clone()
+    pub(super) fn recorder(&self) -> &Recorder {
+        &self.0.recorder
+    }
+
+    pub(super) fn history(&self) -> Vec<Entry> {
+        self.0.recorder.entries()
+    }
+
+    /// What did not work again.
+    pub(super) fn failed(&self) -> Option<String> {
+        self.0.failed.lock().clone()
     }
 }
 
 /// The clients of one run, to be run with the nodes.
-pub(super) fn load(nodes: u64) -> (Handle, impl Future<Output = turmoil::Result> + 'static) {
-    let shared = Arc::new(Shared::default());
+pub(super) fn load(
+    name: String,
+    nodes: u64,
+) -> (Handle, impl Future<Output = turmoil::Result> + 'static) {
+    let run = Run { name, no_gaps: true, all_kept: true, ..Run::default() };
+    let shared = Arc::new(Shared {
+        begun: AtomicBool::new(false),
+        over: AtomicBool::new(false),
+        acknowledged: Default::default(),
+        recorder: Recorder::new(run),
+        failed: Mutex::new(None),
+    });
     let handle = Handle(Arc::clone(&shared));
     let work = async move {
         if let Err(error) = clients(&shared, nodes).await {
-            shared.told.lock().failed = Some(format!("{error:#}"));
+            *shared.failed.lock() = Some(format!("{error:#}"));
         }
         Ok(())
     };
@@ -115,15 +139,36 @@ async fn clients(shared: &Arc<Shared>, nodes: u64) -> anyhow::Result<()> {
     while let Some(written) = writers.join_next().await {
         written.context("a writer panicked")??;
     }
+    shared.recorder.begin_final(now());
     for node in 1..=nodes {
         for partition in 0..PARTITIONS {
+            let start = now();
             let read = tokio::time::timeout(HEALED_WITHIN, read(&client, node, partition)).await;
             let what = || format!("reading partition {partition} near node {node}");
-            let reading = read.with_context(what)?.with_context(what)?;
-            shared.told.lock().readings.push(reading);
+            let records = read.with_context(what)?.with_context(what)?;
+            read_back(&shared.recorder, node, partition, start, records);
         }
     }
     Ok(())
+}
+
+/// Simulated time.
+fn now() -> Duration {
+    turmoil::sim_elapsed().unwrap_or_default()
+}
+
+/// A partition as the history has it.
+fn key(partition: u32) -> String {
+    format!("{TOPIC}-{partition}")
+}
+
+/// A reader that has read all of a partition.
+fn read_back(recorder: &Recorder, node: u64, partition: u32, start: Duration, records: Records) {
+    let (process, key) = (format!("near node {node}, partition {partition}"), key(partition));
+    let assign = Call::Assign(vec![key.clone()]);
+    recorder.operation(&process, (start, start), assign, Outcome::Ok, None);
+    let poll = Call::Poll([(key, records)].into());
+    recorder.operation(&process, (start, now()), poll, Outcome::Ok, None);
 }
 
 /// Creates the topic once there are enough nodes for it.
@@ -148,16 +193,21 @@ async fn write(shared: Arc<Shared>, topic: TopicProducer, partition: u32) -> any
         let value = format!("{partition}/{number}");
         let record =
             ProducerRecord { partition: Some(partition), ..ProducerRecord::value(value.clone()) };
+        let start = now();
         let sent = async { topic.send(record).await?.await };
-        let (outcome, why) = match sent.await {
+        let (outcome, offset, why) = match sent.await {
             Ok(delivered) => {
                 let offset = delivered.offset.context("acks=all tells the offset")?;
-                (Outcome::Acknowledged(offset), None)
+                shared.acknowledged[partition as usize].fetch_add(1, Relaxed);
+                (Outcome::Ok, Some(offset), None)
             }
-            Err(error) if error.is_indefinite() => (Outcome::Unknown, Some(error)),
-            Err(error) => (Outcome::Failed, Some(error)),
+            Err(error) if error.is_indefinite() => (Outcome::Info, None, Some(error)),
+            Err(error) => (Outcome::Fail, None, Some(error)),
         };
-        shared.told.lock().writes.push(Write { partition, value, outcome });
+        let call = Call::Send(Send { key: key(partition), value, offset });
+        trace::told(&format!("{call:?}: {outcome:?}"));
+        let (process, error) = (format!("writer {partition}"), why.as_ref().map(|e| e.to_string()));
+        shared.recorder.operation(&process, (start, now()), call, outcome, error);
         match why {
             None if over => break,
             Some(error) if over => {
@@ -174,7 +224,7 @@ async fn write(shared: Arc<Shared>, topic: TopicProducer, partition: u32) -> any
 
 /// Everything committed, from the replica on a node, or from the leader where that one
 /// cannot serve.
-async fn read(client: &Client, node: u64, partition: u32) -> anyhow::Result<Reading> {
+async fn read(client: &Client, node: u64, partition: u32) -> anyhow::Result<Records> {
     let end = client.offset_of(TOPIC, partition, StartPosition::End).await?;
     let options = ReaderOptions { rack: Some(rack(node)), ..ReaderOptions::default() };
     let start = StartPosition::Start;
@@ -187,5 +237,5 @@ async fn read(client: &Client, node: u64, partition: u32) -> anyhow::Result<Read
             records.push((record.offset, String::from_utf8(value.to_vec())?));
         }
     }
-    Ok(Reading { reader: format!("near node {node}"), partition, records })
+    Ok(records)
 }

@@ -4,29 +4,40 @@
 //! What is real: every line of a node and of the client, gRPC and Raft included. What
 //! is not: TCP and time ([turmoil](https://docs.rs/turmoil)), and the disks under the
 //! logs (`commitlog::vfs::sim`), which lose what was not synced when their power fails.
-//! Marks and locks of data directories, and the rebuildable image in sled, are on the
-//! real disk.
+//! Marks and locks of data directories are on the real disk; the rebuildable image is
+//! not in sled but in a double of it.
 //!
-//! Not there yet: one trace for one seed. Ids, partitioners and hash maps still draw
-//! from the process's own randomness, so a seed repeats its faults and not every
-//! interleaving.
+//! One seed is one run, to the byte: each has a process of its own, the randomness and
+//! clocks of its thread are the simulation's (`os`), and `trace` tells what happened.
 
+mod churn;
 mod cluster;
+mod faults;
 mod load;
 mod network;
+mod os;
 mod plan;
+mod trace;
+mod view;
 
-pub use load::{PARTITIONS, Told};
+pub use load::PARTITIONS;
 pub use network::SimNetwork;
-pub use plan::{Fault, Window, plan};
+pub use plan::{Fault, Target, Window, plan};
+pub use trace::{Fingerprint, Lines};
 
-use crate::checker::{Anomaly, Outcome, check};
+use crate::checker::{Verdict, check};
+use crate::history::Entry;
+use anyhow::anyhow;
 use cluster::Cluster;
+use parking_lot::Mutex;
 use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
+use std::sync::{Arc, Once};
+use std::thread;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use view::View;
 
 /// Simulated time after which a run is given up: many times what any recovery takes.
 const GIVE_UP: Duration = Duration::from_secs(300);
@@ -34,15 +45,15 @@ const GIVE_UP: Duration = Duration::from_secs(300);
 /// What a simulation is made of, beside its seed.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Nodes, each a voter.
-    pub nodes: u64,
+    /// Nodes at the beginning, each a voter; `None`: three to five, as the seed draws.
+    pub nodes: Option<u64>,
     /// Windows of the plan, each of some seconds.
     pub windows: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 3, windows: 6 }
+        Self { nodes: None, windows: 6 }
     }
 }
 
@@ -51,16 +62,20 @@ impl Default for Options {
 pub struct Run {
     /// The seed.
     pub seed: u64,
+    /// How many nodes there were at the beginning.
+    pub nodes: u64,
     /// What was done to the nodes.
     pub plan: Vec<Window>,
     /// Simulated time.
     pub simulated: Duration,
     /// Real time.
     pub took: Duration,
-    /// What writers were told, and readers saw.
-    pub told: Told,
-    /// What must not be.
-    pub anomalies: Vec<Anomaly>,
+    /// What clients did and were told, and what was done to the nodes.
+    pub history: Vec<Entry>,
+    /// What the checker says to it.
+    pub verdict: Verdict,
+    /// Of all that happened: the same for the same seed.
+    pub fingerprint: Fingerprint,
     /// Why it did not get to its end: a node that ended, a panic, no progress.
     pub trouble: Option<String>,
 }
@@ -69,24 +84,21 @@ impl Run {
     /// Nothing was wrong.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        self.anomalies.is_empty() && self.trouble.is_none()
+        self.verdict.good && self.trouble.is_none()
     }
 }
 
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = |wanted: fn(&Outcome) -> bool| {
-            self.told.writes.iter().filter(|write| wanted(&write.outcome)).count()
-        };
         write!(
             f,
-            "seed {}: {} written, {} in doubt, {} refused; {:.1} s in {:.1} s",
+            "seed {}: {} nodes, {}; {:.1} s in {:.1} s; {}",
             self.seed,
-            count(|outcome| matches!(outcome, Outcome::Acknowledged(_))),
-            count(|outcome| matches!(outcome, Outcome::Unknown)),
-            count(|outcome| matches!(outcome, Outcome::Failed)),
+            self.nodes,
+            self.verdict.total,
             self.simulated.as_secs_f64(),
             self.took.as_secs_f64(),
+            self.fingerprint,
         )?;
         if self.is_good() {
             return Ok(());
@@ -97,10 +109,7 @@ impl fmt::Display for Run {
         if let Some(trouble) = &self.trouble {
             write!(f, "\n  {trouble}")?;
         }
-        for anomaly in &self.anomalies {
-            write!(f, "\n  {anomaly}")?;
-        }
-        Ok(())
+        write!(f, "\n{}", self.verdict)
     }
 }
 
@@ -121,45 +130,83 @@ fn count_panics() {
     });
 }
 
-/// Runs one seed to its end.
+/// Runs one seed to its end, on a thread of its own. What happens goes to `lines`.
+///
+/// Once in a process: tokio counts runtimes and tasks in all of it, and draws and orders
+/// by those counts. Many seeds are many processes (`ottla-chaos sim`).
 ///
 /// # Errors
 /// What kept the simulation from starting, such as no temporary directory. What goes
 /// wrong inside is in the [`Run`].
-pub fn run(seed: u64, options: Options) -> anyhow::Result<Run> {
+pub fn run(seed: u64, options: Options, lines: Option<Lines>) -> anyhow::Result<Run> {
     count_panics();
-    let (panics, started) = (PANICS.get(), Instant::now());
-    let plan = plan(seed, options.nodes, options.windows);
-    let (handle, client) = load::load(options.nodes);
-    let mut cluster = Cluster::new(seed, options.nodes)?;
-    cluster.client(client);
-    let driven = AssertUnwindSafe(|| drive(&mut cluster, &handle, &plan));
+    let started = Instant::now();
+    // Here, as its name is drawn, and again if it is taken.
+    let dir = tempfile::Builder::new().prefix("ottla-sim-").tempdir()?;
+    let simulated = thread::Builder::new().name(format!("seed {seed}")).spawn(move || {
+        os::simulate(seed);
+        trace::begin(lines);
+        let run = simulate(seed, options, dir)?;
+        Ok::<_, anyhow::Error>(Run { fingerprint: trace::end(), ..run })
+    })?;
+    let run = simulated.join().map_err(|_| anyhow!("the simulation of seed {seed} panicked"))??;
+    Ok(Run { took: started.elapsed(), ..run })
+}
+
+fn simulate(seed: u64, options: Options, dir: TempDir) -> anyhow::Result<Run> {
+    let nodes = options.nodes.unwrap_or_else(|| plan::nodes(seed));
+    let plan = plan(seed, nodes, PARTITIONS, options.windows);
+    let (handle, load) = load::load(format!("simulation of seed {seed}"), nodes);
+    let mut cluster = Cluster::new(seed, nodes, dir)?;
+    let view = Arc::new(Mutex::new(View::default()));
+    let watch = view::watch(nodes, Arc::clone(&view));
+    let churn = churn::churn(seed, nodes, Arc::clone(&cluster.members), handle.over());
+    cluster.client(async move {
+        tokio::select! {
+            biased;
+            done = load => done,
+            ((), ()) = async { tokio::join!(watch, churn) } => Err("nobody watches".into()),
+        }
+    });
+    let driven = AssertUnwindSafe(|| drive(&mut cluster, &handle, &view, &plan));
     let mut trouble = match catch_unwind(driven) {
         Ok(driven) => driven.err().map(|error| format!("{error:#}")),
         Err(_) => Some("the simulation panicked".to_owned()),
     };
     let simulated = cluster.elapsed();
     drop(cluster);
-    if PANICS.get() > panics {
+    if PANICS.get() > 0 {
         trouble.get_or_insert_with(|| "a task panicked".to_owned());
     }
-    let told = handle.told();
-    if let (None, Some(failed)) = (&trouble, &told.failed) {
-        trouble = Some(failed.clone());
-    }
-    let anomalies = check(&told.writes, &told.readings);
-    Ok(Run { seed, plan, simulated, took: started.elapsed(), told, anomalies, trouble })
+    let (history, trouble) = (handle.history(), trouble.or_else(|| handle.failed()));
+    let verdict = check(&history)?;
+    let (took, fingerprint) = (Duration::ZERO, Fingerprint::default());
+    Ok(Run { seed, nodes, plan, simulated, took, history, verdict, fingerprint, trouble })
 }
 
-fn drive(cluster: &mut Cluster, handle: &load::Handle, plan: &[Window]) -> anyhow::Result<()> {
+fn drive(
+    cluster: &mut Cluster,
+    handle: &load::Handle,
+    view: &Mutex<View>,
+    plan: &[Window],
+) -> anyhow::Result<()> {
     while !handle.has_begun() {
         cluster.step()?;
         anyhow::ensure!(cluster.elapsed() < GIVE_UP, "no topic after {GIVE_UP:?}");
     }
     for window in plan {
-        cluster.begin(window.fault);
+        let told = (window.fault != Fault::Calm).then(|| {
+            let (name, detail) = (window.fault.name(), format!("{:?}", window.fault));
+            handle.recorder().fault(cluster.elapsed(), name, &detail)
+        });
+        let seen = view.lock().clone();
+        let undo = cluster.begin(window.fault, &seen, handle)?;
         cluster.run_for(window.lasts)?;
-        cluster.end(window.fault);
+        trace::told("ends");
+        undo.into_iter().for_each(|undo| cluster.end(undo));
+        if let Some(told) = told {
+            handle.recorder().fault_end(cluster.elapsed(), told);
+        }
     }
     handle.end();
     let deadline = cluster.elapsed() + GIVE_UP;

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use ottla_chaos::process::Cluster;
-use ottla_commitlog::format::{BatchOptions, NewRecord, encode_batch};
+use ottla_commitlog::format::{BatchOptions, NewRecord, ProducerSequence, encode_batch};
 use ottla_proto::v1::ErrorReason as R;
 use ottla_proto::v1::produce_request::Payload;
+use ottla_proto::v1::producer_service_client::ProducerServiceClient;
 use ottla_proto::v1::topic_service_client::TopicServiceClient;
 use ottla_proto::{ApiError, v1};
 use tonic::Status;
@@ -36,6 +37,49 @@ async fn bad_input_gets_a_typed_error_and_changes_nothing() -> anyhow::Result<()
     // And the node still works.
     cluster.log_client(1)?.produce(write("good", 0, Some(records("fine")))).await?;
     Ok(())
+}
+
+/// Who writes under another's producer id, or under its own in a wrong way, is told so.
+#[tokio::test]
+async fn a_stolen_producer_id_gets_a_typed_error_and_changes_nothing() -> anyhow::Result<()> {
+    let cluster = Cluster::start_patient(1).await?;
+    cluster.create_topic("good", 1, &[]).await?;
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let mut client = ProducerServiceClient::new(cluster.nodes()[0].channel()?);
+        let answer = client.init_producer_id(v1::InitProducerIdRequest {}).await?.into_inner();
+        assert_eq!(answer.producer_epoch, 0);
+        ids.push(answer.producer_id);
+    }
+    assert_ne!(ids[0], ids[1]);
+    let send = async |epoch, base_sequence| {
+        let sequence = ProducerSequence { id: ids[0], epoch, base_sequence };
+        let answer = cluster.log_client(1)?.produce(write("good", 0, Some(one(sequence)))).await;
+        anyhow::Ok(answer.map(|answer| answer.into_inner().base_offset))
+    };
+    // Its owner has come to epoch 1 and sequence 2.
+    for (sequence, offset) in [(0, 0), (1, 1), (0, 0)] {
+        assert_eq!(send(1, sequence).await??, Some(offset));
+    }
+    let wrong = [
+        ("an older epoch", 0, 2, R::InvalidProducerEpoch),
+        ("a sequence too far", 1, 3, R::OutOfOrderSequence),
+        ("a newer epoch, not from its beginning", 2, 1, R::OutOfOrderSequence),
+    ];
+    for (what, epoch, sequence, reason) in wrong {
+        expect(what, send(epoch, sequence).await?.map(drop), reason);
+    }
+    assert_eq!(end(&cluster).await?, 2, "nothing changed");
+    assert_eq!(send(1, 2).await??, Some(2), "and its owner goes on");
+    Ok(())
+}
+
+/// A batch of one record of an idempotent producer.
+fn one(sequence: ProducerSequence) -> Payload {
+    let record = NewRecord { value: Some(Bytes::from_static(b"value")), ..NewRecord::default() };
+    let options = BatchOptions { producer: Some(sequence), ..BatchOptions::default() };
+    let batch = encode_batch(&[record], &options).expect("a small batch");
+    Payload::RecordBatch(batch.freeze())
 }
 
 fn expect(what: &str, answer: Result<(), Status>, reason: R) {

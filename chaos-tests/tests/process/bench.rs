@@ -49,7 +49,7 @@ fn bench_failover_measures_what_it_says() -> anyhow::Result<()> {
     assert_eq!(planned["restarts_longest_gap_ms"]["count"], 1, "{report}");
     assert_eq!(planned["moves_longest_gap_ms"]["count"], 1, "{report}");
     // Leaders finish what they were given before they go.
-    assert_eq!((&planned["failed"], &planned["possible_duplicates"]), (&0.into(), &0.into()));
+    assert_eq!((&planned["failed"], &planned["in_doubt"]), (&0.into(), &0.into()));
     let records = &report["records"];
     assert!(records["acknowledged"].as_u64() > Some(100), "{report}");
     assert_eq!((&records["failed"], &records["lost"]), (&0.into(), &0.into()), "{report}");

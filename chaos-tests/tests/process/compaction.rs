@@ -79,7 +79,7 @@ async fn the_latest_of_each_key_survives_kills_and_cleaners() -> anyhow::Result<
     let mut replicas = Vec::new();
     for node in cluster.nodes() {
         verify(&node.data_dir())?;
-        let records = read_replica(node, &topic, 0)?.records;
+        let records = read_replica(node, &topic, 0)?;
         assert!(records.windows(2).all(|pair| pair[0].0 < pair[1].0));
         assert!((records.len() as u64) < sent, "node {} has compacted nothing", node.id());
         judge(&told, records.iter().map(|(_, value)| value.clone()));

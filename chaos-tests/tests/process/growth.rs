@@ -1,8 +1,8 @@
 //! More partitions for a topic that is written to and read.
 
-use crate::workload::{Load, TOPIC, WINDOW};
+use crate::workload::{Load, TOPIC, WINDOW, acknowledged, key};
 use anyhow::Context as _;
-use ottla_chaos::checker::{Outcome, Write};
+use ottla_chaos::history::Send;
 use ottla_chaos::process::{Cluster, binary, wait_until};
 use serde_json::Value;
 use std::collections::HashSet;
@@ -27,7 +27,7 @@ async fn a_topic_grows_under_load() -> anyhow::Result<()> {
     let shrunk = alter(&cluster, "8").expect_err("a topic never shrinks").to_string();
     assert!(shrunk.contains("can only grow, not shrink to 8"), "{shrunk}");
     wait_until("the consumer reads every new partition", async || {
-        let read: HashSet<u64> = consumer.read()?.into_iter().map(|(p, _)| p).collect();
+        let read: HashSet<u32> = consumer.read()?.into_iter().map(|(p, _)| p).collect();
         anyhow::ensure!(read.len() == 9, "{read:?}");
         Ok(())
     })
@@ -40,19 +40,17 @@ async fn a_topic_grows_under_load() -> anyhow::Result<()> {
     cluster.node(leader).start()?;
     cluster.wait_healthy().await?;
 
-    let writes = load.end().await?;
+    let told = load.end().await?;
     wait_until("the consumer has read all that was acknowledged", async || {
-        let read: HashSet<_> = consumer.read()?.into_iter().collect();
-        let missing = |write: &&Write| {
-            matches!(write.outcome, Outcome::Acknowledged(_))
-                && !read.contains(&(write.partition.into(), write.value.clone()))
-        };
-        let missing: Vec<_> = writes.iter().filter(missing).take(5).collect();
+        let read = consumer.read()?.into_iter();
+        let read: HashSet<_> = read.map(|(partition, value)| (key(partition), value)).collect();
+        let missing = |send: &&Send| !read.contains(&(send.key.clone(), send.value.clone()));
+        let missing: Vec<_> = acknowledged(&told).filter(missing).take(5).collect();
         anyhow::ensure!(missing.is_empty(), "{missing:?}");
         Ok(())
     })
     .await?;
-    load.read_back(cluster, &writes).await
+    load.read_back(cluster).await
 }
 
 /// What the command prints, or its complaint.
@@ -83,7 +81,7 @@ impl Consumer {
     }
 
     /// Partition and value of all that it has printed so far.
-    fn read(&self) -> anyhow::Result<Vec<(u64, String)>> {
+    fn read(&self) -> anyhow::Result<Vec<(u32, String)>> {
         let text = std::fs::read_to_string(&self.output)?;
         // The last line may be half there.
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
@@ -92,7 +90,7 @@ impl Consumer {
             .map(|line| {
                 let record: Value = serde_json::from_str(line)?;
                 let partition = record["partition"].as_u64().context("a partition")?;
-                Ok((partition, record["value"].as_str().context("a value")?.to_owned()))
+                Ok((partition.try_into()?, record["value"].as_str().context("a value")?.to_owned()))
             })
             .collect()
     }

@@ -1,8 +1,7 @@
 //! `ottla log` on the files of real nodes: under load, stopped, and damaged.
 
-use crate::workload::{Load, PARTITIONS};
+use crate::workload::{Load, PARTITIONS, acknowledged};
 use anyhow::Context as _;
-use ottla_chaos::checker::Outcome;
 use ottla_chaos::process::{Cluster, binary};
 use serde_json::Value;
 use std::fs::{self, OpenOptions};
@@ -62,9 +61,7 @@ async fn files_are_clean_under_load_and_stopped_and_damage_is_found() -> anyhow:
         let dump = ottla_log(&["dump", "--records"], dir)?;
         assert_eq!(dump.status.code(), Some(0), "{}", String::from_utf8_lossy(&dump.stderr));
     }
-    let writes = load.end().await?;
-    let acknowledged =
-        writes.iter().filter(|write| matches!(write.outcome, Outcome::Acknowledged(_))).count();
+    let acknowledged = acknowledged(&load.end().await?).count();
     cluster.wait_healthy().await?;
     for id in 1..=3 {
         cluster.node(id).stop()?;

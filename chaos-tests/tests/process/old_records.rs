@@ -73,7 +73,7 @@ async fn retention_on_a_running_topic_and_on_a_replica_that_was_away() -> anyhow
     }
     for node in cluster.nodes() {
         verify(&node.data_dir())?;
-        let records = read_replica(node, &topic, 0)?.records;
+        let records = read_replica(node, &topic, 0)?;
         let (first, last) = (records[0].0, records[records.len() - 1].0);
         assert!(first > end && last == 2 * RECORDS - 1, "node {}: {first}..={last}", node.id());
         assert_eq!(records.len() as u64, last + 1 - first);

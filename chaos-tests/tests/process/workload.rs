@@ -1,14 +1,14 @@
 //! The load that runs while nodes are hurt: producers with acks=all and unique
 //! values, and the final readings that judge what became of them.
 
-use ottla_chaos::checker::{Outcome, Reading, Write, check};
+use ottla_chaos::checker::check;
+use ottla_chaos::history::{Call, Entry, Outcome, Recorder, Records, Run, Send, sends};
 use ottla_chaos::process::{Cluster, read_replica, wait_until};
 use ottla_client::{
     Acks, Client, ClientOptions, Delivery, HostPort, PartitionReader, Producer, ProducerOptions,
     ProducerRecord, ReaderOptions, StartPosition,
 };
-use ottla_proto::v1;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,8 +27,9 @@ pub(crate) const WINDOW: usize = 64;
 const LONGEST_GAP: Duration = Duration::from_secs(60);
 
 /// What the producers share with the one who hurts nodes.
-#[derive(Default)]
 struct Shared {
+    started: Instant,
+    recorder: Recorder,
     acknowledged: AtomicU64,
     stop: AtomicBool,
 }
@@ -37,20 +38,38 @@ struct Shared {
 pub(crate) struct Load {
     bootstrap: Vec<HostPort>,
     shared: Arc<Shared>,
-    producers: JoinSet<anyhow::Result<Vec<Write>>>,
+    producers: JoinSet<anyhow::Result<()>>,
 }
 
 impl Load {
-    /// Creates the topic and starts the producers.
+    /// Creates the topic and starts the producers, which send nothing again that may
+    /// have been written.
     pub(crate) async fn start(cluster: &Cluster) -> anyhow::Result<Self> {
+        Self::start_with(cluster, false).await
+    }
+
+    /// The same with producers that do, as producers do by default.
+    pub(crate) async fn start_retrying(cluster: &Cluster) -> anyhow::Result<Self> {
+        Self::start_with(cluster, true).await
+    }
+
+    async fn start_with(cluster: &Cluster, retry: bool) -> anyhow::Result<Self> {
         let configs = [("min.insync.replicas", "2")];
         cluster.create_topic(TOPIC, PARTITIONS, &configs).await?;
         let bootstrap = HostPort::parse_list(&cluster.bootstrap().join(","))?;
-        let shared = Arc::new(Shared::default());
+        let name = "producers and faults on real processes".to_owned();
+        let run =
+            Run { name, no_gaps: true, all_kept: true, ordered_sends: true, ..Run::default() };
+        let shared = Arc::new(Shared {
+            started: Instant::now(),
+            recorder: Recorder::new(run),
+            acknowledged: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+        });
         let mut producers = JoinSet::new();
         for id in 0..PRODUCERS {
             let client = Client::connect(&bootstrap, ClientOptions::default()).await?;
-            producers.spawn(produce(id, client, shared.clone()));
+            producers.spawn(produce(id, client, shared.clone(), retry));
         }
         Ok(Self { bootstrap, shared, producers })
     }
@@ -67,36 +86,43 @@ impl Load {
     }
 
     /// Ends the load. Returns what the producers were told.
-    pub(crate) async fn end(&mut self) -> anyhow::Result<Vec<Write>> {
+    pub(crate) async fn end(&mut self) -> anyhow::Result<Vec<Entry>> {
         self.shared.stop.store(true, Ordering::Relaxed);
-        let mut writes = Vec::new();
         while let Some(done) = self.producers.join_next().await {
-            writes.extend(done??);
+            done??;
         }
-        Ok(writes)
+        Ok(self.shared.recorder.entries())
     }
 
     /// Ends the load, stops the healthy cluster, reads everything back, for a
     /// consumer and from the files of every replica, and judges. Returns what the
     /// producers were told.
-    pub(crate) async fn finish(mut self, cluster: Cluster) -> anyhow::Result<Vec<Write>> {
-        let writes = self.end().await?;
-        self.read_back(cluster, &writes).await?;
-        Ok(writes)
+    pub(crate) async fn finish(mut self, cluster: Cluster) -> anyhow::Result<Vec<Entry>> {
+        let told = self.end().await?;
+        self.read_back(cluster).await?;
+        Ok(told)
+    }
+
+    /// Reads every partition as a consumer does, to its end.
+    pub(crate) async fn consume_all(&self) -> anyhow::Result<()> {
+        let client = Client::connect(&self.bootstrap, ClientOptions::default()).await?;
+        for partition in 0..PARTITIONS {
+            consume(&client, partition).await?;
+        }
+        Ok(())
     }
 
     /// The second half of [`finish`](Self::finish), after the load has ended.
-    pub(crate) async fn read_back(
-        self,
-        mut cluster: Cluster,
-        writes: &[Write],
-    ) -> anyhow::Result<()> {
+    pub(crate) async fn read_back(self, mut cluster: Cluster) -> anyhow::Result<()> {
         cluster.wait_healthy().await?;
-        let mut readings = Vec::new();
+        let recorder = &self.shared.recorder;
+        recorder.begin_final(self.shared.started.elapsed());
         let client = Client::connect(&self.bootstrap, ClientOptions::default()).await?;
         let topic = cluster.describe(TOPIC).await?;
+        let mut readings = Readings::new();
         for partition in &topic.partitions {
-            readings.push(consume(&client, partition.partition).await?);
+            let records = consume(&client, partition.partition).await?;
+            add(&mut readings, "a consumer", partition.partition, records);
         }
         let running: Vec<u64> =
             cluster.nodes().iter().filter(|node| node.is_running()).map(|node| node.id()).collect();
@@ -107,65 +133,80 @@ impl Load {
         for partition in &topic.partitions {
             for &id in &partition.replicas {
                 let node = &cluster.nodes()[id as usize - 1];
-                readings.push(read_replica(node, &topic, partition.partition)?);
+                let records = read_replica(node, &topic, partition.partition)?;
+                add(&mut readings, &format!("node {id}'s files"), partition.partition, records);
             }
         }
-        judge(writes, &readings, &topic);
+        for partition in &topic.partitions {
+            let of: Vec<_> =
+                readings.values().filter_map(|r| r.get(&key(partition.partition))).collect();
+            assert_eq!(of.len(), 1 + partition.replicas.len(), "a consumer and every replica");
+            assert!(of.iter().all(|one| *one == of[0]), "replicas of {partition:?} differ");
+        }
+        self.shared.judge(readings)
+    }
+}
+
+/// By reader and key.
+type Readings = BTreeMap<String, BTreeMap<String, Records>>;
+
+fn add(readings: &mut Readings, reader: &str, partition: u32, records: Records) {
+    readings.entry(reader.to_owned()).or_default().insert(key(partition), records);
+}
+
+/// A partition as a history has it.
+pub(crate) fn key(partition: u32) -> String {
+    format!("{TOPIC}-{partition}")
+}
+
+/// What of it was acknowledged.
+pub(crate) fn acknowledged(told: &[Entry]) -> impl Iterator<Item = &Send> {
+    sends(told).filter(|(operation, _)| operation.outcome == Outcome::Ok).map(|(_, send)| send)
+}
+
+impl Shared {
+    fn judge(&self, readings: Readings) -> anyhow::Result<()> {
+        for (reader, records) in readings {
+            let now = self.started.elapsed();
+            let assign = Call::Assign(records.keys().cloned().collect());
+            self.recorder.operation(&reader, (now, now), assign, Outcome::Ok, None);
+            self.recorder.operation(&reader, (now, now), Call::Poll(records), Outcome::Ok, None);
+        }
+        let verdict = check(&self.recorder.entries())?;
+        println!("{verdict}");
+        assert!(verdict.good, "{verdict}");
         Ok(())
     }
 }
 
-fn judge(writes: &[Write], readings: &[Reading], topic: &v1::TopicMetadata) {
-    let acknowledged =
-        writes.iter().filter(|w| matches!(w.outcome, Outcome::Acknowledged(_))).count();
-    let unknown = writes.iter().filter(|w| w.outcome == Outcome::Unknown).count();
-    println!(
-        "{} values sent, {acknowledged} acknowledged, {unknown} unknown, {} read by the consumer",
-        writes.len(),
-        readings.iter().take(topic.partitions.len()).map(|r| r.records.len()).sum::<usize>(),
-    );
-    let anomalies = check(writes, readings);
-    let shown: Vec<_> = anomalies.iter().take(20).map(ToString::to_string).collect();
-    assert!(anomalies.is_empty(), "{} anomalies:\n{}", anomalies.len(), shown.join("\n"));
-    for partition in &topic.partitions {
-        let of: Vec<_> = readings.iter().filter(|r| r.partition == partition.partition).collect();
-        assert_eq!(of.len(), 1 + partition.replicas.len(), "a consumer and every replica");
-        for other in &of[1..] {
-            assert_eq!(of[0].records, other.records, "{} and {}", of[0].reader, other.reader);
-        }
-    }
-}
-
 /// Sends unique values to every partition in turn until told to stop, and
-/// returns what became of each. Nothing that may have been written is retried:
-/// so each value is in the log once or not at all.
-async fn produce(id: u64, client: Client, shared: Arc<Shared>) -> anyhow::Result<Vec<Write>> {
+/// returns what became of each. Whether it sends again what may have been written or
+/// not: each value is in the log once or not at all.
+async fn produce(id: u64, client: Client, shared: Arc<Shared>, retry: bool) -> anyhow::Result<()> {
     let options = ProducerOptions {
         acks: Acks::All,
-        retry_indefinite: false,
+        retry_indefinite: retry,
         delivery_timeout: LONGEST_GAP,
         ..ProducerOptions::default()
     };
     let producer = Producer::new(&client, options);
     let topic = producer.topic(TOPIC).await?;
-    let mut writes = Vec::new();
-    let mut window: VecDeque<(String, Delivery)> = VecDeque::new();
+    let process = format!("producer {id}");
+    let mut window: VecDeque<Sent> = VecDeque::new();
     let mut last_success = Instant::now();
     for n in 0.. {
         if shared.stop.load(Ordering::Relaxed) {
             break;
         }
         if window.len() == WINDOW {
-            let Some((value, delivery)) = window.pop_front() else { break };
-            let write = settle(value, delivery, &shared).await;
-            if matches!(write.outcome, Outcome::Acknowledged(_)) {
+            let Some(sent) = window.pop_front() else { break };
+            if shared.settle(&process, sent).await == Outcome::Ok {
                 last_success = Instant::now();
             }
             anyhow::ensure!(
                 last_success.elapsed() < LONGEST_GAP,
                 "producer {id} has had nothing acknowledged for {LONGEST_GAP:?}"
             );
-            writes.push(write);
         }
         let value = format!("p{id}-{n}");
         let record = ProducerRecord {
@@ -173,31 +214,45 @@ async fn produce(id: u64, client: Client, shared: Arc<Shared>) -> anyhow::Result
             partition: Some(n % topic.partitions()),
             ..ProducerRecord::value(value.clone())
         };
-        window.push_back((value, topic.send(record).await?));
+        let start = shared.started.elapsed();
+        window.push_back(Sent { value, start, delivery: topic.send(record).await? });
     }
     producer.flush().await;
-    for (value, delivery) in window {
-        writes.push(settle(value, delivery, &shared).await);
+    for sent in window {
+        shared.settle(&process, sent).await;
     }
-    Ok(writes)
+    Ok(())
 }
 
-async fn settle(value: String, delivery: Delivery, shared: &Shared) -> Write {
-    let partition = delivery.partition();
-    let outcome = match delivery.await {
-        Ok(delivered) => {
-            shared.acknowledged.fetch_add(1, Ordering::Relaxed);
-            Outcome::Acknowledged(delivered.offset.expect("acks=all tells the offset"))
-        }
-        Err(error) => {
-            println!("{value} to partition {partition}: {error}");
-            if error.is_indefinite() { Outcome::Unknown } else { Outcome::Failed }
-        }
-    };
-    Write { partition, value, outcome }
+/// A value on its way.
+struct Sent {
+    value: String,
+    start: Duration,
+    delivery: Delivery,
 }
 
-async fn consume(client: &Client, partition: u32) -> anyhow::Result<Reading> {
+impl Shared {
+    async fn settle(&self, process: &str, sent: Sent) -> Outcome {
+        let Sent { value, start, delivery } = sent;
+        let partition = delivery.partition();
+        let (outcome, offset, error) = match delivery.await {
+            Ok(delivered) => {
+                self.acknowledged.fetch_add(1, Ordering::Relaxed);
+                (Outcome::Ok, Some(delivered.offset.expect("acks=all tells the offset")), None)
+            }
+            Err(error) => {
+                println!("{value} to partition {partition}: {error}");
+                let outcome = if error.is_indefinite() { Outcome::Info } else { Outcome::Fail };
+                (outcome, None, Some(error.to_string()))
+            }
+        };
+        let call = Call::Send(Send { key: key(partition), value, offset });
+        self.recorder.operation(process, (start, self.started.elapsed()), call, outcome, error);
+        outcome
+    }
+}
+
+async fn consume(client: &Client, partition: u32) -> anyhow::Result<Records> {
     let end = client.offset_of(TOPIC, partition, StartPosition::End).await?;
     let options = ReaderOptions::default();
     let reader =
@@ -210,5 +265,5 @@ async fn consume(client: &Client, partition: u32) -> anyhow::Result<Reading> {
             records.push((record.offset, String::from_utf8(value.to_vec())?));
         }
     }
-    Ok(Reading { reader: "a consumer".to_owned(), partition, records })
+    Ok(records)
 }

@@ -1,25 +1,40 @@
 //! Simulated clusters under seeded faults: nothing acknowledged is lost, and everything
-//! works again once nothing is wrong.
+//! works again once nothing is wrong. And a seed is one run, to the byte.
 
 // What a run did, for whoever reads its output.
 #![allow(clippy::print_stdout)]
 
-use ottla_chaos::sim::{Options, Run, run};
+use std::process::Command;
 
 /// Seeds of a test run, none of them chosen: the plans of all are different.
-const SEEDS: std::ops::Range<u64> = 0..6;
+const SEEDS: &str = "0..6";
+
+fn sim(options: &[&str]) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ottla-chaos"));
+    let output = command.arg("sim").args(options).output().expect("it runs");
+    (output.status.success(), String::from_utf8(output.stdout).expect("text"))
+}
 
 #[test]
 fn acknowledged_records_survive_whatever_happens() {
-    let runs: Vec<Run> =
-        SEEDS.map(|seed| run(seed, Options::default()).expect("it starts")).collect();
-    let mut bad = Vec::new();
-    for run in &runs {
-        println!("{run}");
-        if !run.is_good() {
-            bad.push(run.seed);
-        }
+    let (good, said) = sim(&["--seeds", SEEDS]);
+    println!("{said}");
+    assert!(good && said.contains("6 good, 0 bad"), "there are bad seeds");
+}
+
+#[test]
+fn one_seed_is_one_trace() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let trace = |name: &str| {
+        let file = dir.path().join(name);
+        let (good, said) = sim(&["--seed", "3", "--trace", file.to_str().expect("UTF-8")]);
+        assert!(good, "{said}");
+        std::fs::read_to_string(file).expect("a trace")
+    };
+    let (first, again) = (trace("first"), trace("again"));
+    assert!(first.lines().count() > 1_000, "{first}");
+    for (number, (one, other)) in first.lines().zip(again.lines()).enumerate() {
+        assert_eq!(one, other, "line {}", number + 1);
     }
-    assert!(bad.is_empty(), "bad seeds: {bad:?}");
-    assert!(runs.iter().all(|run| run.told.readings.len() == 9), "each partition near each node");
+    assert_eq!(first.len(), again.len(), "one goes on");
 }

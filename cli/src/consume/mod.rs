@@ -3,6 +3,7 @@
 mod position;
 mod render;
 
+pub(crate) use position::parse_from;
 pub(crate) use render::optional as json_bytes;
 
 use crate::connection::Connection;
@@ -12,7 +13,7 @@ use anyhow::Context;
 use futures::FutureExt;
 use futures::stream::{self, BoxStream, SelectAll, StreamExt, TryStreamExt};
 use ottla_client::{Client, ClientError, PartitionReader, ReadBatch, ReaderOptions, StartPosition};
-use position::{Until, parse_from, parse_until};
+use position::{Until, parse_until};
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// `start`, `end`, an offset, or `@TIME`: milliseconds since 1970, a date and
 /// time such as 2026-01-31T12:00:00Z, or a duration before now such as `@-1h`.
-pub(super) fn parse_from(text: &str) -> Result<StartPosition, String> {
+pub(crate) fn parse_from(text: &str) -> Result<StartPosition, String> {
     parse_from_at(text, SystemTime::now())
 }
 

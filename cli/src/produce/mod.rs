@@ -27,9 +27,10 @@ pub(crate) const INTERRUPTED: u8 = 130;
 /// Write lines from standard input to a topic.
 ///
 /// Each line becomes the value of a record: its bytes as they are, split at \n
-/// only. Every line is written at least once; where an attempt's outcome is
-/// not known it is sent again, and the summary on standard error counts these
-/// as possible duplicates. The first failure ends the command.
+/// only. Every line is written once: where an attempt's outcome is not known it is
+/// sent again, and its leader knows it. With --acks 0 or --no-idempotence nobody
+/// would know: the summary on standard error counts such lines as possible
+/// duplicates. The first failure ends the command.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -55,6 +56,11 @@ pub(crate) struct Args {
     /// Write to this partition, whatever the keys.
     #[arg(long, value_name = "P")]
     partition: Option<u32>,
+
+    /// Write without a producer id, so that a line which is sent again may be written
+    /// twice. For a cluster at feature level 1, which has no ids to give.
+    #[arg(long)]
+    no_idempotence: bool,
 
     #[command(flatten)]
     connection: Connection,
@@ -117,7 +123,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         acks: args.acks.into(),
         compression: args.compression.into(),
         delivery_timeout: args.connection.timeout,
-        retry_indefinite: true,
+        idempotent: !args.no_idempotence,
         ..ProducerOptions::default()
     };
     let producer = Producer::new(&client, options);

@@ -162,11 +162,11 @@ async fn what_is_produced_is_consumed() {
     producer.shutdown().await;
     let reader = open(&cluster, StartPosition::Start, ReaderOptions::default()).await;
     let values: Vec<_> = reader
-        .read_until(20)
+        .read_until(10)
         .into_records()
         .map(|record| record.expect("readable").value.expect("a value"))
         .collect()
         .await;
-    assert_eq!(values.len(), 20, "the batch was written twice");
-    assert_eq!(values[..10], values[10..]);
+    let sent: Vec<_> = (0..10).map(|n: u32| n.to_string()).collect();
+    assert_eq!(values, sent);
 }

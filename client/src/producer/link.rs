@@ -18,9 +18,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use v1::produce_stream_response::Outcome;
 
-/// Requests that one stream may have unanswered. Each belongs to another
-/// partition, so this bounds how many partitions of one leader are written to
-/// at the same moment; what they hold is bounded by the producer's buffer.
+/// Requests that one stream may have unanswered: those of some hundred partitions
+/// at full rate, or of more at less. What they hold is bounded by the producer's
+/// buffer.
 const MAX_UNANSWERED: usize = 1024;
 
 /// Longest wait for a node to accept a new stream.
@@ -66,21 +66,38 @@ impl Link {
         Ok(Self { connection, submissions })
     }
 
-    /// Sends one request and waits for its answer.
-    pub(super) async fn produce(
-        &self,
-        request: v1::ProduceRequest,
-        patience: Duration,
-    ) -> Result<v1::ProduceResponse, ClientError> {
+    /// Sends one request, behind all that were submitted before. An error means
+    /// that it was not sent.
+    pub(super) async fn submit(&self, request: v1::ProduceRequest) -> Result<Pending, ClientError> {
         let endpoint = self.connection.endpoint();
         let (reply, answer) = oneshot::channel();
-        if self.submissions.send(Submission { request, reply }).await.is_err() {
-            return Err(never_sent(endpoint));
+        match self.submissions.send(Submission { request, reply }).await {
+            Ok(()) => Ok(Pending { endpoint: endpoint.clone(), answer }),
+            Err(_) => Err(never_sent(endpoint)),
         }
-        match timeout(patience, answer).await {
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        !self.submissions.is_closed()
+    }
+}
+
+/// A request that was sent.
+pub(super) struct Pending {
+    endpoint: HostPort,
+    answer: oneshot::Receiver<Result<v1::ProduceResponse, ClientError>>,
+}
+
+impl Pending {
+    /// Waits for its answer.
+    pub(super) async fn within(
+        self,
+        patience: Duration,
+    ) -> Result<v1::ProduceResponse, ClientError> {
+        match timeout(patience, self.answer).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(lost(endpoint, "the stream ended")),
-            Err(_) => Err(ClientError::NoAnswer { endpoint: endpoint.clone(), waited: patience }),
+            Ok(Err(_)) => Err(lost(&self.endpoint, "the stream ended")),
+            Err(_) => Err(ClientError::NoAnswer { endpoint: self.endpoint, waited: patience }),
         }
     }
 }
@@ -102,7 +119,7 @@ impl Links {
         let asked = Instant::now();
         let slot = self.slots.lock().entry(endpoint.clone()).or_default().clone();
         let mut slot = slot.lock().await;
-        if let Some(link) = slot.as_ref().filter(|link| !link.submissions.is_closed()) {
+        if let Some(link) = slot.as_ref().filter(|link| link.is_open()) {
             return Ok(link.clone());
         }
         *slot = None;

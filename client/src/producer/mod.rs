@@ -3,22 +3,26 @@
 //!
 //! ```text
 //! TopicProducer::send ─▶ PartitionQueue ─▶ worker ─▶ Link (one per leader) ─▶ node
-//!       awaits room         batches        retries      ProduceStream
+//!       awaits room         batches      Pipeline       ProduceStream
 //! ```
 
+mod identities;
 mod link;
+mod parcel;
 mod partitioner;
+mod pipeline;
 mod queue;
 mod record;
 mod topic;
 mod worker;
 
-pub use partitioner::partition_for_key;
+pub use partitioner::{Partitioner, partition_for_key};
 pub use record::{Acks, Delivered, Delivery, ProducerRecord, TrySendError, TrySendReason};
 pub use topic::TopicProducer;
 
 use crate::{Client, ClientError};
 use futures::future::join_all;
+use identities::Identities;
 use link::Links;
 use ottla_commitlog::format::{Compression, NewRecord};
 use parking_lot::Mutex;
@@ -32,9 +36,8 @@ use tokio::task::JoinSet;
 use topic::Topic;
 use worker::Context;
 
-/// Most bytes of a batch by default. While one batch of a partition is under
-/// way the next one fills, so this over the round trip bounds the rate of one
-/// partition: 512 KiB at 3 ms is 170 MB/s.
+/// Most bytes of a batch by default. Five of them over the round trip bound the rate
+/// of one partition; without idempotence it is one: 512 KiB at 3 ms is 170 MB/s.
 const DEFAULT_BATCH_BYTES: usize = 512 * 1024;
 
 /// Memory for records not yet acknowledged, by default, in bytes: full batches
@@ -56,11 +59,19 @@ pub struct ProducerOptions {
     /// Memory for records not yet acknowledged, in bytes. When it is full,
     /// `send` waits. At most 4 GiB.
     pub buffer_bytes: usize,
+    /// Chooses partitions for records that name none. Without one: by key as Kafka's
+    /// clients do ([`partition_for_key`]), and where there is no key, one partition
+    /// after another, a batch's worth each.
+    pub partitioner: Option<Arc<dyn Partitioner>>,
     /// Time from `send` to a record's fate, with all retries.
     pub delivery_timeout: Duration,
-    /// Whether a batch is sent again when it may already have been written.
-    /// On: every record is written at least once, perhaps twice. Off: such a
-    /// record's delivery fails with an indefinite error.
+    /// Whether leaders are to know a batch that is sent again, so that it is written
+    /// once; up to five of a partition are then under way. Off, or with
+    /// [`Acks::None`], one is, and what is sent again may be written twice. Takes
+    /// feature level 2 of the cluster.
+    pub idempotent: bool,
+    /// Whether a batch is sent again when it may already have been written. Off: such
+    /// a record's delivery fails with an indefinite error.
     pub retry_indefinite: bool,
 }
 
@@ -72,7 +83,9 @@ impl Default for ProducerOptions {
             linger: Duration::from_millis(5),
             batch_bytes: DEFAULT_BATCH_BYTES,
             buffer_bytes: DEFAULT_BUFFER_BYTES,
+            partitioner: None,
             delivery_timeout: Duration::from_secs(30),
+            idempotent: true,
             retry_indefinite: true,
         }
     }
@@ -89,7 +102,11 @@ pub struct ProducerStats {
     pub failed: u64,
     /// Attempts after the first, over all batches.
     pub retries: u64,
-    /// Records sent again although they may already have been written.
+    /// Records sent again after an attempt that may have been carried out.
+    pub in_doubt: u64,
+    /// Those among them that may be in the log twice, because their leader would not
+    /// know. None if the producer is idempotent, unless with [`Acks::Leader`] a leader
+    /// lost what it had acknowledged.
     pub possible_duplicates: u64,
 }
 
@@ -99,6 +116,7 @@ struct Stats {
     bytes: AtomicU64,
     failed: AtomicU64,
     retries: AtomicU64,
+    in_doubt: AtomicU64,
     possible_duplicates: AtomicU64,
 }
 
@@ -116,6 +134,10 @@ impl Stats {
 
     fn retried(&self) {
         self.retries.fetch_add(1, Relaxed);
+    }
+
+    fn doubted(&self, records: usize) {
+        self.in_doubt.fetch_add(records as u64, Relaxed);
     }
 
     fn maybe_duplicated(&self, records: usize) {
@@ -147,9 +169,13 @@ impl Producer {
         // A permit count is 32 bits wide.
         options.buffer_bytes = options.buffer_bytes.clamp(1, u32::MAX as usize);
         let buffer = Arc::new(Semaphore::new(options.buffer_bytes));
-        let links = Links::new(client.clone());
-        let context =
-            Arc::new(Context { client: client.clone(), options, links, stats: Stats::default() });
+        let context = Arc::new(Context {
+            client: client.clone(),
+            options,
+            links: Links::new(client.clone()),
+            identities: Identities::new(client.clone()),
+            stats: Stats::default(),
+        });
         Self {
             shared: Arc::new(Shared {
                 context,
@@ -208,6 +234,7 @@ impl Producer {
             bytes: stats.bytes.load(Relaxed),
             failed: stats.failed.load(Relaxed),
             retries: stats.retries.load(Relaxed),
+            in_doubt: stats.in_doubt.load(Relaxed),
             possible_duplicates: stats.possible_duplicates.load(Relaxed),
         }
     }

@@ -1,5 +1,10 @@
 //! Which partition a record goes to, as Kafka's clients choose it, so that
-//! programs in several languages agree where a key lives.
+//! programs in several languages agree where a key lives, and records without one
+//! are spread evenly however slow a partition is (KIP-794).
+
+use super::ProducerRecord;
+use parking_lot::Mutex;
+use std::fmt;
 
 /// Seed of the hash, fixed by Kafka's clients.
 const SEED: u32 = 0x9747_b28c;
@@ -36,6 +41,74 @@ fn murmur2(data: &[u8]) -> u32 {
     hash ^ (hash >> 15)
 }
 
+/// Chooses partitions in a program's own way.
+pub trait Partitioner: fmt::Debug + Send + Sync {
+    /// The partition of a record that names none, below `partitions`, or `None` to
+    /// leave it to its key, if it has one.
+    fn partition(&self, topic: &str, record: &ProducerRecord, partitions: u32) -> Option<u32>;
+}
+
+/// Where records without a key go: to one partition until a batch's worth of bytes
+/// went there, then to another. Not by batches: a slow partition, whose batches are
+/// filled up while they wait, would get more than the others.
+#[derive(Debug)]
+pub(super) struct Sticky {
+    batch_bytes: usize,
+    state: Mutex<Stuck>,
+}
+
+#[derive(Debug)]
+struct Stuck {
+    partition: u32,
+    bytes: usize,
+}
+
+impl Sticky {
+    pub(super) fn new(partition: u32, batch_bytes: usize) -> Self {
+        Self { batch_bytes, state: Mutex::new(Stuck { partition, bytes: 0 }) }
+    }
+
+    /// The partition for so many bytes more.
+    pub(super) fn take(&self, bytes: usize, partitions: u32) -> u32 {
+        let mut stuck = self.state.lock();
+        stuck.partition %= partitions;
+        stuck.bytes += bytes;
+        stuck.partition
+    }
+
+    /// Turns to another partition if this one has had its share. One whose batch is not
+    /// full may have up to twice as much, to fill it. `waiting` gives the batches that
+    /// wait in each partition: the fewer, the likelier it is chosen; `draw` draws below
+    /// its argument.
+    pub(super) fn turn(
+        &self,
+        is_filling: impl Fn(u32) -> bool,
+        waiting: impl FnOnce() -> Vec<usize>,
+        draw: impl FnOnce(usize) -> usize,
+    ) {
+        let mut stuck = self.state.lock();
+        let full = stuck.bytes >= self.batch_bytes;
+        if !full || (stuck.bytes < 2 * self.batch_bytes && is_filling(stuck.partition)) {
+            return;
+        }
+        *stuck = Stuck { partition: choose(&waiting(), draw), bytes: 0 };
+    }
+}
+
+/// A partition, the likelier the fewer batches wait in it.
+fn choose(waiting: &[usize], draw: impl FnOnce(usize) -> usize) -> u32 {
+    let most = waiting.iter().copied().max().unwrap_or(0);
+    let weights = waiting.iter().map(|batches| most + 1 - batches);
+    let mut left = draw(weights.clone().sum::<usize>().max(1));
+    for (partition, weight) in (0..).zip(weights) {
+        match left.checked_sub(weight) {
+            None => return partition,
+            Some(rest) => left = rest,
+        }
+    }
+    0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,6 +127,31 @@ mod tests {
         for (key, expected) in vectors {
             assert_eq!(murmur2(key.as_bytes()).cast_signed(), expected, "{key}");
         }
+    }
+
+    #[test]
+    fn every_partition_is_chosen_the_likelier_the_less_waits_in_it() {
+        let waiting = [2, 0, 1];
+        let chosen: Vec<u32> = (0..6).map(|drawn| choose(&waiting, |_| drawn)).collect();
+        assert_eq!(chosen, [0, 1, 1, 1, 2, 2]);
+        assert_eq!(choose(&[], |below| below - 1), 0);
+    }
+
+    #[test]
+    fn a_partition_has_its_share_and_fills_its_batch() {
+        let sticky = Sticky::new(5, 100);
+        assert_eq!(sticky.take(99, 3), 2);
+        let turn = |filling| sticky.turn(|_| filling, || vec![0, 0, 0], |_| 0);
+        turn(false);
+        assert_eq!(sticky.take(50, 3), 2, "it has had less than its share");
+        turn(true);
+        assert_eq!(sticky.take(50, 3), 2, "its batch is not full");
+        turn(false);
+        assert_eq!(sticky.take(199, 3), 0);
+        turn(true);
+        assert_eq!(sticky.take(1, 3), 0);
+        sticky.turn(|_| true, || vec![0, 0, 0], |_| 1);
+        assert_eq!(sticky.take(0, 3), 1, "twice its share is enough");
     }
 
     /// A negative hash loses its sign bit; it is not negated.

@@ -2,6 +2,7 @@
 //!
 //! Not its job: sending. One worker takes batches out at the other end.
 
+use super::pipeline::MAX_UNANSWERED;
 use super::record::{BatchOutcome, Delivery, SharedOutcome};
 use crate::ClientError;
 use futures::FutureExt;
@@ -55,15 +56,6 @@ impl Batch {
     }
 }
 
-/// Who gets the next record without a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Room {
-    /// Append, opening a batch if need be.
-    OpenBatch,
-    /// Append only to a batch that is already being filled.
-    ExistingBatch,
-}
-
 /// The queue of one partition.
 pub(super) struct PartitionQueue {
     partition: u32,
@@ -78,8 +70,9 @@ pub(super) struct PartitionQueue {
 #[derive(Default)]
 struct State {
     batches: VecDeque<Batch>,
-    /// Outcome of the batch that the worker has taken out last.
-    taken: Option<SharedOutcome>,
+    /// Outcomes of the batches that the worker has taken out last, those that it has
+    /// not completed among them.
+    taken: VecDeque<SharedOutcome>,
     closed: bool,
 }
 
@@ -94,11 +87,7 @@ impl PartitionQueue {
     }
 
     /// Appends a record, behind all that were appended before.
-    ///
-    /// # Errors
-    /// The entry itself, when there is not the room asked for.
-    #[allow(clippy::result_large_err)] // it is the record handed back
-    pub(super) fn append(&self, entry: Entry, room: Room) -> Result<Delivery, Entry> {
+    pub(super) fn append(&self, entry: Entry) -> Delivery {
         let mut state = self.state.lock();
         let fits =
             |batch: &Batch| !batch.sealed && batch.encoded + entry.encoded <= self.batch_bytes;
@@ -108,24 +97,31 @@ impl PartitionQueue {
                 batch.encoded += entry.encoded;
                 batch.records.push(entry.record);
                 batch.memory.merge(entry.memory);
-                return Ok(Delivery::new(self.partition, index, batch.outcome.clone()));
+                return Delivery::new(self.partition, index, batch.outcome.clone());
             }
             batch.sealed = true;
             self.bell.notify_one();
-        }
-        if room == Room::ExistingBatch {
-            return Err(entry);
         }
         let batch = Batch::new(entry);
         let delivery = Delivery::new(self.partition, 0, batch.outcome.clone());
         if state.closed {
             // Dropping its sender would say "perhaps written"; it was not.
             batch.complete(Err(ClientError::Closed));
-            return Ok(delivery);
+            return delivery;
         }
         state.batches.push_back(batch);
         self.bell.notify_one();
-        Ok(delivery)
+        delivery
+    }
+
+    /// Batches that wait here.
+    pub(super) fn waiting(&self) -> usize {
+        self.state.lock().batches.len()
+    }
+
+    /// Whether a batch takes more records.
+    pub(super) fn is_filling(&self) -> bool {
+        self.state.lock().batches.back().is_some_and(|batch| !batch.sealed)
     }
 
     /// The next batch once it is full, has lingered, or is wanted at once.
@@ -141,7 +137,10 @@ impl PartitionQueue {
                         let ready_at = batch.opened + self.linger;
                         if batch.sealed || state.closed || ready_at <= Instant::now() {
                             let batch = state.batches.pop_front();
-                            state.taken = batch.as_ref().map(|batch| batch.outcome.clone());
+                            if state.taken.len() == MAX_UNANSWERED {
+                                state.taken.pop_front();
+                            }
+                            state.taken.extend(batch.as_ref().map(|batch| batch.outcome.clone()));
                             return batch;
                         }
                         Some(ready_at)
@@ -202,7 +201,7 @@ mod tests {
     }
 
     fn append(queue: &PartitionQueue, buffer: &Arc<Semaphore>, text: &'static str) -> Delivery {
-        queue.append(entry(buffer, text), Room::OpenBatch).ok().expect("room for a new batch")
+        queue.append(entry(buffer, text))
     }
 
     fn values(batch: &Batch) -> Vec<&[u8]> {
@@ -275,12 +274,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn existing_room_only() {
+    async fn it_says_what_waits_and_what_is_being_filled() {
         let (queue, buffer) = queue(1 << 16);
-        assert!(queue.append(entry(&buffer, "a"), Room::ExistingBatch).is_err());
+        assert!(!queue.is_filling() && queue.waiting() == 0);
         append(&queue, &buffer, "a");
-        assert!(queue.append(entry(&buffer, "b"), Room::ExistingBatch).is_ok());
+        assert!(queue.is_filling() && queue.waiting() == 1);
         queue.flush();
-        assert!(queue.append(entry(&buffer, "c"), Room::ExistingBatch).is_err());
+        assert!(!queue.is_filling() && queue.waiting() == 1);
     }
 }

@@ -1,7 +1,7 @@
 //! Writing to one topic: checks a record, waits for room, chooses a partition.
 
-use super::partitioner::partition_for_key;
-use super::queue::{Entry, PartitionQueue, Room};
+use super::partitioner::{Sticky, partition_for_key};
+use super::queue::{Entry, PartitionQueue};
 use super::{Delivery, Producer, ProducerOptions, ProducerRecord, TrySendError, TrySendReason};
 use crate::ClientError;
 use crate::metadata::{MetadataCache, TopicShape};
@@ -32,22 +32,23 @@ pub(super) struct Topic {
     partitions: AtomicU32,
     /// The metadata's version that says so.
     seen: AtomicU64,
-    /// The partition that records without a key go to at the moment.
-    sticky: AtomicU32,
+    /// Where records without a key go at the moment.
+    sticky: Sticky,
 }
 
 impl Topic {
     pub(super) fn new(name: &str, shape: &TopicShape, options: &ProducerOptions) -> Self {
         assert!(shape.partitions > 0, "a topic has at least one partition");
+        let batch_bytes = options.batch_bytes.min(shape.max_batch_bytes);
         Self {
             name: name.into(),
-            batch_bytes: options.batch_bytes.min(shape.max_batch_bytes),
+            batch_bytes,
             max_batch_bytes: shape.max_batch_bytes,
             queues: RwLock::default(),
             partitions: AtomicU32::new(shape.partitions),
             seen: AtomicU64::new(0),
             // Many short-lived producers should not all begin with the same one.
-            sticky: AtomicU32::new(rand::random_range(0..shape.partitions)),
+            sticky: Sticky::new(rand::random_range(0..shape.partitions), batch_bytes),
         }
     }
 
@@ -91,7 +92,8 @@ impl TopicProducer {
     /// Nothing was queued: the record is too large, names a partition that does
     /// not exist, or the producer is closed. What happens to a queued record,
     /// its [`Delivery`] tells.
-    pub async fn send(&self, record: ProducerRecord) -> Result<Delivery, ClientError> {
+    pub async fn send(&self, mut record: ProducerRecord) -> Result<Delivery, ClientError> {
+        self.choose(&mut record);
         if record.partition.is_some_and(|partition| partition >= self.partitions()) {
             // The topic may have grown a moment ago.
             self.producer.shared.context.client.topic_shape(&self.topic.name).await?;
@@ -107,7 +109,8 @@ impl TopicProducer {
     /// # Errors
     /// Nothing was queued, see [`TrySendReason`].
     #[allow(clippy::result_large_err)] // it is the record handed back
-    pub fn try_send(&self, record: ProducerRecord) -> Result<Delivery, TrySendError> {
+    pub fn try_send(&self, mut record: ProducerRecord) -> Result<Delivery, TrySendError> {
+        self.choose(&mut record);
         let (encoded, cost) = match self.check(&record) {
             Ok(checked) => checked,
             Err(error) => {
@@ -120,6 +123,16 @@ impl TopicProducer {
             Err(TryAcquireError::Closed) => TrySendReason::Refused(ClientError::Closed),
         };
         Err(TrySendError { record, reason })
+    }
+
+    /// Asks the program's own partitioner, if it has one.
+    fn choose(&self, record: &mut ProducerRecord) {
+        if record.partition.is_none()
+            && let Some(partitioner) = &self.producer.shared.context.options.partitioner
+        {
+            let name = &self.topic.name;
+            record.partition = partitioner.partition(name, record, self.partitions());
+        }
     }
 
     /// The record's largest encoded length and its cost in buffer memory.
@@ -173,31 +186,28 @@ impl TopicProducer {
         let record = NewRecord { key, value, headers, timestamp_ms };
         let entry = Entry { record, encoded, memory };
         match partition {
-            Some(partition) => self.append(partition, entry),
+            Some(partition) => self.queue(partition).append(entry),
             None => self.append_anywhere(entry),
         }
     }
 
-    fn append(&self, partition: u32, entry: Entry) -> Delivery {
-        match self.queue(partition).append(entry, Room::OpenBatch) {
-            Ok(delivery) => delivery,
-            Err(_) => unreachable!("a new batch has room for a record that passed the checks"),
-        }
+    fn append_anywhere(&self, entry: Entry) -> Delivery {
+        let (sticky, partitions) = (&self.topic.sticky, self.partitions());
+        let partition = sticky.take(entry.encoded, partitions);
+        let delivery = self.queue(partition).append(entry);
+        let is_filling = |partition| self.queue(partition).is_filling();
+        sticky.turn(is_filling, || self.waiting(), |below| rand::random_range(0..below));
+        delivery
     }
 
-    /// Fills one partition's batch, then turns to the next partition: batches
-    /// stay large however many partitions there are.
-    fn append_anywhere(&self, entry: Entry) -> Delivery {
-        let partitions = self.partitions();
-        let sticky = self.topic.sticky.load(Relaxed) % partitions;
-        match self.queue(sticky).append(entry, Room::ExistingBatch) {
-            Ok(delivery) => delivery,
-            Err(entry) => {
-                let next = (sticky + 1) % partitions;
-                self.topic.sticky.store(next, Relaxed);
-                self.append(next, entry)
-            }
-        }
+    /// Batches that wait, by partition.
+    fn waiting(&self) -> Vec<usize> {
+        let queues = self.topic.queues.read();
+        let waiting = |partition| match queues.get(partition as usize) {
+            Some(Some(queue)) => queue.waiting(),
+            _ => 0,
+        };
+        (0..self.partitions()).map(waiting).collect()
     }
 
     fn queue(&self, partition: u32) -> Arc<PartitionQueue> {

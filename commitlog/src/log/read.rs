@@ -3,7 +3,7 @@
 
 use super::{Log, Slot};
 use crate::LogError;
-use crate::format::{batch_headers, decode_records};
+use crate::format::{batch_headers, check_batch, decode_records};
 use bytes::Bytes;
 use ottla_proto::Offset;
 use std::ops::Range;
@@ -160,9 +160,12 @@ impl Log {
         let (mut take, mut next) = (0, first.base_offset);
         for batch in batch_headers(&bytes) {
             match batch {
-                // An offset that does not follow is told to whoever asks for it.
+                // An offset that does not follow, or a batch that is not what was
+                // written, is told to whoever asks for it: another replica may have it.
                 Ok((header, range))
-                    if header.base_offset == next && header.last_offset() < limit =>
+                    if header.base_offset == next
+                        && header.last_offset() < limit
+                        && check_batch(&bytes[range.clone()]).is_ok() =>
                 {
                     (take, next) = (range.end, header.next_offset());
                 }
@@ -171,7 +174,11 @@ impl Log {
             }
         }
         if take == 0 {
-            return Err(LogError::corrupt(&segment.path, position, "batch changed while read"));
+            let reason = match check_batch(&bytes) {
+                Ok(_) => "batch changed while read".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            return Err(LogError::corrupt(&segment.path, position, reason));
         }
         Ok(Some(bytes.slice(..take)))
     }

@@ -7,6 +7,7 @@ use ottla_proto::{
     PartitionEpoch, PartitionId, RequestId, TopicId,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// Something to decide. Where a decision needs chance or an id, it comes with
 /// the command.
@@ -62,6 +63,13 @@ pub enum Command {
     /// A broker lost the disk under some of its replicas. Answered by
     /// [`Reply::Done`].
     ReportOffline(ReportOffline),
+    /// A broker wants ids for producers. Answered by [`Reply::ProducerIds`].
+    AllocateProducerIds {
+        /// The node.
+        node_id: NodeId,
+        /// Its registration.
+        broker_epoch: BrokerEpoch,
+    },
     /// A member of the quorum shows its data directory. Answered by [`Reply::Done`].
     RecordVoterDirectory {
         /// The member.
@@ -374,6 +382,11 @@ pub enum Reply {
     },
     /// One outcome for each proposal, in their order.
     Altered(Vec<PartitionOutcome>),
+    /// Producer ids that nobody else gets.
+    ProducerIds {
+        /// These.
+        ids: Range<i64>,
+    },
     /// How a node that is being emptied stands, or one that is not any more.
     Drain {
         /// Whether it is news that it is, or that it is not.

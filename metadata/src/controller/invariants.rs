@@ -39,6 +39,9 @@ pub(super) fn check(before: &Image, after: &Image, records: &[MetadataRecord]) {
             MetadataRecord::FeatureLevelFinalised(r) => {
                 assert!(before.feature_level < r.level, "feature levels only rise");
             }
+            MetadataRecord::ProducerIdsAllocated(r) => {
+                assert!(before.next_producer_id < r.next_producer_id, "no id is given twice");
+            }
             MetadataRecord::TopicDeleted(_)
             | MetadataRecord::RequestCarriedOut(_)
             | MetadataRecord::BrokerDraining(_)

@@ -29,6 +29,7 @@ mod offline;
 mod partitions;
 mod parts;
 mod placement;
+mod producer_ids;
 mod reassign;
 mod requests;
 mod sessions;
@@ -54,9 +55,10 @@ pub use members::{
     unknown as unknown_node,
 };
 pub use offline::MAX_OFFLINE_REPLICAS;
+pub use producer_ids::PRODUCER_ID_BLOCK;
 pub use requests::{MAX_REMEMBERED_REQUESTS, REMEMBERED_REQUESTS_MS};
 pub use topics::{
-    DEFAULT_PARTITIONS, DEFAULT_REPLICATION_FACTOR, INTERNAL_TOPIC_PREFIX,
+    DEFAULT_PARTITIONS, DEFAULT_REPLICATION_FACTOR, GROUPS_TOPIC, INTERNAL_TOPIC_PREFIX,
     MAX_PARTITIONS_PER_TOPIC, MAX_TOPIC_NAME_BYTES, check_topic_name,
 };
 
@@ -195,6 +197,9 @@ impl Controller {
             Command::ElectLeader(request) => elect::elect(draft, &request),
             Command::AlterPartition(request) => alter_partition::alter(draft, &request),
             Command::ReportOffline(request) => offline::report(draft, &request),
+            Command::AllocateProducerIds { node_id, broker_epoch } => {
+                producer_ids::allocate(draft, node_id, broker_epoch)
+            }
             Command::RecordVoterDirectory { node_id, directory } => {
                 voters::record_directory(draft, node_id, directory)
             }

@@ -43,6 +43,7 @@ impl Command {
             | Self::RecordVoterDirectory { .. }
             | Self::RemoveNode { .. }
             | Self::BalanceLeaders
+            | Self::AllocateProducerIds { .. }
             | Self::FinaliseLevel { .. }
             | Self::Drain { .. }
             | Self::CancelDrain { .. }

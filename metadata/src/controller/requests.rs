@@ -79,6 +79,7 @@ fn subject(command: &Command) -> Option<String> {
         | Command::SessionExpired { .. }
         | Command::AlterPartition(_)
         | Command::ReportOffline(_)
+        | Command::AllocateProducerIds { .. }
         | Command::RecordVoterDirectory { .. }
         | Command::RetireDirectory { .. }
         | Command::RemoveNode { .. }

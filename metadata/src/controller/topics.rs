@@ -24,6 +24,17 @@ pub const INTERNAL_TOPIC_PREFIX: &str = "__";
 /// metadata log, of about 200 bytes a partition.
 pub const MAX_PARTITIONS_PER_TOPIC: u32 = 10_000;
 
+/// The internal topic that consumer groups are kept in. Nodes have it created when it is
+/// first needed. Its partitions cannot grow in number: they say where a group is.
+pub const GROUPS_TOPIC: &str = "__consumer_offsets";
+
+/// Partitions of it whose creator does not say how many: coordinators, spread over the
+/// nodes, each with syncs of its own.
+const GROUPS_PARTITIONS: u32 = 16;
+
+/// Its options that are what they are.
+const GROUPS_FIXED: [(&str, &str); 2] = [("cleanup.policy", "compact"), ("durability", "disk")];
+
 /// Partitions of a topic whose creator does not say how many.
 pub const DEFAULT_PARTITIONS: u32 = 1;
 
@@ -79,6 +90,13 @@ pub(super) fn alter_config(
 ) -> Result<Reply, ApiError> {
     let (name, image) = (&request.name, draft.image());
     let topic = image.topic_by_name(name).ok_or_else(|| unknown_topic(name))?;
+    let asked = || request.set.keys().chain(&request.unset);
+    if name == GROUPS_TOPIC
+        && let Some(fixed) = asked().find(|option| GROUPS_FIXED.iter().any(|(f, _)| f == option))
+    {
+        let message = format!("`{fixed}` of `{name}` is fixed: what groups remember depends on it");
+        return Err(ApiError::new(ErrorReason::InvalidConfig, message).with("option", fixed));
+    }
     let config = topic.config.altered(&request.set, &request.unset).map_err(invalid_config)?;
     let partitions: Vec<Partition> =
         image.partitions_of(topic.id).map(|(_, partition)| Partition::clone(partition)).collect();
@@ -136,7 +154,10 @@ pub(super) fn invalid_config(error: ConfigError) -> ApiError {
 
 /// Checks everything and places the replicas.
 fn plan(image: &Image, request: &CreateTopic) -> Result<PlannedTopic, ApiError> {
-    check_topic_name(&request.name)?;
+    let is_internal = request.name == GROUPS_TOPIC;
+    if !is_internal {
+        check_topic_name(&request.name)?;
+    }
     if image.topic_ids.contains_key(&request.name) {
         let message = format!("topic `{}` exists already", request.name);
         return Err(ApiError::new(ErrorReason::TopicAlreadyExists, message));
@@ -145,9 +166,17 @@ fn plan(image: &Image, request: &CreateTopic) -> Result<PlannedTopic, ApiError> 
         let message = format!("the topic id {} is taken", request.topic_id);
         return Err(ApiError::new(ErrorReason::InvalidRequest, message));
     }
-    let partitions = partition_count(request.partitions)?;
+    let partitions = match request.partitions {
+        0 if is_internal => GROUPS_PARTITIONS,
+        asked => partition_count(asked)?,
+    };
     let none = TopicConfig::default().with_defaults(&image.topic_defaults());
-    let config = none.altered(&request.configs, &BTreeSet::new()).map_err(invalid_config)?;
+    let mut configs = request.configs.clone();
+    if is_internal {
+        // Else facts of groups would get old, or be lost with the memory of the nodes.
+        configs.extend(GROUPS_FIXED.map(|(option, value)| (option.to_owned(), value.to_owned())));
+    }
+    let config = none.altered(&configs, &BTreeSet::new()).map_err(invalid_config)?;
     let candidates = candidates(image);
     let factor = replication_factor(request.replication_factor, &candidates)?;
     check_min_isr(&config, factor)?;

@@ -50,6 +50,8 @@ pub struct Image {
     pub settings: OrdMap<ConfigResource, Arc<Settings>>,
     /// Operators' requests that were carried out lately.
     pub requests: OrdMap<RequestId, Arc<CarriedOut>>,
+    /// The first producer id that was not given away.
+    pub next_producer_id: i64,
     /// What its records may be.
     pub feature_level: FeatureLevel,
     /// Brokers that are being emptied: they are given no replicas.

@@ -7,8 +7,8 @@
 use super::{Broker, CarriedOut, Image, Partition, Topic};
 use crate::records::{
     BrokerDraining, BrokerRegistered, BrokerUnregistered, DirectoryRetired, FeatureLevelFinalised,
-    MetadataRecord, PartitionChanged, PartitionCreated, RequestCarriedOut, SnapshotEnded,
-    TopicCreated, TopicDeleted, TopicGrown,
+    MetadataRecord, PartitionChanged, PartitionCreated, ProducerIdsAllocated, RequestCarriedOut,
+    SnapshotEnded, TopicCreated, TopicDeleted, TopicGrown,
 };
 use ottla_proto::{BrokerEpoch, MetadataOffset, NodeId, PartitionId, RequestId};
 use std::collections::BTreeSet;
@@ -73,6 +73,7 @@ impl Image {
             }
             MetadataRecord::DirectoryRetired(r) => self.replay_retirement(*r),
             MetadataRecord::RequestCarriedOut(r) => self.replay_request(r),
+            MetadataRecord::ProducerIdsAllocated(r) => self.replay_producer_ids(*r),
             MetadataRecord::FeatureLevelFinalised(r) => self.replay_level(*r),
             MetadataRecord::SnapshotEnded(_) => unreachable!("handled by the caller"),
         }
@@ -235,6 +236,15 @@ impl Image {
         let done =
             CarriedOut { what: r.what.clone(), topic: r.topic, added: r.added, at_ms: r.at_ms };
         self.requests.insert(r.id, Arc::new(done));
+        Ok(())
+    }
+
+    fn replay_producer_ids(&mut self, r: ProducerIdsAllocated) -> Result<(), String> {
+        if r.next_producer_id <= self.next_producer_id {
+            let (taken, next) = (self.next_producer_id, r.next_producer_id);
+            return Err(format!("producer ids up to {next}, of which {taken} are taken"));
+        }
+        self.next_producer_id = r.next_producer_id;
         Ok(())
     }
 

@@ -3,8 +3,8 @@
 use super::{Broker, CarriedOut, Image, Partition, ReplayError, Settings, Topic};
 use crate::records::{
     BrokerDraining, BrokerRegistered, ConfigChanged, ConfigResource, DirectoryRetired,
-    FeatureLevel, FeatureLevelFinalised, MetadataRecord, PartitionCreated, ReplicasOffline,
-    RequestCarriedOut, SnapshotEnded, TopicCreated, VoterDirectoryRecorded,
+    FeatureLevel, FeatureLevelFinalised, MetadataRecord, PartitionCreated, ProducerIdsAllocated,
+    ReplicasOffline, RequestCarriedOut, SnapshotEnded, TopicCreated, VoterDirectoryRecorded,
 };
 use ottla_proto::{PartitionId, RequestId};
 
@@ -36,8 +36,12 @@ impl Image {
         let draining = self.draining.iter();
         let draining = draining.map(|&node_id| BrokerDraining { node_id, draining: true }.into());
         let requests = self.requests.iter().map(|(&id, done)| request(id, done).into());
+        let next_producer_id = Some(self.next_producer_id).filter(|next| *next > 0);
+        let producer_ids =
+            next_producer_id.map(|next| ProducerIdsAllocated { next_producer_id: next });
         let end = std::iter::once(SnapshotEnded { offset: self.offset }.into());
-        let members = level.into_iter().chain(retired).chain(voters);
+        let members =
+            level.into_iter().chain(producer_ids.map(Into::into)).chain(retired).chain(voters);
         let cluster =
             members.chain(brokers).chain(settings).chain(topics).chain(partitions).chain(offline);
         cluster.chain(draining).chain(requests).chain(end).collect()

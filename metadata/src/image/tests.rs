@@ -2,8 +2,9 @@ use super::*;
 use crate::records::{
     BrokerFenced, BrokerRegistered, BrokerShutdownStarted, BrokerUnfenced, ConfigChanged,
     ConfigResource, Leadership, MetadataRecord, NodeOptions, PartitionChanged, PartitionCreated,
-    Reassignment, ReassignmentChange, RequestCarriedOut, SnapshotEnded, TopicConfig,
-    TopicConfigChanged, TopicCreated, TopicDeleted, TopicGrown, VoterDirectoryRecorded,
+    ProducerIdsAllocated, Reassignment, ReassignmentChange, RequestCarriedOut, SnapshotEnded,
+    TopicConfig, TopicConfigChanged, TopicCreated, TopicDeleted, TopicGrown,
+    VoterDirectoryRecorded,
 };
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -331,6 +332,7 @@ fn a_snapshot_keeps_every_field_and_the_offset() {
         VoterDirectoryRecorded { node_id, directory }.into(),
         request(1).into(),
         RequestCarriedOut { forgotten: vec![request(1).id], ..request(2) }.into(),
+        ProducerIdsAllocated { next_producer_id: 1000 }.into(),
         PartitionChanged {
             isr: Some(vec![]),
             elr: Some(nodes(&[3])),
@@ -347,7 +349,7 @@ fn a_snapshot_keeps_every_field_and_the_offset() {
         image.replay(&record).expect("makes sense");
         assert_eq!(Image::from_records(&image.to_records()).as_ref(), Ok(&image));
     }
-    assert_eq!(image.offset, MetadataOffset(10));
+    assert_eq!(image.offset, MetadataOffset(11));
 }
 
 #[test]
@@ -355,6 +357,19 @@ fn the_least_in_sync_replicas_are_bounded_by_the_replicas() {
     let image = start();
     assert_eq!(image.effective_min_isr(PartitionId { topic: ORDERS, index: 0 }), Some(2));
     assert_eq!(image.effective_min_isr(PartitionId { topic: ORDERS, index: 1 }), None);
+}
+
+#[test]
+fn producer_ids_are_given_away_once() {
+    let mut image = start();
+    let taken = |next_producer_id| ProducerIdsAllocated { next_producer_id }.into();
+    image.replay(&taken(1000)).expect("the first");
+    let before = image.clone();
+    for again in [1000, 999, -1] {
+        let error = image.replay(&taken(again)).expect_err("they are taken");
+        assert!(error.problem.contains("1000 are taken"), "{error}");
+    }
+    assert_eq!(image, before);
 }
 
 #[test]

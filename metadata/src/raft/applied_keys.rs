@@ -19,6 +19,7 @@ const LEVEL: u8 = 6;
 const REQUEST: u8 = 7;
 const DRAINING: u8 = 8;
 const SETTINGS: u8 = 9;
+const PRODUCER_IDS: u8 = 10;
 
 fn broker_key(node: NodeId) -> Vec<u8> {
     [&[BROKER], &node.0.to_be_bytes()[..]].concat()
@@ -73,6 +74,7 @@ fn key_of(record: &MetadataRecord) -> Option<Vec<u8>> {
         MetadataRecord::DirectoryRetired(record) => Some(retired_key(record.directory)),
         MetadataRecord::ConfigChanged(record) => Some(settings_key(record.resource)),
         MetadataRecord::FeatureLevelFinalised(_) => Some(vec![LEVEL]),
+        MetadataRecord::ProducerIdsAllocated(_) => Some(vec![PRODUCER_IDS]),
         MetadataRecord::BrokerDraining(record) => Some(draining_key(record.node_id)),
         MetadataRecord::RequestCarriedOut(record) => Some(request_key(record.id)),
         // The end mark, and what is never in a snapshot.
@@ -168,7 +170,8 @@ pub(super) fn changes(before: &Image, after: &Image) -> BTreeMap<Vec<u8>, Option
     for node in before.draining.iter().filter(|node| !after.draining.contains(*node)) {
         writes.insert(draining_key(*node), None);
     }
-    // It only rises.
+    // They only rise.
+    changed.next_producer_id = after.next_producer_id;
     changed.feature_level = after.feature_level;
     for record in changed.to_records() {
         if let Some(key) = key_of(&record) {

@@ -15,6 +15,7 @@ use ottla_proto::v1::ErrorReason;
 use ottla_proto::{
     ApiError, BrokerEpoch, MAX_GRPC_MESSAGE_BYTES, MetadataOffset, NodeId, RequestId,
 };
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -294,6 +295,30 @@ pub(super) async fn report_offline(
             Reached::There(mut client) => {
                 let response = client.report_offline(wire::report_request(request)).await;
                 response.map(drop).map_err(|status| ApiError::from_status(&status))
+            }
+        }
+    };
+    call(inner, deadline, Repeat::Safe, attempt).await
+}
+
+/// Asked again after a doubtful answer: ids that nobody heard of are lost, which is
+/// harmless.
+pub(super) async fn allocate_producer_ids(
+    inner: &Inner,
+    broker_epoch: BrokerEpoch,
+    deadline: Instant,
+) -> Result<Range<i64>, ApiError> {
+    let node_id = inner.options.node_id;
+    let attempt = |controller| async move {
+        match controller {
+            Reached::Here => {
+                controller_service::allocate_producer_ids(inner, node_id, broker_epoch).await
+            }
+            Reached::There(mut client) => {
+                let (node_id, broker_epoch) = (node_id.0, broker_epoch.0);
+                let request = internal::AllocateProducerIdsRequest { node_id, broker_epoch };
+                let answer = outcome(client.allocate_producer_ids(request).await)?;
+                Ok(answer.first_producer_id..answer.end_producer_id)
             }
         }
     };

@@ -14,6 +14,7 @@ use ottla_proto::internal::v1::controller_service_server::{
 };
 use ottla_proto::v1::ErrorReason;
 use ottla_proto::{ApiError, BrokerEpoch, MAX_GRPC_MESSAGE_BYTES, MetadataOffset, NodeId};
+use std::ops::Range;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -72,6 +73,18 @@ pub(super) async fn beat(
         Reply::Heartbeat { fenced, should_shutdown } => {
             Ok(internal::HeartbeatResponse { fenced, should_shutdown })
         }
+        reply => Err(unexpected(&reply)),
+    }
+}
+
+pub(super) async fn allocate_producer_ids(
+    inner: &Inner,
+    node_id: NodeId,
+    broker_epoch: BrokerEpoch,
+) -> Result<Range<i64>, ApiError> {
+    let command = Command::AllocateProducerIds { node_id, broker_epoch };
+    match inner.control.submit_here(command).await?.reply {
+        Reply::ProducerIds { ids } => Ok(ids),
         reply => Err(unexpected(&reply)),
     }
 }
@@ -165,6 +178,19 @@ impl ControllerService for ControllerRpc {
         let command = Command::ReportOffline(wire::report(request.into_inner())?);
         self.inner.control.submit_here(command).await?;
         Ok(Response::new(internal::ReportOfflineResponse {}))
+    }
+
+    async fn allocate_producer_ids(
+        &self,
+        request: Request<internal::AllocateProducerIdsRequest>,
+    ) -> Result<Response<internal::AllocateProducerIdsResponse>, Status> {
+        let internal::AllocateProducerIdsRequest { node_id, broker_epoch } = request.into_inner();
+        let (node_id, broker_epoch) = (NodeId(node_id), BrokerEpoch(broker_epoch));
+        let ids = allocate_producer_ids(&self.inner, node_id, broker_epoch).await?;
+        Ok(Response::new(internal::AllocateProducerIdsResponse {
+            first_producer_id: ids.start,
+            end_producer_id: ids.end,
+        }))
     }
 
     async fn read_index(

@@ -9,7 +9,7 @@ use super::controller_client::Place;
 use super::evicted::{self, Evicted};
 use super::introduction::Way;
 use super::log_store::LogStore;
-use super::log_writer::Stopped;
+use super::log_writer::{Hurry, Stopped};
 use super::metadata::MetadataError;
 use super::network::Connections;
 use super::options::MetadataOptions;
@@ -70,6 +70,8 @@ pub(super) struct Inner {
     pub(super) was_blank: bool,
     pub(super) unjoined: Mutex<Option<Unjoined>>,
     pub(super) closed: Mutex<Vec<Stopped>>,
+    /// To be told when this stops.
+    pub(super) log_writer: Hurry,
 }
 
 impl Inner {
@@ -113,6 +115,7 @@ impl Inner {
             calls: TaskTracker::new(),
             way: OnceLock::new(),
             was_blank: log.is_blank() && machine.is_blank(),
+            log_writer: log.hurry(),
             closed: Mutex::new(vec![log.stopped(), machine.stopped()]),
             unjoined: Mutex::new(Some(Unjoined { log, machine, active, commands })),
             options,

@@ -301,29 +301,25 @@ impl LogFiles {
 
 // The writes. Only the writer thread calls these.
 impl LogFiles {
-    pub(crate) fn append(&self, encoded: Vec<Encoded>) -> io::Result<()> {
+    /// Takes what it has appended out of `encoded`, also where it fails half way.
+    pub(crate) fn append(&self, encoded: &mut Vec<Encoded>) -> io::Result<()> {
         if let Some(first) = encoded.first() {
             self.adopt_first_index(first.entry.log_id.index)?;
         }
-        let mut rest = encoded.into_iter().peekable();
-        while let Some(first) = rest.next() {
+        while let Some(first) = encoded.first() {
             let epoch = first.epoch;
-            let mut entries = vec![(first.entry, first.batch.len())];
-            let mut batches = vec![first.batch];
-            while let Some(next) = rest.next_if(|next| next.epoch == epoch) {
-                entries.push((next.entry, next.batch.len()));
-                batches.push(next.batch);
-            }
-            let expected = entries[0].0.log_id.index;
+            let count = encoded.iter().take_while(|next| next.epoch == epoch).count();
+            let batches = encoded[..count].iter().map(|next| next.batch.clone()).collect();
+            let expected = first.entry.log_id.index;
             let end = self.log.bounds().end;
             if expected != end {
                 let what = format!("entry {expected} appended to a log that ends at {end}");
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
             }
-            self.log.append_as_leader(batches, epoch, 0).map_err(io::Error::other)?;
+            self.log.append_as_leader(batches, epoch, 0).map_err(io_error)?;
             let mut state = self.state.lock();
-            for (entry, size) in entries {
-                state.cache(entry, size);
+            for Encoded { entry, batch, .. } in encoded.drain(..count) {
+                state.cache(entry, batch.len());
             }
         }
         Ok(())
@@ -333,7 +329,7 @@ impl LogFiles {
     fn adopt_first_index(&self, index: u64) -> io::Result<()> {
         let bounds = self.log.bounds();
         if self.state.lock().last.is_none() && bounds.start == bounds.end && bounds.end != index {
-            self.log.reset_to(index).map_err(io::Error::other)?;
+            self.log.reset_to(index).map_err(io_error)?;
         }
         Ok(())
     }
@@ -362,7 +358,7 @@ impl LogFiles {
         if end >= bounds.end {
             return Ok(());
         }
-        self.log.truncate_to(end).map_err(io::Error::other)?;
+        self.log.truncate_to(end).map_err(io_error)?;
         let mut state = self.state.lock();
         state.forget(end..);
         state.last = last.or(state.purged);
@@ -384,5 +380,13 @@ impl LogFiles {
             state.last = Some(upto);
         }
         Ok(())
+    }
+}
+
+/// A full disk keeps its kind: it can be waited for.
+fn io_error(error: LogError) -> io::Error {
+    match error {
+        LogError::DiskFull { .. } => io::Error::new(io::ErrorKind::StorageFull, error),
+        error => io::Error::other(error),
     }
 }

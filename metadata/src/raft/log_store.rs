@@ -9,7 +9,7 @@
 //! may be cut.
 
 use super::log_files::{Encoded, LogFiles, LogStoreError};
-use super::log_writer::{Stopped, Write, Writer};
+use super::log_writer::{Hurry, Stopped, Write, Writer};
 use super::types::{Entry, LogId, TypeConfig, Vote};
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
@@ -46,6 +46,11 @@ impl LogStore {
     /// snapshot accounts for.
     pub(crate) fn justifies(&self, applied: &LogId, covered: Option<&LogId>) -> bool {
         self.files.justifies(applied, covered)
+    }
+
+    /// To be told when the node stops.
+    pub(crate) fn hurry(&self) -> Hurry {
+        self.writer.hurry()
     }
 
     /// Completes when this is dropped and every write is done.

@@ -28,6 +28,7 @@ use ottla_proto::internal::v1::raft_service_server::RaftServiceServer;
 use ottla_proto::v1::ErrorReason;
 use ottla_proto::{ApiError, BrokerEpoch, DirectoryId, NodeId, PartitionId};
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -140,12 +141,14 @@ impl Metadata {
         raft_config(&options)?;
         let (shared, dir) = (Arc::clone(&options.shared), options.dir.clone());
         let (levels, node_id) = (options.levels, options.node_id);
+        let databases = Arc::clone(&options.databases);
         let open = move || {
             vfs::create_dir_durably(shared.vfs(), &dir)?;
             let admitted_at = joining::read(shared.vfs(), &dir)?;
             let log = LogStore::open(&shared, &dir)?;
-            let machine =
-                StateMachine::open(&dir, &shared, levels, |id, covered| log.justifies(id, covered));
+            let machine = StateMachine::open(&dir, &shared, databases, levels, |id, covered| {
+                log.justifies(id, covered)
+            });
             let machine = machine.map_err(|error| match Incompatible::within(&error) {
                 Some(why) => MetadataError::Incompatible { node_id, detail: why.to_string() },
                 None => error.into(),
@@ -322,6 +325,15 @@ impl Metadata {
         controller_client::report_offline(&self.inner, request, deadline).await
     }
 
+    /// Producer ids that nobody else gets, from the controller.
+    ///
+    /// # Errors
+    /// What refuses the call; that no controller answered until `deadline`.
+    pub async fn allocate_producer_ids(&self, deadline: Instant) -> Result<Range<i64>, ApiError> {
+        let broker_epoch = self.broker_epoch()?;
+        controller_client::allocate_producer_ids(&self.inner, broker_epoch, deadline).await
+    }
+
     fn broker_epoch(&self) -> Result<BrokerEpoch, ApiError> {
         self.inner.broker.borrow().epoch.ok_or_else(|| {
             ApiError::new(ErrorReason::BrokerNotRegistered, "this broker has not registered yet")
@@ -356,6 +368,7 @@ impl Metadata {
     /// Stops everything and closes all files.
     pub async fn shutdown(&self) {
         self.inner.stop.cancel();
+        self.inner.log_writer.up();
         // A node that never joined has its files here.
         drop(self.inner.unjoined.lock().take());
         self.inner.calls.close();

@@ -27,6 +27,7 @@ mod control;
 mod controller_client;
 mod controller_service;
 mod cut;
+mod database;
 mod evicted;
 mod hand_over;
 mod incompatible;
@@ -58,6 +59,9 @@ mod tests;
 
 pub use administration::AdminCall;
 pub use controller_service::ControllerRpc;
+pub use database::{
+    Change, Database, DatabaseError, Databases, Entry, MemoryDatabases, SledDatabases,
+};
 pub use log_files::LogStoreError;
 pub use metadata::{Metadata, MetadataError};
 pub use options::{KEPT_ENTRIES, LogLimits, MetadataOptions, SNAPSHOT_EVERY_ENTRIES, Timings};

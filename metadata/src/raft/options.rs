@@ -1,6 +1,7 @@
 //! What a node tells its metadata quorum at the start, and the times and bounds
 //! it runs under.
 
+use super::database::Databases;
 use super::proposal::PROPOSAL_BYTES;
 use crate::records::FeatureLevels;
 use ottla_commitlog::Shared;
@@ -34,9 +35,10 @@ pub struct MetadataOptions {
     pub previous_broker_epoch: Option<BrokerEpoch>,
     /// Directory of Raft log, snapshots and applied image; created if absent.
     pub dir: PathBuf,
-    /// What the node's logs share, the disk first. The applied image does not go through it: it is rebuildable
-    /// and lives in sled, which has no such seam.
+    /// What the node's logs share, the disk first.
     pub shared: Arc<Shared>,
+    /// Where the applied image is kept, which is rebuildable.
+    pub databases: Arc<dyn Databases>,
     /// How other nodes are reached.
     pub network: Arc<dyn Network>,
     /// Host and port of the gRPC ports of the voters that a new cluster begins

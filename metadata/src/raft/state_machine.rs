@@ -6,6 +6,7 @@
 //! told to whoever watches, so that the node can say so and stop.
 
 use super::applied::{Applied, AppliedStore};
+use super::database::Databases;
 use super::incompatible::Incompatible;
 use super::log_writer::Stopped;
 use super::snapshot::{self, SnapshotBytes, SnapshotStore};
@@ -50,11 +51,12 @@ impl StateMachine {
     pub(crate) fn open(
         dir: &Path,
         shared: &Arc<ottla_commitlog::Shared>,
+        databases: Arc<dyn Databases>,
         levels: FeatureLevels,
         justified: impl FnOnce(&LogId, Option<&LogId>) -> bool,
     ) -> io::Result<Self> {
         let snapshots = Arc::new(SnapshotStore::open(Arc::clone(shared), dir)?);
-        let (mut store, mut applied) = AppliedStore::open(&dir.join(SLED_DIR))?;
+        let (mut store, mut applied) = AppliedStore::open(databases, &dir.join(SLED_DIR))?;
         let covered = snapshots.meta().and_then(|meta| meta.last_log_id);
         if let Some(last) = applied.last
             && !justified(&last, covered.as_ref())

@@ -241,6 +241,7 @@ pub(crate) fn record() -> impl Strategy<Value = MetadataRecord> {
             draining
         }
         .into()),
+        any::<i64>().prop_map(|next_producer_id| ProducerIdsAllocated { next_producer_id }.into()),
         level().prop_map(|level| FeatureLevelFinalised { level }.into()),
         any::<u64>().prop_map(|offset| SnapshotEnded { offset: MetadataOffset(offset) }.into()),
     ]

@@ -14,7 +14,7 @@ use std::fmt;
 
 /// The newest record version that each level allows; the first level is 1. A new
 /// record version belongs to a new line, unless no release has the last line yet.
-const NEWEST_VERSIONS: [u8; 2] = [6, 8];
+const NEWEST_VERSIONS: [u8; 2] = [6, 9];
 
 /// What the records of a cluster may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -15,6 +15,7 @@ mod config;
 mod feature;
 mod overrides;
 mod partition;
+mod producer_ids;
 mod request;
 mod snapshot;
 mod topic;
@@ -41,6 +42,7 @@ pub use overrides::{ConfigChanged, ConfigResource};
 pub use partition::{
     Leadership, PartitionChanged, PartitionCreated, Reassignment, ReassignmentChange,
 };
+pub use producer_ids::ProducerIdsAllocated;
 pub use request::RequestCarriedOut;
 pub use snapshot::SnapshotEnded;
 pub use topic::{TopicConfigChanged, TopicCreated, TopicDeleted, TopicGrown};
@@ -54,7 +56,7 @@ use std::io::Cursor;
 /// The newest encoding this release reads. A record is written in the oldest
 /// that holds it, so that older nodes refuse only what they would misread. A further one
 /// takes a line in `feature` too.
-pub const RECORD_VERSION: u8 = 8;
+pub const RECORD_VERSION: u8 = 9;
 
 /// The oldest encoding this release reads.
 pub const OLDEST_RECORD_VERSION: u8 = 1;
@@ -81,6 +83,9 @@ const DRAIN_VERSION: u8 = 7;
 
 /// From here on cluster and nodes have options.
 const CONFIG_VERSION: u8 = 8;
+
+/// From here on idempotent producers get their ids from the cluster.
+const PRODUCER_IDS_VERSION: u8 = 9;
 
 /// One fact of the metadata log.
 ///
@@ -123,6 +128,8 @@ pub enum MetadataRecord {
     DirectoryRetired(DirectoryRetired),
     /// A request was carried out, and must not be again.
     RequestCarriedOut(RequestCarriedOut),
+    /// Producer ids were given away.
+    ProducerIdsAllocated(ProducerIdsAllocated),
     /// The cluster has a higher feature level.
     FeatureLevelFinalised(FeatureLevelFinalised),
     /// Last record of a snapshot.
@@ -191,6 +198,7 @@ impl MetadataRecord {
             Self::FeatureLevelFinalised(_) => LEVEL_VERSION,
             Self::BrokerDraining(_) => DRAIN_VERSION,
             Self::ConfigChanged(_) => CONFIG_VERSION,
+            Self::ProducerIdsAllocated(_) => PRODUCER_IDS_VERSION,
             _ => OLDEST_RECORD_VERSION,
         }
     }
@@ -275,6 +283,7 @@ from_each!(
     PartitionChanged,
     VoterDirectoryRecorded,
     RequestCarriedOut,
+    ProducerIdsAllocated,
     FeatureLevelFinalised,
     SnapshotEnded
 );

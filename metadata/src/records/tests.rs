@@ -124,6 +124,13 @@ fn options_of_cluster_and_nodes_take_a_version_of_their_own() {
     );
 }
 
+/// A release that does not know which are taken would give them away twice.
+#[test]
+fn producer_ids_take_a_version_of_their_own() {
+    let record = MetadataRecord::from(ProducerIdsAllocated { next_producer_id: 1000 });
+    assert_eq!((record.encode()[0], record.level()), (9, FeatureLevel(2)));
+}
+
 #[test]
 fn a_topic_that_grows_takes_a_version_of_its_own() {
     let grown = TopicGrown { id: TopicId(Uuid::from_u128(7)), partitions: 9 };

@@ -3,6 +3,7 @@
 use super::{Answers, Context, consume, now_ms, produce_stream};
 use crate::{deadline, payload};
 use ottla_commitlog::format::ValidBatch;
+use ottla_metadata::controller::INTERNAL_TOPIC_PREFIX;
 use ottla_proto::ApiError;
 use ottla_proto::v1::log_service_server::LogService;
 use ottla_proto::v1::{self, ErrorReason, PayloadFormat, fetch_response};
@@ -23,6 +24,15 @@ const MAX_FETCH_BYTES: usize = ottla_proto::MAX_BATCH_BYTES;
 pub(crate) struct Log {
     pub(crate) context: Context,
     pub(crate) replicas: Replicas,
+}
+
+/// What stands in internal topics is the nodes' own.
+fn check_public(topic: &str) -> Result<(), ApiError> {
+    if topic.starts_with(INTERNAL_TOPIC_PREFIX) {
+        let message = format!("`{topic}` is internal: only nodes change what is in it");
+        return Err(ApiError::new(ErrorReason::InvalidTopicName, message));
+    }
+    Ok(())
 }
 
 /// A request as it was checked, before it joins its partition's queue.
@@ -50,6 +60,7 @@ impl Log {
                 ));
             }
         };
+        check_public(&request.topic)?;
         let batch = payload::batch(request.payload, now_ms())?;
         Ok(Checked { topic: request.topic, partition: request.partition, batch, acks, deadline })
     }
@@ -210,6 +221,7 @@ impl LogService for Log {
     ) -> Result<Response<v1::DeleteRecordsResponse>, Status> {
         let deadline = deadline::of(request.metadata(), request.get_ref().timeout_ms);
         let v1::DeleteRecordsRequest { topic, partition, before_offset, .. } = request.into_inner();
+        check_public(&topic)?;
         let low_watermark =
             self.replicas.delete_records(&topic, partition, before_offset, deadline).await?;
         let header = self.context.header();

@@ -3,16 +3,21 @@
 
 mod cluster;
 mod consume;
+mod group_wire;
+mod groups;
 mod log;
 mod metadata;
 mod produce_stream;
+mod producer;
 mod reassignments;
 mod settings;
 mod topic;
 
 pub(crate) use cluster::Cluster;
+pub(crate) use groups::Groups;
 pub(crate) use log::Log;
 pub(crate) use metadata::MetadataWatch;
+pub(crate) use producer::Producers;
 pub(crate) use topic::Topics;
 
 use crate::deadline;

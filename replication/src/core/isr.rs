@@ -278,7 +278,7 @@ fn is_behind(local: &Local, state: &FollowerState) -> bool {
     state.acked.is_none_or(|acked| acked.position(local.view.durability) < local.log.end)
 }
 
-fn is_eligible(local: &Local, node: NodeId, state: &FollowerState) -> bool {
+pub(super) fn is_eligible(local: &Local, node: NodeId, state: &FollowerState) -> bool {
     local.view.member(node).is_some_and(|member| {
         member.eligible
             && member.broker_epoch.is_some()

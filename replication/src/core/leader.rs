@@ -2,7 +2,7 @@
 
 use super::deletions::Deletions;
 use super::events::{Effect, Event};
-use super::isr::IsrState;
+use super::isr::{IsrState, is_eligible};
 use super::replica::Local;
 use super::types::{
     Acks, DeletionRefusal, Durability, EpochEnd, Follow, FollowRefusal, LogState, Millis, Peer,
@@ -368,6 +368,19 @@ impl Leader {
             state.caught_up = state.caught_up.max(state.mark.map(|mark| mark.at));
             state.mark = Some(Mark { at: now, end });
         }
+    }
+
+    /// The followers that what is committed waits for: see [`Self::committed_to`]. Who
+    /// has stopped joining since the last event is still among them.
+    pub(super) fn waited_for(&self, local: &Local) -> impl Iterator<Item = NodeId> {
+        let maximal = self.isr.maximal();
+        let joins = |node, state: &FollowerState| {
+            state.caught_up.is_some() && is_eligible(local, node, state)
+        };
+        let followers = self.followers.iter();
+        followers
+            .filter(move |(node, state)| maximal.contains(node) || joins(**node, state))
+            .map(|(node, _)| *node)
     }
 
     /// What follows from any event: the ISR, the watermark, who need not wait.

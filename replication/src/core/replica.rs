@@ -251,6 +251,16 @@ impl Replica {
         all.map(|(node, state)| (*node, state.acked.map(|acked| acked.end)))
     }
 
+    /// Leader only: the followers that what is committed waits for, sorted: all that
+    /// may be in the ISR, and those that are about to join.
+    pub fn waited_for(&self) -> impl Iterator<Item = NodeId> {
+        let leader = match &self.role {
+            Role::Leader(leader) => Some(leader),
+            Role::Follower(_) | Role::NoLeader | Role::Offline => None,
+        };
+        leader.into_iter().flat_map(|leader| leader.waited_for(&self.local))
+    }
+
     fn on_metadata(&mut self, view: View, now: Millis, out: &mut Vec<Effect>) {
         let known = self.local.epoch();
         assert!(view.leader_epoch >= known, "the metadata's leader epoch went back");

@@ -12,17 +12,17 @@ mod schedule;
 pub(crate) use bucket::{Bucket, Micros};
 #[cfg(test)]
 use schedule::Grant;
-pub(crate) use schedule::Schedule;
+pub(crate) use schedule::{CATCH_UP_TURN_BYTES, Schedule};
 
 /// Why a follower is sent something, most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Traffic {
-    /// It is in sync, and reads what was appended last, from memory.
+    /// What is committed waits for it, and it reads what was appended last, from memory.
     Live,
-    /// It is in the ISR, but what it needs next is on the disk only. As urgent, for
+    /// The same, but what it needs next is on the disk only. As urgent, for
     /// it holds back what is committed; but nobody waits for that disk with it.
     Lagging,
-    /// It is to come back into the ISR.
+    /// It is to come back into the ISR, and nobody waits for it yet.
     CatchUp,
     /// A reassignment adds it.
     Moving,
@@ -31,7 +31,7 @@ pub(crate) enum Traffic {
 impl Traffic {
     pub(crate) const ALL: [Self; 4] = [Self::Live, Self::Lagging, Self::CatchUp, Self::Moving];
 
-    /// It goes to a member of the ISR: never limited, and first.
+    /// Writers wait for whom it goes to: never limited, and first.
     pub(crate) fn in_sync(self) -> bool {
         matches!(self, Self::Live | Self::Lagging)
     }

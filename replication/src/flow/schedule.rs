@@ -12,15 +12,23 @@ use std::hash::Hash;
 /// small enough that others are not kept waiting.
 pub(super) const QUANTUM_BYTES: i64 = 512 * 1024;
 
-/// While followers outside of the ISR are served, so much of the credit, one part
-/// in this many, is left to those in it: their records find room at the follower
-/// however slowly it copies the rest.
+/// Bytes that followers outside of the ISR may have on their way on one connection:
+/// what a record in sync finds in front of it, in buffers, on the wire and at the
+/// follower. It bounds how fast they catch up where the network is slow to answer, at
+/// 256 MB/s for each millisecond there and back.
+pub(super) const CATCH_UP_IN_FLIGHT_BYTES: i64 = 256 * 1024;
+
+/// Of a smaller credit, one part in this many is left to those in sync.
 const LIVE_PART: i64 = 2;
+
+/// Bytes in one turn of theirs, all partitions together: half of what may be on its
+/// way, so that one turn is read while the follower writes the other.
+pub(crate) const CATCH_UP_TURN_BYTES: usize = 128 * 1024;
 
 /// Bytes in sync after which one turn goes to who is not, whatever else is ready: a
 /// leader under full load still gets its followers back. At this a turn of catching
 /// up is a sixteenth at most.
-pub(super) const LIVE_BYTES_PER_CATCH_UP: i64 = 16 * QUANTUM_BYTES;
+pub(super) const LIVE_BYTES_PER_CATCH_UP: i64 = 16 * CATCH_UP_TURN_BYTES as i64;
 
 /// What may be read and sent next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +97,7 @@ impl<K: Copy + Eq + Hash> Schedule<K> {
             places: HashMap::new(),
             lines: Default::default(),
             credit,
-            reserve: credit / LIVE_PART,
+            reserve: (credit / LIVE_PART).max(credit - CATCH_UP_IN_FLIGHT_BYTES),
             since_catch_up: 0,
         }
     }

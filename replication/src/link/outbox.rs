@@ -11,9 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// Credit goes back to the leader in parts of the whole: not a message for every
-/// batch, and always most of it at the leader's disposal.
+/// Credit goes back to the leader in parts of the whole, and of so many bytes at most:
+/// not a message for every batch, and always most of it at the leader's disposal, of
+/// what catching up may use of it too.
 const CREDIT_PARTS: u64 = 8;
+const CREDIT_PART_BYTES: u64 = 64 * 1024;
 
 #[derive(Default)]
 struct Content {
@@ -37,7 +39,7 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub(super) fn new(credit_bytes: usize) -> Self {
-        let credit_part = (credit_bytes as u64 / CREDIT_PARTS).max(1);
+        let credit_part = (credit_bytes as u64 / CREDIT_PARTS).clamp(1, CREDIT_PART_BYTES);
         Self { content: Mutex::default(), changed: Notify::new(), credit_part }
     }
 

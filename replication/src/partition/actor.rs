@@ -85,7 +85,7 @@ impl Actor {
             failure: None,
         };
         actor.apply(effects, None);
-        actor.publish_always();
+        actor.publish_status(actor.published);
         actor
     }
 
@@ -214,6 +214,12 @@ impl Actor {
     }
 
     fn on_produce(&mut self, request: ProduceRequest) {
+        let current = self.replica.status().leader_epoch;
+        if request.epoch.is_some_and(|epoch| epoch != current) {
+            // Fails when nobody waits for it any more.
+            let _ = request.reply.send(Err(self.env.not_leader(self.partition.id)));
+            return;
+        }
         let admission = Arc::new(request.admission);
         let count = request.batch.header().record_count;
         let id = self.requests.add(request.reply, count, Arc::clone(&admission));
@@ -301,40 +307,48 @@ impl Actor {
 
     /// Tells readers, and the followers' streams if there is something for them.
     fn publish(&mut self) {
-        if self.replica.status() != self.published {
-            self.publish_always();
+        let (status, before) = (self.replica.status(), self.published);
+        let urgency_changed = self.publish_waited_for();
+        if status != before {
+            self.publish_status(status);
         }
-    }
-
-    fn publish_always(&mut self) {
-        let status = self.replica.status();
-        let before = std::mem::replace(&mut self.published, status);
-        if self.failure.is_none() {
-            let isr = self.replica.isr();
-            self.partition.state.send_modify(|state| {
-                let isr = match state {
-                    LocalPartition::Running { isr: known, .. } if **known == *isr => {
-                        Arc::clone(known)
-                    }
-                    _ => Arc::new(isr.clone()),
-                };
-                *state = LocalPartition::Running { status, isr };
-            });
-        }
-        if status.role == RoleKind::Leader && status.leader_epoch == before.leader_epoch {
-            // The ISR changes with the version, and with it how urgent they are.
-            let seen = |status: &ReplicaStatus| {
-                let version = status.partition_epoch;
-                (status.log_start, status.log_end, status.high_watermark, version)
-            };
-            if seen(&status) != seen(&before) {
-                self.served.retain(|session| session.wake(self.partition.id));
-            }
-        } else {
+        if status.role != RoleKind::Leader || status.leader_epoch != before.leader_epoch {
             for session in self.served.drain(..) {
                 session.forget(self.partition.id);
             }
+            return;
         }
+        let seen =
+            |status: ReplicaStatus| (status.log_start, status.log_end, status.high_watermark);
+        if urgency_changed || seen(status) != seen(before) {
+            self.served.retain(|session| session.wake(self.partition.id));
+        }
+    }
+
+    /// How urgent it is what followers are sent. Returns whether that has changed.
+    fn publish_waited_for(&self) -> bool {
+        let mut known = self.partition.waited_for.lock();
+        let changed = !self.replica.waited_for().eq(known.iter().copied());
+        if changed {
+            known.clear();
+            known.extend(self.replica.waited_for());
+        }
+        changed
+    }
+
+    fn publish_status(&mut self, status: ReplicaStatus) {
+        self.published = status;
+        if self.failure.is_some() {
+            return;
+        }
+        let isr = self.replica.isr();
+        self.partition.state.send_modify(|state| {
+            let isr = match state {
+                LocalPartition::Running { isr: known, .. } if **known == *isr => Arc::clone(known),
+                _ => Arc::new(isr.clone()),
+            };
+            *state = LocalPartition::Running { status, isr };
+        });
     }
 
     /// Ends in order: nothing of what was begun is left half done, and the log

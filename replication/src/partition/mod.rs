@@ -19,6 +19,7 @@ use crate::core::{
 use crate::env::Env;
 use crate::flow::Traffic;
 use crate::link::Credit;
+use crate::offline::OfflineReports;
 use actor::Actor;
 use bytes::Bytes;
 use gate::Gate;
@@ -30,6 +31,7 @@ use ottla_proto::{ApiError, LeaderEpoch, NodeId, Offset, PartitionId};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -96,6 +98,8 @@ pub(crate) struct ProduceRequest {
     pub(crate) batch: ValidBatch,
     pub(crate) acks: Acks,
     pub(crate) deadline: Instant,
+    /// The leadership in which it is meant, if not in any.
+    pub(crate) epoch: Option<LeaderEpoch>,
     pub(crate) reply: oneshot::Sender<Result<crate::Produced, ApiError>>,
     pub(crate) admission: Admission,
 }
@@ -143,6 +147,10 @@ pub(crate) struct Start {
     pub(crate) at_start: bool,
 }
 
+/// Wait before a log for which there was no room is opened again: no load on a disk, even
+/// with thousands of them, and soon enough for who has just made room.
+const ROOM_AGAIN: Duration = Duration::from_secs(1);
+
 /// A partition as others see it.
 pub(crate) struct Partition {
     pub(crate) id: PartitionId,
@@ -154,8 +162,14 @@ pub(crate) struct Partition {
     config: Mutex<LogConfig>,
     /// Replicas that a reassignment adds.
     adding: Mutex<Vec<NodeId>>,
+    /// Leader only: followers that what is committed waits for.
+    waited_for: Mutex<Vec<NodeId>>,
     /// The data directory its log lies in, if it can be used.
     directory: Option<usize>,
+    /// This node.
+    node: NodeId,
+    /// Where failed disks are reported.
+    offline: Arc<OfflineReports>,
     /// The door for writes.
     pub(crate) writes: Gate,
 }
@@ -173,7 +187,7 @@ impl Partition {
         let (directive, directives) = watch::channel(Directive::Run(Arc::new(view)));
         let state = watch::Sender::new(LocalPartition::Opening);
         let directory = start.place.as_ref().ok().map(|place| place.directory);
-        let (log, config, adding) = (OnceLock::new(), Mutex::new(config), Mutex::default());
+        let (log, config) = (OnceLock::new(), Mutex::new(config));
         let writes = Gate::default();
         let partition = Arc::new(Self {
             id,
@@ -182,8 +196,11 @@ impl Partition {
             state,
             log,
             config,
-            adding,
+            adding: Mutex::default(),
+            waited_for: Mutex::default(),
             directory,
+            node: env.node_id,
+            offline: Arc::clone(&env.offline),
             writes,
         });
         let task = run(Arc::clone(env), Arc::clone(&partition), messages, directives, start);
@@ -206,14 +223,10 @@ impl Partition {
         *self.adding.lock() = adding;
     }
 
-    /// Why `follower` is sent records. Who is in the ISR is never taken for anything
-    /// else: what is committed waits for it.
+    /// Why `follower` is sent records. Whoever writers wait for is never taken for
+    /// anything else, in the ISR already or not.
     pub(crate) fn traffic_to(&self, follower: NodeId) -> Traffic {
-        let in_sync = match &*self.state.borrow() {
-            LocalPartition::Running { isr, .. } => isr.contains(&follower),
-            LocalPartition::Opening | LocalPartition::Offline { .. } => false,
-        };
-        if in_sync {
+        if self.waited_for.lock().contains(&follower) {
             Traffic::Live
         } else if self.adding.lock().contains(&follower) {
             Traffic::Moving
@@ -285,6 +298,19 @@ impl Partition {
         }
     }
 
+    /// Something that was read is not what was written. Where other members of the ISR
+    /// have it whole, one of them is to lead; where there are none, what can be read
+    /// here is all there is.
+    pub(crate) fn is_damaged(&self, found: &LogError) {
+        let directive = self.directive.borrow().clone();
+        let Directive::Run(view) = directive else { return };
+        let others = view.isr.iter().any(|member| *member != self.node);
+        tracing::error!(partition = %self.id, %found, others, "this replica is damaged");
+        if others {
+            self.offline.add(self.id);
+        }
+    }
+
     fn fail(&self, env: &Env, reason: &str) {
         tracing::error!(partition = %self.id, reason, "partition is offline on this node");
         self.state.send_replace(LocalPartition::Offline { reason: reason.into() });
@@ -304,7 +330,7 @@ async fn run(
 ) {
     let config = *partition.config.lock();
     let opened = match start.place {
-        Ok(place) => match open(&env, place, config).await {
+        Ok(place) => match open(&env, place, config, &mut directives).await {
             Some(opened) => opened,
             None => return partition.leave_closed(&env),
         },
@@ -373,25 +399,42 @@ async fn refuse_all(env: &Env, id: PartitionId, mut messages: mpsc::Receiver<Mes
     }
 }
 
-/// `None`: the node stops before it was this log's turn.
+/// `None`: the node stops before it was this log's turn. A full disk is waited for: a
+/// replica that is new needs room, and somebody will make it.
 async fn open(
     env: &Env,
     place: Place,
     config: LogConfig,
+    directives: &mut watch::Receiver<Directive>,
 ) -> Option<Result<(Log, Recovery), String>> {
-    let slot = tokio::select! {
-        biased;
-        () = env.stop.cancelled() => return None,
-        slot = env.opening.slot(place.directory) => slot.expect("never closed"),
-    };
-    let shared = Arc::clone(&env.shared);
     let mode = if env.clean_start { OpenMode::Clean } else { OpenMode::Recover };
-    let opened = blocking(move || Log::open(&shared, &place.path, config, mode)).await;
-    drop(slot);
-    Some(match opened {
-        Ok(opened) => opened.map_err(|error| error.to_string()),
-        Err(lost) => Err(lost.to_string()),
-    })
+    let mut told = false;
+    loop {
+        let slot = tokio::select! {
+            biased;
+            () = env.stop.cancelled() => return None,
+            slot = env.opening.slot(place.directory) => slot.expect("never closed"),
+        };
+        let (shared, path) = (Arc::clone(&env.shared), place.path.clone());
+        let opened = blocking(move || Log::open(&shared, &path, config, mode)).await;
+        drop(slot);
+        let full = match opened {
+            Ok(Err(error)) if is_full(&error) => error.to_string(),
+            Ok(opened) => return Some(opened.map_err(|error| error.to_string())),
+            Err(lost) => return Some(Err(lost.to_string())),
+        };
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!(path = %place.path.display(), "no room to open a log; waiting for it");
+        }
+        tokio::select! {
+            () = env.stop.cancelled() => return None,
+            // It is not wanted any more.
+            _ = directives.wait_for(|wanted| !matches!(wanted, Directive::Run(_))) => {
+                return Some(Err(full));
+            }
+            () = tokio::time::sleep(ROOM_AGAIN) => {}
+        }
+    }
 }
 
 async fn delete_data(env: &Arc<Env>, id: PartitionId) {

@@ -24,6 +24,12 @@ impl Replicas {
         Some((status, answer.await.ok()?))
     }
 
+    /// Who leads a partition, as far as this node knows.
+    #[must_use]
+    pub fn leader_of(&self, id: PartitionId) -> Option<ottla_proto::Leader> {
+        self.env.leader_hint(id)
+    }
+
     /// The partition, if this node leads it; waits for a leader, and for this
     /// node to take over if it is the one, until the deadline.
     pub(super) async fn leading(

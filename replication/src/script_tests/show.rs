@@ -1,6 +1,6 @@
 //! What a replica does, in words.
 
-use crate::core::{Effect, FollowRefusal, LogState, ProduceRefusal, Replica, SessionRef};
+use crate::core::{Effect, FollowRefusal, LogState, ProduceRefusal, Replica, RoleKind, SessionRef};
 use ottla_proto::{LeaderEpoch, NodeId};
 
 pub(super) fn effect(effect: &Effect) -> String {
@@ -67,8 +67,17 @@ pub(super) fn effect(effect: &Effect) -> String {
 pub(super) fn status(replica: &Replica) -> String {
     let status = replica.status();
     let isr: Vec<String> = replica.isr().iter().map(NodeId::to_string).collect();
+    let is_other = |node: &&NodeId| Some(**node) != status.leader;
+    let waited_for: Vec<NodeId> = replica.waited_for().collect();
+    let as_usual = replica.isr().iter().filter(is_other).eq(&waited_for);
+    let waits = if as_usual || status.role != RoleKind::Leader {
+        String::new()
+    } else {
+        let nodes: Vec<String> = waited_for.iter().map(NodeId::to_string).collect();
+        format!(", waits for {}", nodes.join(","))
+    };
     format!(
-        "{:?} in epoch {}: log {}..{} synced {}, watermark {}{}, ISR {} of version {}",
+        "{:?} in epoch {}: log {}..{} synced {}, watermark {}{}, ISR {} of version {}{waits}",
         status.role,
         status.leader_epoch,
         status.log_start,

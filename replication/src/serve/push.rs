@@ -9,7 +9,7 @@ use super::outgoing::{Queues, answer};
 use super::read::{self, Read};
 use super::session::{Session, Turn};
 use super::throttle::Traffics;
-use crate::flow::Traffic;
+use crate::flow::{CATCH_UP_TURN_BYTES, Traffic};
 use ottla_host::blocking;
 use ottla_proto::internal::v1::replicate_response::Message as Body;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use tonic::Status;
 
 type Responses = Sender<Result<ottla_proto::internal::v1::ReplicateResponse, Status>>;
 
-/// Bytes of all partitions in one turn of reading from the disk: what is read ahead
-/// of the socket.
+/// Bytes of all partitions in one turn of reading from the disk for who is in sync:
+/// what is read ahead of the socket.
 const TURN_BYTES: usize = 512 * 1024;
 
 /// Partitions in such a turn: one hand-over to a reading thread for many that lack
@@ -115,10 +115,11 @@ async fn send(responses: &Responses, body: Body) -> bool {
 }
 
 fn read_turns(session: &Session, traffic: Traffic) -> Vec<(Turn, Read)> {
+    let limit = if traffic.in_sync() { TURN_BYTES } else { CATCH_UP_TURN_BYTES };
     let (mut reads, mut bytes) = (Vec::new(), 0);
-    while bytes < TURN_BYTES && reads.len() < PARTITIONS_PER_TURN {
+    while bytes < limit && reads.len() < PARTITIONS_PER_TURN {
         let Some(mut turn) = session.next(traffic) else { break };
-        turn.max_bytes = turn.max_bytes.min(TURN_BYTES - bytes);
+        turn.max_bytes = turn.max_bytes.min(limit - bytes);
         let read = read::from_disk(&turn);
         bytes += len(&read);
         reads.push((turn, read));

@@ -59,6 +59,9 @@ fn read(
         }
         Err(error) => {
             tracing::error!(partition = %turn.id, %error, "reading for a follower failed");
+            if matches!(error, LogError::Corrupt { .. }) {
+                turn.partition.is_damaged(&error);
+            }
             return Read::Failed;
         }
     };

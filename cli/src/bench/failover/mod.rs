@@ -157,7 +157,7 @@ impl Bench {
         let node = u64::from(round % u32::from(self.args.nodes)) + 1;
         let everywhere: Vec<u32> = (0..self.args.partitions).collect();
         let failed = writers.failed();
-        let doubts = writers.possible_duplicates();
+        let doubts = writers.in_doubt();
 
         let stopping = Instant::now();
         self.cluster.stop_node(node).await?;
@@ -172,7 +172,7 @@ impl Bench {
         planned.moves.push(writers.longest_gap(moving, Instant::now()));
 
         planned.failed += writers.failed() - failed;
-        planned.possible_duplicates += writers.possible_duplicates() - doubts;
+        planned.in_doubt += writers.in_doubt() - doubts;
         Ok(())
     }
 

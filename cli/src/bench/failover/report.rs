@@ -17,7 +17,7 @@ pub(super) struct Planned {
     /// Writes that failed meanwhile.
     pub(super) failed: u64,
     /// Records that were sent again meanwhile though they may have been written.
-    pub(super) possible_duplicates: u64,
+    pub(super) in_doubt: u64,
 }
 
 /// Everything.
@@ -49,13 +49,13 @@ impl Report {
                 "moves_longest_gap_ms": spread(&planned.moves),
                 "leaderships_moved": planned.moved,
                 "failed": planned.failed,
-                "possible_duplicates": planned.possible_duplicates,
+                "in_doubt": planned.in_doubt,
             },
             "records": {
                 "acknowledged": written.acknowledged,
                 "failed": written.failed,
                 "last_failure": written.last_failure,
-                "possible_duplicates": written.possible_duplicates,
+                "in_doubt": written.in_doubt,
                 "lost": written.lost,
             },
         })
@@ -75,8 +75,8 @@ impl Report {
              p99 {} ms, longest {} ms\n\
              restart    {} planned: longest gap p50 {} ms, longest {} ms\n\
              moves      {} leaderships given back: longest gap p50 {} ms, longest {} ms\n\
-             both       {} writes failed, {} possibly written twice\n\
-             records    {} acknowledged, {} failed{failure}, {} possibly written twice, {} lost",
+             both       {} writes failed, {} in doubt\n\
+             records    {} acknowledged, {} failed{failure}, {} in doubt, {} lost",
             self.partitions,
             self.nodes,
             cores(),
@@ -93,10 +93,10 @@ impl Report {
             moves.p50,
             moves.max,
             planned.failed,
-            planned.possible_duplicates,
+            planned.in_doubt,
             written.acknowledged,
             written.failed,
-            written.possible_duplicates,
+            written.in_doubt,
             written.lost,
         )
     }

@@ -50,7 +50,7 @@ pub(super) struct Written {
     /// Records that failed for good, with the last reason.
     pub(super) failed: u64,
     pub(super) last_failure: Option<String>,
-    pub(super) possible_duplicates: u64,
+    pub(super) in_doubt: u64,
     /// Acknowledged, and not at its offset.
     pub(super) lost: u64,
 }
@@ -134,8 +134,8 @@ impl Writers {
         self.histories.iter().map(|history| history.lock().failures.len() as u64).sum()
     }
 
-    pub(super) fn possible_duplicates(&self) -> u64 {
-        self.producer.stats().possible_duplicates
+    pub(super) fn in_doubt(&self) -> u64 {
+        self.producer.stats().in_doubt
     }
 
     /// Stops the writers and reads back what they wrote.
@@ -148,7 +148,7 @@ impl Writers {
             acknowledged: 0,
             failed: self.failed(),
             last_failure: None,
-            possible_duplicates: self.possible_duplicates(),
+            in_doubt: self.in_doubt(),
             lost: 0,
         };
         for (partition, history) in (0..).zip(&self.histories) {

@@ -14,6 +14,9 @@ pub(super) struct Disk {
     pub(super) files: BTreeMap<Inode, FileData>,
     pub(super) dirs: BTreeMap<PathBuf, Dir>,
     pub(super) rules: Vec<FaultRule>,
+    /// One call in so many fails, as drawn.
+    errors: Option<(u64, Draw)>,
+    pub(super) full: bool,
     /// Counts crashes: a handle from before one is dead.
     pub(super) boot: u64,
     /// Changing calls until the power fails, if it is going to.
@@ -175,6 +178,11 @@ impl Disk {
         self.dirs.retain(|path, _| !lost.iter().any(|gone| path.starts_with(gone)));
     }
 
+    /// `one_in` 0: no call fails any more.
+    pub(super) fn set_errors(&mut self, one_in: u64, seed: u64) {
+        self.errors = (one_in > 0).then_some((one_in, Draw(seed)));
+    }
+
     pub(super) fn crash(&mut self, seed: u64) {
         let mut draw = Draw(seed);
         self.boot += 1;
@@ -210,6 +218,19 @@ impl Disk {
                 None => {}
             }
         }
+        if let Some((one_in, draw)) = &mut self.errors
+            && draw.below(*one_in) == 0
+        {
+            return Some(Fault::Eio);
+        }
+        // Cutting a file and giving names away needs no space.
+        if self.full && matches!(operation, Operation::Write | Operation::Create) {
+            return Some(Fault::Enospc);
+        }
+        self.rule_met(operation, path)
+    }
+
+    fn rule_met(&mut self, operation: Operation, path: &Path) -> Option<Fault> {
         let name = path.to_string_lossy();
         let index = self
             .rules

@@ -95,9 +95,28 @@ impl SimVfs {
         self.0.lock().rules.push(rule);
     }
 
-    /// Removes all rules.
+    /// From now on one call in `one_in`, as `seed` draws, meets a media error.
+    pub fn fail_one_in(&self, one_in: u64, seed: u64) {
+        self.0.lock().set_errors(one_in.max(1), seed);
+    }
+
+    /// From now on there is no space: for bytes, and for new files.
+    pub fn fill(&self) {
+        self.0.lock().full = true;
+    }
+
+    /// Removes all rules, finds space again, and lets no call fail any more.
     pub fn heal(&self) {
-        self.0.lock().rules.clear();
+        let mut disk = self.0.lock();
+        disk.rules.clear();
+        disk.full = false;
+        disk.set_errors(0, 0);
+    }
+
+    /// The process that had files open is gone: its handles fail for ever. Nothing is
+    /// lost of what it wrote.
+    pub fn close_all(&self) {
+        self.0.lock().boot += 1;
     }
 
     /// Rules that have not made all of their calls fail yet.

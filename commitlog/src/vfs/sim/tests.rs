@@ -113,3 +113,43 @@ fn a_short_write_leaves_its_part() {
     assert_eq!(contents(&vfs), b"twe");
     file.write_all_at(0, &[b"two"]).expect("once only");
 }
+
+#[test]
+fn a_full_disk_takes_no_bytes_until_it_has_space_again() {
+    let (vfs, file) = disk();
+    vfs.fill();
+    let error = file.write_all_at(3, &[b"er"]).expect_err("full");
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    vfs.create(Path::new("/d/new")).map(drop).expect_err("full");
+    file.set_len(2).expect("less is no more");
+    assert_eq!(contents(&vfs), b"ol");
+    vfs.heal();
+    file.write_all_at(2, &[b"der"]).expect("there is space");
+    assert_eq!(contents(&vfs), b"older");
+}
+
+#[test]
+fn some_calls_fail_as_the_seed_draws() {
+    let failed = |seed| {
+        let (vfs, file) = disk();
+        vfs.fail_one_in(10, seed);
+        let fails = |_| file.read_at(0, 3, &mut Vec::new()).is_err();
+        let failed: Vec<bool> = (0..1_000).map(fails).collect();
+        vfs.heal();
+        file.read_at(0, 3, &mut Vec::new()).expect("healed");
+        failed
+    };
+    assert_eq!(failed(7), failed(7));
+    assert_ne!(failed(7), failed(8));
+    let count = failed(7).into_iter().filter(|failed| *failed).count();
+    assert!((50..200).contains(&count), "{count} of a thousand");
+}
+
+#[test]
+fn a_process_that_is_gone_writes_no_more_and_loses_nothing() {
+    let (vfs, file) = disk();
+    file.write_all_at(3, &[b"er"]).expect("writes");
+    vfs.close_all();
+    file.write_all_at(0, &[b"new"]).expect_err("from before");
+    assert_eq!(contents(&vfs), b"older");
+}

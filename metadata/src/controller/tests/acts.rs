@@ -25,6 +25,7 @@ pub(super) enum Act {
     Balance,
     Elect { name: u8, index: u32, unclean: bool },
     Offline { node: u64, stale: bool, of: Index, count: usize },
+    ProducerIds { node: u64, stale: bool },
     Again(Index),
     Voter { node: u64, directory: u128 },
     Retire { node: u64 },
@@ -113,6 +114,7 @@ fn act() -> impl Strategy<Value = Act> {
             .prop_map(|(name, index, unclean)| Act::Elect { name, index, unclean }),
         2 => (node(), rarely(), any::<Index>(), 0usize..4)
             .prop_map(|(node, stale, of, count)| Act::Offline { node, stale, of, count }),
+        1 => (node(), rarely()).prop_map(|(node, stale)| Act::ProducerIds { node, stale }),
         2 => any::<Index>().prop_map(Act::Again),
         1 => (node(), 1u128..3).prop_map(|(node, directory)| Act::Voter { node, directory }),
         1 => node().prop_map(|node| Act::Retire { node }),

@@ -52,4 +52,6 @@ stories!(
     drain_steps,
     drain_needs_its_level,
     settings,
+    producer_ids,
+    producer_ids_need_their_level,
 );

@@ -259,6 +259,10 @@ impl Stage {
                 broker_epoch: epoch(step.node()),
                 partitions: step.words[2..].iter().map(|word| self.partition_id(word)).collect(),
             }),
+            "producer-ids" => Command::AllocateProducerIds {
+                node_id: step.node(),
+                broker_epoch: epoch(step.node()),
+            },
             "voter" => {
                 Command::RecordVoterDirectory { node_id: step.node(), directory: directory(step) }
             }

@@ -107,6 +107,9 @@ impl Stage {
                 };
                 format!("request {} carried out: {}{forgotten}", r.id.0.as_u128(), r.what)
             }
+            MetadataRecord::ProducerIdsAllocated(r) => {
+                format!("producer ids up to {} are taken", r.next_producer_id)
+            }
             MetadataRecord::FeatureLevelFinalised(r) => format!("feature level {}", r.level),
             MetadataRecord::SnapshotEnded(r) => format!("snapshot of {}", r.offset),
         }
@@ -149,6 +152,7 @@ impl Stage {
             Ok(Reply::LevelFinalised { level, changed }) => {
                 format!("level {level}{}", if *changed { "" } else { " already" })
             }
+            Ok(Reply::ProducerIds { ids }) => format!("ids {ids:?}"),
             Ok(Reply::Balanced { moved }) => format!("{moved} moved"),
             Ok(Reply::Altered(outcomes)) => outcomes
                 .iter()

@@ -184,6 +184,10 @@ impl World {
                     partitions: some.collect(),
                 })
             }
+            Act::ProducerIds { node, stale } => Command::AllocateProducerIds {
+                node_id: NodeId(node),
+                broker_epoch: self.epoch_of(NodeId(node), stale),
+            },
             Act::Voter { node, directory } => Command::RecordVoterDirectory {
                 node_id: NodeId(node),
                 directory: self::directory(node, directory),

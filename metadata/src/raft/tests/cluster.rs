@@ -3,7 +3,9 @@
 
 use crate::image::Image;
 use crate::raft::types::LogId;
-use crate::raft::{LogLimits, Metadata, MetadataError, MetadataOptions, QuorumStatus, Timings};
+use crate::raft::{
+    LogLimits, Metadata, MetadataError, MetadataOptions, QuorumStatus, SledDatabases, Timings,
+};
 use crate::records::FeatureLevels;
 use openraft::async_runtime::watch::WatchReceiver;
 use ottla_commitlog::Shared;
@@ -131,6 +133,7 @@ impl Cluster {
             previous_broker_epoch: None,
             dir: self.dir(id),
             shared: Shared::new(Arc::new(RealVfs)),
+            databases: Arc::new(SledDatabases),
             voters: self.voters.clone(),
             advertised: self.places[&id].clone(),
             rack: None,

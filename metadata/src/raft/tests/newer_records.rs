@@ -1,6 +1,7 @@
 //! Facts that only another release reads: the node stops, says which version it
 //! met and which it reads, and leaves what is on its disk as it is.
 
+use super::super::database::SledDatabases;
 use super::super::incompatible::{Fact, Incompatible};
 use super::super::snapshot::{self, SnapshotBytes};
 use super::super::state_machine::StateMachine;
@@ -104,7 +105,13 @@ async fn in_a_snapshot_it_is_refused() {
     let path = dir.path().join("snapshot");
     std::fs::write(&path, &theirs.0).expect("writes");
     let shared = Shared::new(Arc::new(RealVfs));
-    let opened = StateMachine::open(dir.path(), &shared, FeatureLevels::SUPPORTED, |_, _| true);
+    let opened = StateMachine::open(
+        dir.path(),
+        &shared,
+        Arc::new(SledDatabases),
+        FeatureLevels::SUPPORTED,
+        |_, _| true,
+    );
     let error = opened.err().expect("refuses");
     assert!(is_about_the_version(&Incompatible::within(&error).expect("typed")), "{error}");
     assert_eq!(std::fs::read(&path).expect("is there"), theirs.0, "stays as it is");

@@ -370,6 +370,27 @@ async fn offline_replicas_reach_the_controller() {
     }
 }
 
+/// Every node gets producer ids of its own, wherever the controller is, and a new
+/// controller knows which are taken.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn producer_ids_are_given_to_one_node() {
+    let mut cluster = Cluster::formed().await;
+    let mut taken = std::collections::BTreeSet::new();
+    for round in 0..2 {
+        for node in cluster.nodes.values() {
+            node.unfenced_here(&[node.id.0]).await;
+            let deadline = Instant::now() + PATIENCE;
+            let ids = node.metadata.allocate_producer_ids(deadline).await.expect("is given some");
+            assert!(!ids.is_empty() && ids.into_iter().all(|id| taken.insert(id)), "{round}");
+        }
+        if round == 0 {
+            let controller = cluster.leader().await;
+            cluster.kill(controller).await;
+        }
+    }
+    assert_eq!(taken.len() as i64, 5 * crate::controller::PRODUCER_ID_BLOCK);
+}
+
 /// Raft's calls of another cluster, or meant for another node, are refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_are_refused() {

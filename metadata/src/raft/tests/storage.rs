@@ -2,6 +2,7 @@
 //! and damage.
 
 use super::super::applied::{Applied, AppliedStore};
+use super::super::database::SledDatabases;
 use super::super::log_files::LogStoreError;
 use super::super::log_store::LogStore;
 use super::super::snapshot::{self, SnapshotBytes};
@@ -10,8 +11,8 @@ use super::super::types::{Entry, LeaderId, LogId, Membership, Proposal, TypeConf
 use crate::image::Image;
 use crate::records::{
     BrokerDraining, BrokerRegistered, FeatureLevel, FeatureLevelFinalised, FeatureLevels,
-    MetadataRecord, PartitionCreated, Reassignment, ReplicasOffline, RequestCarriedOut,
-    TopicConfig, TopicCreated, TopicDeleted, VoterDirectoryRecorded,
+    MetadataRecord, PartitionCreated, ProducerIdsAllocated, Reassignment, ReplicasOffline,
+    RequestCarriedOut, TopicConfig, TopicCreated, TopicDeleted, VoterDirectoryRecorded,
 };
 use openraft::entry::RaftEntry;
 use openraft::storage::{
@@ -43,7 +44,13 @@ pub(super) fn open(dir: &Path) -> (LogStore, StateMachine) {
     let shared = Shared::new(Arc::new(RealVfs));
     let log = LogStore::open(&shared, dir).expect("opens");
     let justified = |id: &LogId, covered: Option<&LogId>| log.justifies(id, covered);
-    let machine = StateMachine::open(dir, &shared, FeatureLevels::SUPPORTED, justified);
+    let machine = StateMachine::open(
+        dir,
+        &shared,
+        Arc::new(SledDatabases),
+        FeatureLevels::SUPPORTED,
+        justified,
+    );
     (log, machine.expect("opens"))
 }
 
@@ -162,6 +169,8 @@ async fn every_kind_of_fact_survives_a_restart() {
         created.into(),
         ReplicasOffline { node_id, epoch, partitions: vec![partition] }.into(),
         FeatureLevelFinalised { level: FeatureLevel(2) }.into(),
+        ProducerIdsAllocated { next_producer_id: 1000 }.into(),
+        ProducerIdsAllocated { next_producer_id: 2000 }.into(),
         BrokerDraining { node_id, draining: true }.into(),
         carried_out(1, vec![]),
         carried_out(2, vec![RequestId(uuid::Uuid::from_u128(1))]),
@@ -170,13 +179,13 @@ async fn every_kind_of_fact_survives_a_restart() {
     ];
     let mut applied = Applied::default();
     for record in history {
-        let (mut store, found) = AppliedStore::open(&path).expect("opens");
+        let (mut store, found) = AppliedStore::open(Arc::new(SledDatabases), &path).expect("opens");
         assert_eq!(found, applied);
         let before = applied.image.clone();
         applied.image.replay(&record).expect("makes sense");
         store.write(&before, &applied);
     }
-    assert_eq!(AppliedStore::open(&path).expect("opens").1, applied);
+    assert_eq!(AppliedStore::open(Arc::new(SledDatabases), &path).expect("opens").1, applied);
 }
 
 /// Every file of the sled database overwritten, cut, or gone: the image is
@@ -308,7 +317,7 @@ async fn a_snapshot_stands_for_a_purged_log() {
     log.purge(log_id(1, 2)).await.expect("purges");
     close(log, machine).await;
     let path = dir.path().join("image.sled");
-    let (store, _) = AppliedStore::open(&path).expect("opens");
+    let (store, _) = AppliedStore::open(Arc::new(SledDatabases), &path).expect("opens");
     drop(store.wipe());
     assert_eq!(recovered(dir.path()).await, (image, false));
     let (mut log, machine) = open(dir.path());
@@ -369,6 +378,37 @@ async fn what_was_promised_survives_a_power_loss() {
         assert_eq!(state.last_purged_log_id, Some(log_id(1, 1)));
         assert_eq!(state.last_log_id, Some(log_id(1, 7)));
     }
+}
+
+/// A full disk is not the end: what does not fit waits, in its order, until there is
+/// room, or until the node stops.
+#[tokio::test]
+async fn a_full_disk_is_waited_for() {
+    let vfs = Arc::new(SimVfs::new());
+    let dir = Path::new("/metadata");
+    create_dir_durably(&*vfs, dir).expect("simulated");
+    let shared = Shared::new(vfs.clone());
+    let full = |times| {
+        for operation in [Operation::Write, Operation::Create] {
+            let (path_ends_with, fault) = (String::new(), Fault::Enospc);
+            vfs.fail(FaultRule { operation, path_ends_with, skip: 0, times, fault });
+        }
+    };
+    let mut log = LogStore::open(&shared, dir).expect("opens");
+    full(2);
+    log.save_vote(&Vote::new(1, 1)).await.expect("waits");
+    full(2);
+    let written = [entry(0, 0, vec![voter(0)]), entry(1, 1, vec![voter(1)])];
+    log.blocking_append(written.clone()).await.expect("waits");
+    vfs.heal();
+    let mut reader = log.get_log_reader().await;
+    assert_eq!(reader.try_get_log_entries(..).await.expect("reads"), written);
+
+    full(u64::MAX);
+    let hurry = log.hurry();
+    let append = log.blocking_append([entry(2, 2, vec![voter(2)])]);
+    let (refused, ()) = tokio::join!(append, async { hurry.up() });
+    assert!(refused.is_err(), "nobody waits when the node stops");
 }
 
 /// An fdatasync that fails is reported, and nothing is written after it.

@@ -1,0 +1,113 @@
+//! A world for one run: hosts with their own addresses and disks, and a network between
+//! them that can be cut, slowed and made lossy in every direction. Needs root, and says
+//! what is missing.
+//!
+//! Nothing of it is seen outside, and nothing of it is left when this process is gone:
+//! see docs/decisions/0029-a-world-for-each-run.md.
+
+mod disk;
+mod host;
+mod link;
+mod switch;
+
+pub use disk::Disk;
+pub(crate) use host::Host;
+pub use link::Conditions;
+
+use anyhow::Context as _;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::Arc;
+use switch::Switch;
+
+/// Threads of the runtime that clients run on.
+const CLIENT_THREADS: usize = 2;
+
+/// Where the clients are.
+pub const CLIENTS: Ipv4Addr = address(254);
+
+/// A node's address.
+#[must_use]
+pub const fn address(node: u64) -> Ipv4Addr {
+    // The same in every run: their networks do not know each other.
+    Ipv4Addr::new(10, 77, 0, node as u8)
+}
+
+/// See the module.
+pub struct World {
+    switch: Switch,
+    clients: Host,
+}
+
+impl World {
+    /// Whether this process may make one.
+    #[must_use]
+    pub fn is_allowed() -> bool {
+        nix::unistd::geteuid().is_root()
+    }
+
+    /// With nobody in it but clients. The seed decides which packets get lost.
+    ///
+    /// # Errors
+    /// This process may not make one, or the system lacks something: which.
+    pub fn new(seed: u64) -> anyhow::Result<Arc<Self>> {
+        let (clients, device) = Host::first(CLIENTS).context("no world of its own")?;
+        let switch = Switch::new(seed)?;
+        switch.plug(CLIENTS, device);
+        Ok(Arc::new(Self { switch, clients }))
+    }
+
+    /// Runs clients: what the future opens and starts is on their host.
+    ///
+    /// # Errors
+    /// Those of the work; there is no thread for it.
+    pub fn run<F, T>(&self, work: impl FnOnce() -> F + Send) -> anyhow::Result<T>
+    where
+        F: Future<Output = anyhow::Result<T>>,
+        T: Send,
+    {
+        let namespaces = Arc::clone(self.clients.namespaces());
+        let runtime = move || -> anyhow::Result<T> {
+            namespaces.enter()?;
+            let enter = move || {
+                // Without, it would be a client nobody can talk to: seen at once.
+                if let Err(error) = namespaces.enter() {
+                    panic!("a client's thread does not get to its host: {error:#}");
+                }
+            };
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(CLIENT_THREADS)
+                .on_thread_start(enter)
+                .enable_all()
+                .build()?;
+            runtime.block_on(work())
+        };
+        std::thread::scope(|scope| match scope.spawn(runtime).join() {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    }
+
+    /// A host more, for a node.
+    pub(crate) fn add_host(&self, node: u64) -> anyhow::Result<Host> {
+        let (host, device) = self.clients.beside(address(node))?;
+        self.switch.plug(address(node), device);
+        Ok(host)
+    }
+
+    /// A disk, for a node whose other files are in `dir`.
+    pub(crate) fn add_disk(&self, dir: &Path) -> anyhow::Result<Disk> {
+        let dir = dir.to_owned();
+        self.clients.run(move || Disk::create(&dir))?
+    }
+
+    /// Changes the line from one host to another, in that direction.
+    pub fn line(&self, from: Ipv4Addr, to: Ipv4Addr, change: impl FnOnce(&mut Conditions)) {
+        self.switch.set(from, to, change);
+    }
+
+    /// Every line is good again.
+    pub fn heal(&self) {
+        self.switch.heal();
+    }
+}

@@ -1,0 +1,177 @@
+//! The groups of one partition of `__consumer_offsets`: what members, commits and time
+//! do to them (KIP-848).
+//!
+//! Every decision is a list of facts, decided against the groups as they are;
+//! [`Groups::replay`] is the only thing that changes them. Time comes in with the
+//! event. Not its job: writing the facts down, and finding out that they are.
+
+mod assign;
+mod error;
+mod facts;
+mod group;
+mod heartbeat;
+mod offsets;
+mod reconcile;
+mod sessions;
+mod subscription;
+#[cfg(test)]
+mod tests;
+mod topics;
+
+pub use assign::Assignor;
+pub use error::GroupError;
+pub use facts::{
+    CurrentFact, Fact, GroupFact, GroupId, MemberFact, MemberId, OffsetFact, UnreadableFact,
+};
+pub use group::{Group, GroupState, Member};
+pub use heartbeat::{Departure, Heartbeat, HeartbeatAnswer};
+pub use offsets::{Commit, Committer, MAX_OFFSET_METADATA_BYTES};
+pub use topics::Topics;
+
+use sessions::Sessions;
+use std::collections::BTreeMap;
+use subscription::Patterns;
+
+/// Milliseconds since a fixed moment of this process.
+pub type Millis = u64;
+
+/// The moment of an event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// For what lasts.
+    pub monotonic: Millis,
+    /// For what is written down: milliseconds since the Unix epoch.
+    pub wall_ms: u64,
+}
+
+/// Bounds and times.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupOptions {
+    /// A member that is silent for so long is gone.
+    pub session_timeout_ms: u32,
+    /// How often a member is to be heard.
+    pub heartbeat_interval_ms: u32,
+    /// Members of a group: each change of one is written for all whose share changes.
+    pub max_members: usize,
+    /// Offsets that nobody reads are forgotten after that (K-13636).
+    pub offsets_retention_ms: u64,
+}
+
+impl Default for GroupOptions {
+    /// As Kafka's, but for a session that is noticed sooner.
+    fn default() -> Self {
+        Self {
+            session_timeout_ms: 10_000,
+            heartbeat_interval_ms: 1_000,
+            max_members: 1_000,
+            offsets_retention_ms: 7 * 24 * 3_600_000,
+        }
+    }
+}
+
+/// The groups of one partition.
+#[derive(Clone, Debug)]
+pub struct Groups {
+    options: GroupOptions,
+    groups: BTreeMap<GroupId, Group>,
+    sessions: Sessions,
+    patterns: Patterns,
+}
+
+impl Groups {
+    /// None.
+    #[must_use]
+    pub fn new(options: GroupOptions) -> Self {
+        let (groups, sessions, patterns) = Default::default();
+        Self { options, groups, sessions, patterns }
+    }
+
+    /// Takes over what was decided: the only thing that changes a group.
+    pub fn replay(&mut self, fact: &Fact) {
+        if let Fact::Member(_, _, Some(MemberFact { pattern: Some(pattern), .. })) = fact {
+            // One that a later release took and this one does not matches nothing.
+            let _ = self.patterns.learn(pattern);
+        }
+        let group = self.groups.entry(fact.group().clone()).or_default();
+        group.replay(fact);
+        if group.is_nothing() {
+            self.groups.remove(fact.group());
+        }
+    }
+
+    /// All facts were replayed: from now on members are waited for.
+    pub fn begin(&mut self, now: Now) {
+        for (id, group) in &self.groups {
+            self.sessions.heard_of_all(id, group, now, &self.options);
+        }
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&GroupId, &Group)> {
+        self.groups.iter()
+    }
+
+    /// One of them.
+    ///
+    /// # Errors
+    /// `UnknownGroup`.
+    pub fn get(&self, id: &str) -> Result<&Group, GroupError> {
+        self.groups.get(id).ok_or(GroupError::UnknownGroup)
+    }
+
+    /// Topics came, grew or went: what that changes, for at most `limit` groups. Empty
+    /// when all is done.
+    #[must_use]
+    pub fn follow_topics(&self, topics: &dyn Topics, now: Now, limit: usize) -> Vec<Fact> {
+        let mut facts = self.forget_topics(topics, limit);
+        let changed = |(_, group): &(&GroupId, &Group)| {
+            !group.members.is_empty()
+                && group.read_topics(topics, &self.patterns) != group.fact.topics
+        };
+        for (id, group) in self.groups.iter().filter(changed).take(limit) {
+            facts.extend(group.next_epoch(id, topics, &self.patterns, now.wall_ms));
+        }
+        facts
+    }
+
+    /// Time has passed: members that are gone, and what follows; offsets that are old.
+    #[must_use]
+    pub fn expire(&self, topics: &dyn Topics, now: Now) -> Vec<Fact> {
+        let mut facts = Vec::new();
+        for (group, members) in self.sessions.over(now.monotonic) {
+            if let Some(known) = self.groups.get(&group) {
+                let gone = members.into_iter().filter(|m| known.members.contains_key(m));
+                let gone: Vec<_> = gone.collect();
+                if !gone.is_empty() {
+                    facts.extend(self.without(&group, &gone, topics, now));
+                }
+            }
+        }
+        facts
+    }
+
+    /// When [`Self::expire`] has something to do next.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Millis> {
+        self.sessions.next()
+    }
+
+    /// After facts were replayed that were decided at this moment: whose sessions end,
+    /// and who has to give back partitions from now on.
+    pub fn settle(&mut self, facts: &[Fact], now: Now) {
+        for fact in facts {
+            let id = fact.group();
+            match self.groups.get(id) {
+                Some(group) => self.sessions.follow(id, group, fact, now, &self.options),
+                None => self.sessions.forget(id),
+            }
+        }
+        let used = |pattern: &str| {
+            let wants = |member: &Member| member.fact.pattern.as_deref() == Some(pattern);
+            self.groups.values().flat_map(|group| group.members.values()).any(wants)
+        };
+        if facts.iter().any(|fact| matches!(fact, Fact::Member(..))) && !self.patterns.is_empty() {
+            self.patterns.keep(used);
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Groups, told as what members do, and random histories that keep the invariants.
+
+mod property;
+mod stories;
+mod world;

@@ -1,0 +1,219 @@
+//! What happens to groups, one story each.
+
+use super::world::{GROUP, World};
+use crate::groups::{Committer, Departure, GroupError, GroupOptions, GroupState};
+use ottla_proto::PartitionId;
+
+fn world() -> World {
+    let mut world = World::new(GroupOptions::default());
+    world.topic("t", 4);
+    world
+}
+
+#[test]
+fn the_first_member_reads_everything() {
+    let mut world = world();
+    world.join("a", &["t"]).expect("joins");
+    assert_eq!(world.owned("a"), [0, 1, 2, 3]);
+    assert_eq!(world.groups.get(GROUP).expect("the group").state(), GroupState::Stable);
+    world.check();
+}
+
+/// The second one is given what the first has given back, and nothing before.
+#[test]
+fn a_partition_is_given_back_before_it_is_taken() {
+    let mut world = world();
+    world.join("a", &["t"]).expect("joins");
+    world.join("b", &["t"]).expect("joins");
+    assert_eq!(world.owned("b"), [0; 0]);
+    assert_eq!(world.groups.get(GROUP).expect("the group").state(), GroupState::Reconciling);
+    world.tick("b").expect("a member");
+    assert_eq!(world.owned("b"), [0; 0], "nothing is free yet");
+    // `a` is told to give two back, and does so; it has not said so yet.
+    world.tick("a").expect("a member");
+    assert_eq!(world.owned("a").len(), 2);
+    world.tick("b").expect("a member");
+    assert_eq!(world.owned("b"), [0; 0], "not before it is known");
+    world.tick("a").expect("a member");
+    world.tick("b").expect("a member");
+    assert_eq!(world.owned("b").len(), 2);
+    assert_eq!(world.groups.get(GROUP).expect("the group").state(), GroupState::Stable);
+    world.check();
+}
+
+#[test]
+fn who_leaves_is_replaced_at_once() {
+    let mut world = world();
+    world.join("a", &["t"]).expect("joins");
+    world.join("b", &["t"]).expect("joins");
+    world.calm_down();
+    world.depart("a", Departure::Leave).expect("leaves");
+    world.tick("b").expect("a member");
+    assert_eq!(world.owned("b"), [0, 1, 2, 3]);
+    let error = world.depart("a", Departure::Leave).expect_err("gone");
+    assert_eq!(error, GroupError::UnknownMember("a".into()));
+}
+
+#[test]
+fn who_is_silent_is_put_out() {
+    let mut world = world();
+    world.join("a", &["t"]).expect("joins");
+    world.join("b", &["t"]).expect("joins");
+    world.calm_down();
+    world.pass(9_999);
+    world.tick("b").expect("a member");
+    world.pass(1);
+    world.tick("b").expect("a member");
+    assert_eq!(world.owned("b"), [0, 1, 2, 3]);
+    assert_eq!(world.tick("a"), Err(GroupError::UnknownMember("a".into())));
+}
+
+/// A member that goes on reading what it is to give back is put out, although it is
+/// heard of all the time.
+#[test]
+fn who_gives_nothing_back_is_put_out() {
+    let mut world = world();
+    world.join("a", &["t"]).expect("joins");
+    world.join("b", &["t"]).expect("joins");
+    world.tick("a").expect("told to give two back");
+    let all = world.members["a"].assigned.clone();
+    let clings = |world: &mut World| {
+        let mut owned = all.clone();
+        let topic = *all.first().expect("two");
+        owned.extend((0..4).map(|index| PartitionId { index, ..topic }));
+        world.members.get_mut("a").expect("a member").owned = owned;
+        let result = world.tick_unheard("a");
+        world.tick("b").expect("a member");
+        result
+    };
+    for _ in 0..59 {
+        world.pass(5_000);
+        clings(&mut world).expect("heard");
+    }
+    world.pass(5_000);
+    assert_eq!(clings(&mut world), Err(GroupError::UnknownMember("a".into())));
+    world.tick("b").expect("a member");
+    assert_eq!(world.owned("b"), [0, 1, 2, 3]);
+}
+
+#[test]
+fn an_answer_that_was_lost_is_given_again() {
+    let mut world = world();
+    world.join("a", &["t"]).expect("joins");
+    world.join("b", &["t"]).expect("joins");
+    world.calm_down();
+    world.depart("b", Departure::Leave).expect("leaves");
+    world.tick_unheard("a").expect("a member");
+    world.tick("a").expect("one behind, with nothing that is not its own");
+    assert_eq!(world.owned("a"), [0, 1, 2, 3]);
+    world.members.get_mut("a").expect("a member").epoch = 1;
+    let error = GroupError::FencedMemberEpoch { expected: world.epoch(), got: 1 };
+    assert_eq!(world.tick("a"), Err(error));
+    world.members.get_mut("a").expect("a member").epoch = 99;
+    let error = GroupError::FencedMemberEpoch { expected: world.epoch(), got: 99 };
+    assert_eq!(world.tick("a"), Err(error));
+}
+
+/// A static member that comes back has what it had, under whichever id, and nothing of
+/// the others' moves; who comes while it is there is turned away.
+#[test]
+fn a_static_member_comes_back() {
+    let mut world = world();
+    world.join_as("a1", &["t"], Some("a")).expect("joins");
+    world.join("b", &["t"]).expect("joins");
+    world.calm_down();
+    let (had, epoch) = (world.owned("a1"), world.epoch());
+    let error = world.join_as("a2", &["t"], Some("a")).expect_err("a1 is there");
+    let (instance_id, member) = ("a".to_owned(), "a1".into());
+    assert_eq!(error, GroupError::UnreleasedInstance { instance_id, member });
+    world.depart("a1", Departure::Pause).expect("goes for a while");
+    world.tick("b").expect("a member");
+    assert_eq!(world.owned("b").len(), 2, "nothing moves meanwhile");
+    world.join_as("a2", &["t"], Some("a")).expect("is back");
+    assert_eq!((world.owned("a2"), world.epoch()), (had, epoch));
+    world.check();
+}
+
+#[test]
+fn topics_grow_and_go() {
+    let mut world = world();
+    world.join("a", &["t", "later"]).expect("joins");
+    world.topic("t", 6);
+    world.tick("a").expect("a member");
+    assert_eq!(world.owned("a"), [0, 1, 2, 3, 4, 5]);
+    world.topic("later", 2);
+    world.tick("a").expect("a member");
+    assert_eq!(world.owned("a").len(), 8);
+    let id = PartitionId { topic: world.topics.0["later"].0, index: 1 };
+    world.commit(&Committer::Member("a".into(), world.epoch()), id, 7).expect("commits");
+    world.forget_topic("later");
+    world.tick("a").expect("a member");
+    assert_eq!(world.owned("a"), [0, 1, 2, 3, 4, 5]);
+    assert!(world.groups.get(GROUP).expect("the group").offsets.is_empty(), "gone with it");
+}
+
+#[test]
+fn only_who_may_commits() {
+    let mut world = world();
+    let id = PartitionId { topic: world.topics.0["t"].0, index: 0 };
+    world.commit(&Committer::Anybody, id, 1).expect("nobody is in it");
+    world.join("a", &["t"]).expect("joins");
+    let error = world.commit(&Committer::Anybody, id, 2).expect_err("there are members");
+    assert_eq!(error, GroupError::NotEmpty { members: 1 });
+    let epoch = world.epoch();
+    let error = world.commit(&Committer::Member("a".into(), epoch + 1), id, 2).expect_err("epoch");
+    assert_eq!(error, GroupError::StaleMemberEpoch { expected: epoch, got: epoch + 1 });
+    let error = world.commit(&Committer::Member("x".into(), epoch), id, 2).expect_err("unknown");
+    assert_eq!(error, GroupError::UnknownMember("x".into()));
+    world.commit(&Committer::Member("a".into(), epoch), id, 2).expect("a member");
+    assert_eq!(world.groups.get(GROUP).expect("the group").offsets[&id].offset, 2);
+    let error = world.groups.delete(&GROUP.into()).expect_err("there are members");
+    assert_eq!(error, GroupError::NotEmpty { members: 1 });
+    world.depart("a", Departure::Leave).expect("leaves");
+    let facts = world.groups.delete(&GROUP.into()).expect("empty");
+    world.write(facts);
+    assert_eq!(world.groups.get(GROUP), Err(GroupError::UnknownGroup));
+}
+
+/// K-13636: not while somebody reads the topic, and not before the group was empty for
+/// the whole time.
+#[test]
+fn old_offsets_are_forgotten() {
+    let mut world = world();
+    let id = PartitionId { topic: world.topics.0["t"].0, index: 0 };
+    let retention = GroupOptions::default().offsets_retention_ms;
+    world.join("a", &["t"]).expect("joins");
+    world.commit(&Committer::Member("a".into(), world.epoch()), id, 2).expect("commits");
+    world.now.wall_ms += retention;
+    assert_eq!(world.groups.forget_old_offsets(world.now, 100), []);
+    world.depart("a", Departure::Leave).expect("leaves");
+    assert_eq!(world.groups.forget_old_offsets(world.now, 100), []);
+    world.now.wall_ms += retention;
+    let facts = world.groups.forget_old_offsets(world.now, 100);
+    world.write(facts);
+    assert_eq!(world.groups.get(GROUP), Err(GroupError::UnknownGroup));
+}
+
+#[test]
+fn what_is_wrong_changes_nothing() {
+    let mut world = world();
+    let before = world.groups.clone();
+    let pattern = |text: &str| crate::groups::Heartbeat {
+        group: GROUP.into(),
+        member: "a".into(),
+        subscription: Some((Default::default(), Some(text.to_owned()))),
+        ..Default::default()
+    };
+    let error = world.send(&pattern("(")).expect_err("no pattern");
+    assert!(matches!(error, GroupError::InvalidPattern { .. }), "{error:?}");
+    let joins = crate::groups::Heartbeat { subscription: None, ..pattern("") };
+    assert!(matches!(world.send(&joins), Err(GroupError::Invalid(_))));
+    let stays = crate::groups::Heartbeat { epoch: 3, ..joins };
+    assert_eq!(world.send(&stays), Err(GroupError::UnknownMember("a".into())));
+    assert_eq!(world.groups.iter().count(), before.iter().count());
+    assert_eq!(world.log, []);
+    world.send(&pattern("t|u.*")).expect("a pattern");
+    assert_eq!(world.groups.get(GROUP).expect("the group").fact.topics.len(), 1);
+    world.topic("u2", 3);
+    assert_eq!(world.groups.get(GROUP).expect("the group").fact.topics.len(), 2);
+}

@@ -1,0 +1,267 @@
+//! A group, its members as clients are, and topics.
+
+use crate::groups::{
+    Assignor, Commit, Committer, Departure, Fact, GroupError, GroupOptions, Groups, Heartbeat,
+    HeartbeatAnswer, MemberId, Now, Topics,
+};
+use ottla_proto::{PartitionId, TopicId};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(super) const GROUP: &str = "g";
+
+/// Topics by name; ids by a number.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FakeTopics(pub(super) BTreeMap<String, (TopicId, u32)>);
+
+impl Topics for FakeTopics {
+    fn by_name(&self, name: &str) -> Option<TopicId> {
+        self.0.get(name).map(|(id, _)| *id)
+    }
+
+    fn public(&self) -> Vec<(&str, TopicId)> {
+        self.0.iter().map(|(name, (id, _))| (name.as_str(), *id)).collect()
+    }
+
+    fn partitions(&self, id: TopicId) -> u32 {
+        self.0.values().find(|(known, _)| *known == id).map_or(0, |(_, count)| *count)
+    }
+
+    fn is_in_rack(&self, _: PartitionId, _: &str) -> bool {
+        false
+    }
+}
+
+/// What a member believes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Believes {
+    pub(super) epoch: u32,
+    /// What it reads.
+    pub(super) owned: BTreeSet<PartitionId>,
+    /// What it was told to read.
+    pub(super) assigned: BTreeSet<PartitionId>,
+    topics: BTreeSet<String>,
+    instance_id: Option<String>,
+}
+
+pub(super) struct World {
+    pub(super) groups: Groups,
+    pub(super) topics: FakeTopics,
+    pub(super) members: BTreeMap<MemberId, Believes>,
+    pub(super) now: Now,
+    /// Everything that was ever written down.
+    pub(super) log: Vec<Fact>,
+    next_topic: u128,
+}
+
+impl World {
+    pub(super) fn new(options: GroupOptions) -> Self {
+        Self {
+            groups: Groups::new(options),
+            topics: FakeTopics::default(),
+            members: BTreeMap::new(),
+            now: Now { monotonic: 0, wall_ms: 1_000_000 },
+            log: Vec::new(),
+            next_topic: 1,
+        }
+    }
+
+    pub(super) fn topic(&mut self, name: &str, partitions: u32) -> TopicId {
+        let next = self.next_topic;
+        let new = || TopicId(uuid::Uuid::from_u128(next));
+        let id = self.topics.0.get(name).map_or_else(new, |(id, _)| *id);
+        self.next_topic += 1;
+        self.topics.0.insert(name.to_owned(), (id, partitions));
+        let facts = self.groups.follow_topics(&self.topics, self.now, 100);
+        self.write(facts);
+        id
+    }
+
+    pub(super) fn forget_topic(&mut self, name: &str) {
+        self.topics.0.remove(name);
+        let facts = self.groups.follow_topics(&self.topics, self.now, 100);
+        self.write(facts);
+    }
+
+    /// Written, committed, taken over.
+    pub(super) fn write(&mut self, facts: Vec<Fact>) {
+        for fact in &facts {
+            let (key, value) = fact.encode();
+            assert_eq!(&Fact::decode(&key, value.as_deref()).expect("readable"), fact);
+            self.groups.replay(fact);
+        }
+        self.groups.settle(&facts, self.now);
+        self.log.extend(facts);
+    }
+
+    pub(super) fn send(&mut self, beat: &Heartbeat) -> Result<HeartbeatAnswer, GroupError> {
+        let (facts, answer) = self.groups.heartbeat(beat, &self.topics, self.now)?;
+        self.write(facts);
+        self.groups.heard(&beat.group, &beat.member, self.now);
+        Ok(answer)
+    }
+
+    fn beat(member: &str, epoch: u32) -> Heartbeat {
+        Heartbeat { group: GROUP.into(), member: member.into(), epoch, ..Heartbeat::default() }
+    }
+
+    pub(super) fn join(&mut self, member: &str, topics: &[&str]) -> Result<(), GroupError> {
+        self.join_as(member, topics, None)
+    }
+
+    pub(super) fn join_as(
+        &mut self,
+        member: &str,
+        topics: &[&str],
+        instance_id: Option<&str>,
+    ) -> Result<(), GroupError> {
+        let topics: BTreeSet<String> = topics.iter().map(|name| (*name).to_owned()).collect();
+        let subscription = Some((topics.clone(), None));
+        let instance_id = instance_id.map(str::to_owned);
+        let assignor = Some(Assignor::Sticky);
+        let beat = Heartbeat {
+            subscription,
+            instance_id: instance_id.clone(),
+            assignor,
+            ..Self::beat(member, 0)
+        };
+        let answer = self.send(&beat)?;
+        let believes = Believes { topics, instance_id, ..Believes::default() };
+        self.members.insert(member.into(), believes);
+        self.told(member, answer);
+        Ok(())
+    }
+
+    /// It was put out, or has missed too much: it stops reading, and joins again.
+    pub(super) fn join_again(&mut self, member: &str) -> Result<(), GroupError> {
+        let Believes { topics, instance_id, .. } = self.members.remove(member).expect("a member");
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        self.join_as(member, &topics, instance_id.as_deref())
+    }
+
+    /// A heartbeat that says what the member reads.
+    pub(super) fn tick(&mut self, member: &str) -> Result<(), GroupError> {
+        let believes = &self.members[member];
+        let owned = Some(believes.owned.clone());
+        let beat = Heartbeat { owned, ..Self::beat(member, believes.epoch) };
+        let answer = self.send(&beat)?;
+        self.told(member, answer);
+        Ok(())
+    }
+
+    /// The same, and the answer is lost.
+    pub(super) fn tick_unheard(&mut self, member: &str) -> Result<(), GroupError> {
+        let believes = &self.members[member];
+        let owned = Some(believes.owned.clone());
+        let beat = Heartbeat { owned, ..Self::beat(member, believes.epoch) };
+        self.send(&beat).map(drop)
+    }
+
+    /// It gives up at once what it is not to read, and reads what it may.
+    fn told(&mut self, member: &str, answer: HeartbeatAnswer) {
+        let believes = self.members.get_mut(member).expect("a member");
+        believes.epoch = answer.epoch;
+        if let Some(assigned) = answer.assignment {
+            believes.assigned = assigned;
+        }
+        believes.owned = believes.assigned.clone();
+    }
+
+    pub(super) fn depart(&mut self, member: &str, how: Departure) -> Result<(), GroupError> {
+        let beat = Heartbeat { departure: Some(how), ..Self::beat(member, 0) };
+        self.send(&beat)?;
+        self.members.remove(member);
+        Ok(())
+    }
+
+    pub(super) fn pass(&mut self, ms: u64) {
+        self.now.monotonic += ms;
+        self.now.wall_ms += ms;
+        let facts = self.groups.expire(&self.topics, self.now);
+        self.write(facts);
+    }
+
+    /// Heartbeats of all until nothing changes any more.
+    pub(super) fn calm_down(&mut self) {
+        for _ in 0..10 {
+            let (written, believed) = (self.log.len(), self.members.clone());
+            for member in self.members.keys().cloned().collect::<Vec<_>>() {
+                match self.tick(&member) {
+                    Err(GroupError::FencedMemberEpoch { .. }) => self.join_again(&member),
+                    other => other,
+                }
+                .expect("a member");
+            }
+            if self.log.len() == written && self.members == believed {
+                return;
+            }
+        }
+        panic!("no rest: {:?}", self.groups.get(GROUP));
+    }
+
+    pub(super) fn commit(
+        &mut self,
+        committer: &Committer,
+        partition: PartitionId,
+        offset: u64,
+    ) -> Result<(), GroupError> {
+        let commit =
+            Commit { partition, offset, leader_epoch: Some(3), metadata: "mine".to_owned() };
+        let facts = self.groups.commit(&GROUP.into(), committer, vec![commit], self.now)?;
+        self.write(facts);
+        Ok(())
+    }
+
+    pub(super) fn owned(&self, member: &str) -> Vec<u32> {
+        self.members[member].owned.iter().map(|id| id.index).collect()
+    }
+
+    pub(super) fn epoch(&self) -> u32 {
+        self.groups.get(GROUP).expect("the group").fact.epoch
+    }
+
+    /// What another coordinator would make of what is written down.
+    pub(super) fn taken_over(&self) -> Groups {
+        let mut groups = Groups::new(GroupOptions::default());
+        self.log.iter().for_each(|fact| groups.replay(fact));
+        groups
+    }
+
+    /// The same after compaction: of each key the last fact, in the order in which
+    /// those were written.
+    pub(super) fn taken_over_compacted(&self) -> Groups {
+        let mut last: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+        for (at, fact) in self.log.iter().enumerate() {
+            last.insert(fact.encode().0, at);
+        }
+        let kept: BTreeSet<usize> = last.into_values().collect();
+        let mut groups = Groups::new(GroupOptions::default());
+        kept.into_iter().for_each(|at| groups.replay(&self.log[at]));
+        groups
+    }
+
+    /// Nobody reads what is another's, as members see it and as the group does.
+    pub(super) fn check(&self) {
+        let mut readers: BTreeMap<PartitionId, &MemberId> = BTreeMap::new();
+        for (member, believes) in &self.members {
+            let lives = |group: &&crate::groups::Group| group.members.contains_key(member);
+            if self.groups.get(GROUP).ok().filter(lives).is_none() {
+                continue; // it has been put out, and will be told
+            }
+            for id in &believes.owned {
+                let other = readers.insert(*id, member);
+                assert!(other.is_none(), "{id} is read by {other:?} and {member}");
+            }
+        }
+        for (_, group) in self.groups.iter() {
+            let wants: usize = group.members.values().map(|member| member.target.len()).sum();
+            let exist: usize = group.fact.topics.values().map(|count| *count as usize).sum();
+            if !group.members.is_empty() {
+                assert_eq!(wants, exist, "every partition is somebody's in the end");
+            }
+            for member in group.members.values() {
+                assert!(member.current.epoch <= group.fact.epoch);
+                assert!(member.current.assigned.is_disjoint(&member.current.revoking));
+            }
+        }
+    }
+}

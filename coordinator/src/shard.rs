@@ -1,0 +1,292 @@
+//! The task that owns the groups of one partition while this node leads it.
+//!
+//! It takes the requests that wait, decides them one after the other, writes what
+//! follows from all of them in one batch, and answers when that is committed. So an
+//! answer never tells of anything that could still be lost, and thousands of groups
+//! share a write. If a write fails the groups are read anew: nobody knows what became
+//! of it.
+
+use crate::coordinator::{Refusal, not_coordinator};
+use crate::groups::{
+    Commit, Committer, Fact, Group, GroupId, GroupOptions, Groups, Heartbeat, HeartbeatAnswer, Now,
+};
+use crate::load::{leading, load};
+use crate::write::write;
+use ottla_metadata::image::Image;
+use ottla_proto::v1::ErrorReason as R;
+use ottla_proto::{ApiError, LeaderEpoch, PartitionId};
+use ottla_replication::{LocalPartition, Replicas};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+/// Requests decided in one go: what comes in during the sync of a disk at some 100,000
+/// a second.
+const REQUESTS_PER_TURN: usize = 512;
+
+/// Facts after which a turn is written: some hundred kilobytes, well below what one
+/// batch holds. One more decision always fits.
+const FACTS_PER_TURN: usize = 4096;
+
+/// Pause before groups that could not be read or written are read again.
+const RETRY_BACKOFF: Duration = Duration::from_millis(100);
+
+/// How often old offsets are looked for: they are days old.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
+
+/// What is asked.
+#[derive(Debug)]
+pub enum Request {
+    /// A member joins, stays, leaves.
+    Heartbeat(Heartbeat),
+    /// Offsets are to be remembered.
+    Commit(GroupId, Committer, Vec<Commit>),
+    /// A group as it is.
+    Get(GroupId),
+    /// All of them.
+    List,
+    /// A group is to be deleted.
+    Delete(GroupId),
+}
+
+/// What is answered.
+#[derive(Debug)]
+pub enum Answer {
+    /// To a heartbeat.
+    Heartbeat(HeartbeatAnswer),
+    /// To what has nothing to tell but that it is done.
+    Done,
+    /// The group.
+    Group(Box<Group>),
+    /// Names, and groups.
+    Groups(Vec<(GroupId, Group)>),
+}
+
+/// A request, and who waits for it.
+pub(crate) struct Asked {
+    pub(crate) request: Request,
+    pub(crate) reply: oneshot::Sender<Result<Answer, Refusal>>,
+}
+
+/// Serves whenever this node leads the partition; ends when it does not host it.
+pub(crate) async fn run(
+    replicas: Replicas,
+    id: PartitionId,
+    options: GroupOptions,
+    mut mailbox: mpsc::Receiver<Asked>,
+) {
+    let begun = Instant::now();
+    while let Some(mut state) = replicas.watch(id) {
+        let Some(epoch) = led(&replicas, id, &mut state, &mut mailbox).await else { return };
+        let loaded = load(&replicas, id, epoch, &mut state, options).await;
+        let images = replicas.images();
+        match loaded {
+            Ok(mut groups) => {
+                groups.begin(now(begun));
+                let (replicas, state) = (replicas.clone(), state.clone());
+                let shard = Shard { replicas, id, epoch, groups, state, images, begun };
+                if shard.serve(&mut mailbox).await {
+                    return;
+                }
+            }
+            Err(error) => {
+                if leading(&state, epoch).is_some() {
+                    tracing::warn!(partition = %id, %error, "groups cannot be read");
+                }
+                tokio::time::sleep(RETRY_BACKOFF).await;
+            }
+        }
+    }
+}
+
+/// Waits until this node leads; `None`: it never will. Who asks meanwhile is told so.
+async fn led(
+    replicas: &Replicas,
+    id: PartitionId,
+    state: &mut watch::Receiver<LocalPartition>,
+    mailbox: &mut mpsc::Receiver<Asked>,
+) -> Option<LeaderEpoch> {
+    loop {
+        tokio::select! {
+            biased;
+            led = state.wait_for(|now| now.leading().is_some()) => {
+                return led.ok()?.leading().map(|status| status.leader_epoch);
+            }
+            asked = mailbox.recv() => {
+                let error = not_coordinator(replicas, id);
+                // Fails when nobody waits for it any more.
+                let _ = asked?.reply.send(Err(error.into()));
+            }
+        }
+    }
+}
+
+fn now(begun: Instant) -> Now {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    Now { monotonic: millis(begun.elapsed()), wall_ms: millis(wall) }
+}
+
+/// A leadership of the partition.
+struct Shard {
+    replicas: Replicas,
+    id: PartitionId,
+    epoch: LeaderEpoch,
+    groups: Groups,
+    state: watch::Receiver<LocalPartition>,
+    images: watch::Receiver<Arc<Image>>,
+    begun: Instant,
+}
+
+type Reply = (oneshot::Sender<Result<Answer, Refusal>>, Result<Answer, Refusal>);
+
+/// What one turn has decided, not yet written.
+#[derive(Default)]
+struct Turn {
+    facts: Vec<Fact>,
+    replies: Vec<Reply>,
+}
+
+enum Woken {
+    Asked,
+    Topics,
+    Time,
+    Expiry,
+    Ended { for_good: bool },
+}
+
+impl Shard {
+    /// Until the leadership is over, or a write failed. True: the node stops.
+    async fn serve(mut self, mailbox: &mut mpsc::Receiver<Asked>) -> bool {
+        self.images.mark_changed();
+        let mut asked = Vec::new();
+        let mut expiry = Instant::now() + EXPIRY_INTERVAL;
+        loop {
+            let mut turn = Turn::default();
+            match self.wait(mailbox, &mut asked, expiry).await {
+                Woken::Ended { for_good } => return for_good,
+                Woken::Asked | Woken::Time => {}
+                Woken::Topics => {
+                    let image = Arc::clone(&self.images.borrow_and_update());
+                    let facts = self.groups.follow_topics(&*image, self.now(), FACTS_PER_TURN);
+                    self.decide(&mut turn, facts);
+                    if !turn.facts.is_empty() {
+                        self.images.mark_changed();
+                    }
+                }
+                Woken::Expiry => {
+                    expiry = Instant::now() + EXPIRY_INTERVAL;
+                    let facts = self.groups.forget_old_offsets(self.now(), FACTS_PER_TURN);
+                    self.decide(&mut turn, facts);
+                }
+            }
+            let image = Arc::clone(&self.images.borrow());
+            let facts = self.groups.expire(&*image, self.now());
+            self.decide(&mut turn, facts);
+            for Asked { request, reply } in asked.drain(..) {
+                let answer = self.answer(&mut turn, request, &image);
+                turn.replies.push((reply, answer));
+            }
+            if !self.end(turn).await {
+                return false;
+            }
+        }
+    }
+
+    async fn wait(
+        &mut self,
+        mailbox: &mut mpsc::Receiver<Asked>,
+        asked: &mut Vec<Asked>,
+        expiry: Instant,
+    ) -> Woken {
+        let deadline = self.groups.next_deadline().map(|at| self.begun + Duration::from_millis(at));
+        let epoch = self.epoch;
+        let ended =
+            |now: &LocalPartition| now.leading().is_none_or(|status| status.leader_epoch != epoch);
+        tokio::select! {
+            biased;
+            _ = self.state.wait_for(ended) => Woken::Ended { for_good: false },
+            _ = self.images.changed() => {
+                self.images.mark_changed();
+                Woken::Topics
+            }
+            count = mailbox.recv_many(asked, REQUESTS_PER_TURN) => match count {
+                0 => Woken::Ended { for_good: true },
+                _ => Woken::Asked,
+            },
+            () = async { tokio::time::sleep_until(deadline.expect("guarded")).await },
+                if deadline.is_some() => Woken::Time,
+            () = tokio::time::sleep_until(expiry) => Woken::Expiry,
+        }
+    }
+
+    fn now(&self) -> Now {
+        now(self.begun)
+    }
+
+    /// From now on the groups are as if that were so.
+    fn decide(&mut self, turn: &mut Turn, facts: Vec<Fact>) {
+        facts.iter().for_each(|fact| self.groups.replay(fact));
+        self.groups.settle(&facts, self.now());
+        turn.facts.extend(facts);
+    }
+
+    fn answer(
+        &mut self,
+        turn: &mut Turn,
+        request: Request,
+        image: &Image,
+    ) -> Result<Answer, Refusal> {
+        if turn.facts.len() > FACTS_PER_TURN {
+            let message = "too much is being decided at this moment";
+            return Err(ApiError::new(R::Overloaded, message).into());
+        }
+        let now = self.now();
+        match request {
+            Request::Heartbeat(beat) => {
+                let (facts, answer) = self.groups.heartbeat(&beat, image, now)?;
+                self.decide(turn, facts);
+                self.groups.heard(&beat.group, &beat.member, now);
+                Ok(Answer::Heartbeat(answer))
+            }
+            Request::Commit(group, committer, commits) => {
+                let facts = self.groups.commit(&group, &committer, commits, now)?;
+                self.decide(turn, facts);
+                Ok(Answer::Done)
+            }
+            Request::Delete(group) => {
+                let facts = self.groups.delete(&group)?;
+                self.decide(turn, facts);
+                Ok(Answer::Done)
+            }
+            Request::Get(group) => Ok(Answer::Group(Box::new(self.groups.get(&group)?.clone()))),
+            Request::List => {
+                let all = self.groups.iter().map(|(id, group)| (id.clone(), group.clone()));
+                Ok(Answer::Groups(all.collect()))
+            }
+        }
+    }
+
+    /// Writes down what was decided, and answers. False: the groups are to be read anew.
+    async fn end(&self, turn: Turn) -> bool {
+        let written = if turn.facts.is_empty() {
+            Ok(())
+        } else {
+            let wall_ms = self.now().wall_ms;
+            write(&self.replicas, self.id, self.epoch, &turn.facts, wall_ms).await
+        };
+        for (reply, answer) in turn.replies {
+            let answer = match &written {
+                Ok(()) => answer,
+                Err(error) => Err(Refusal::Node(error.clone())),
+            };
+            // Fails when nobody waits for it any more.
+            let _ = reply.send(answer);
+        }
+        if let Err(error) = &written {
+            tracing::warn!(partition = %self.id, %error, "facts of groups were not written");
+        }
+        written.is_ok()
+    }
+}
