@@ -14,6 +14,7 @@ pub use files::{finished_segments, flip_a_bit, read_replica};
 pub use node::Node;
 
 use anyhow::{Context as _, bail};
+use futures::future::join_all;
 use ottla_proto::v1::cluster_service_client::ClusterServiceClient;
 use ottla_proto::v1::group_service_client::GroupServiceClient;
 use ottla_proto::v1::log_service_client::LogServiceClient;
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 use world::World;
 
@@ -36,6 +38,10 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Interval at which a state is looked at again while a test waits for it.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
+
+/// How long a node that is asked what it knows may take: one that is stopped or cut
+/// off never answers, and others know as much.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// Replicas of a partition, where there are so many nodes.
 const REPLICAS: usize = 3;
@@ -227,23 +233,24 @@ impl Cluster {
         created.topic.context("the answer carries the topic")
     }
 
-    /// The topic as some living node sees it.
+    /// The topic as the node sees it that knows most: one that was cut off goes on
+    /// answering with what it knew then.
     pub async fn describe(&self, topic: &str) -> anyhow::Result<v1::TopicMetadata> {
-        let mut last = None;
-        for node in self.nodes.iter().filter(|node| node.is_running()) {
-            let mut client = MetadataServiceClient::new(node.channel()?);
-            let request = v1::GetMetadataRequest { topics: vec![topic.to_owned()] };
-            match client.get_metadata(request).await {
-                Ok(answer) => {
-                    let topics = answer.into_inner().metadata.unwrap_or_default().topics;
-                    if let Some(found) = topics.into_iter().next() {
-                        return Ok(found);
-                    }
+        let running = self.nodes.iter().filter(|node| node.is_running());
+        let mut newest: Option<v1::GetMetadataResponse> = None;
+        let mut silent = Vec::new();
+        for view in join_all(running.map(|node| metadata_of(node, topic))).await {
+            match view {
+                Ok(view) if newest.as_ref().is_none_or(|seen| known(seen) < known(&view)) => {
+                    newest = Some(view);
                 }
-                Err(status) => last = Some(status),
+                Ok(_) => {}
+                Err(error) => silent.push(format!("{error:#}")),
             }
         }
-        bail!("no node knows topic {topic}: {last:?}")
+        let topics = newest.and_then(|view| view.metadata).unwrap_or_default().topics;
+        let found = topics.into_iter().next();
+        found.with_context(|| format!("no node knows topic {topic} ({silent:?})"))
     }
 
     /// Waits until the partition has a leader that runs, and returns its id.
@@ -287,6 +294,19 @@ pub fn ottla(bootstrap: &[String], args: &[&str]) -> anyhow::Result<serde_json::
     let told = String::from_utf8_lossy(&output.stderr);
     anyhow::ensure!(output.status.success(), "ottla {}: {shown}{told}", args.join(" "));
     Ok(serde_json::from_str(&shown)?)
+}
+
+/// One topic as one node sees it, if it answers soon.
+async fn metadata_of(node: &Node, topic: &str) -> anyhow::Result<v1::GetMetadataResponse> {
+    let request = v1::GetMetadataRequest { topics: vec![topic.to_owned()] };
+    let mut client = MetadataServiceClient::new(node.channel()?);
+    let answer = timeout(ANSWERS_WITHIN, client.get_metadata(request)).await;
+    Ok(answer.context("it does not answer")??.into_inner())
+}
+
+/// How many records of metadata a node had applied when it answered.
+fn known(view: &v1::GetMetadataResponse) -> u64 {
+    view.header.as_ref().map_or(0, |header| header.metadata_offset)
 }
 
 /// A lazily connected channel, with a deadline on every call.
