@@ -90,8 +90,8 @@ impl Coordinator {
     /// Asks about one group.
     ///
     /// # Errors
-    /// `NOT_COORDINATOR`, with who is; `COORDINATOR_LOADING`, after it was waited for
-    /// within the caller's deadline; what the group says.
+    /// `NOT_COORDINATOR`, with who is; `COORDINATOR_NOT_AVAILABLE`; `OVERLOADED`; what the
+    /// group says. It waits while groups are read: the caller sets a deadline.
     pub async fn ask(&self, group: &str, request: Request) -> Result<Answer, Refusal> {
         let image = Arc::clone(&self.0.replicas.images().borrow());
         let id = Self::partition_of(&image, group)

@@ -8,13 +8,14 @@
 
 use crate::coordinator::{Refusal, not_coordinator};
 use crate::groups::{
-    Commit, Committer, Fact, Group, GroupId, GroupOptions, Groups, Heartbeat, HeartbeatAnswer, Now,
+    Commit, Committer, Fact, FactRecord, Group, GroupError, GroupId, GroupOptions, Groups,
+    Heartbeat, HeartbeatAnswer, Now,
 };
 use crate::load::{leading, load};
 use crate::write::write;
 use ottla_metadata::image::Image;
 use ottla_proto::v1::ErrorReason as R;
-use ottla_proto::{ApiError, LeaderEpoch, PartitionId};
+use ottla_proto::{ApiError, LeaderEpoch, MAX_BATCH_BYTES, PartitionId};
 use ottla_replication::{LocalPartition, Replicas};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -25,9 +26,16 @@ use tokio::time::Instant;
 /// a second.
 const REQUESTS_PER_TURN: usize = 512;
 
-/// Facts after which a turn is written: some hundred kilobytes, well below what one
-/// batch holds. One more decision always fits.
+/// Facts of one turn that follow from time or from topics: some hundred kilobytes. What
+/// is left is decided in the next.
 const FACTS_PER_TURN: usize = 4096;
+
+/// Bytes of facts after which no more requests are decided in a turn.
+const TURN_BYTES: usize = 1024 * 1024;
+
+/// Largest facts of one request, in bytes: on top of a turn that is just not full they
+/// still fit into one batch.
+const REQUEST_BYTES: usize = MAX_BATCH_BYTES / 2;
 
 /// Pause before groups that could not be read or written are read again.
 const RETRY_BACKOFF: Duration = Duration::from_millis(100);
@@ -139,12 +147,19 @@ struct Shard {
     begun: Instant,
 }
 
+/// Of keys and values.
+fn bytes(records: &[FactRecord]) -> usize {
+    records.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum()
+}
+
 type Reply = (oneshot::Sender<Result<Answer, Refusal>>, Result<Answer, Refusal>);
 
 /// What one turn has decided, not yet written.
 #[derive(Default)]
 struct Turn {
-    facts: Vec<Fact>,
+    records: Vec<FactRecord>,
+    /// Of all records.
+    bytes: usize,
     replies: Vec<Reply>,
 }
 
@@ -170,20 +185,20 @@ impl Shard {
                 Woken::Topics => {
                     let image = Arc::clone(&self.images.borrow_and_update());
                     let facts = self.groups.follow_topics(&*image, self.now(), FACTS_PER_TURN);
-                    self.decide(&mut turn, facts);
-                    if !turn.facts.is_empty() {
+                    self.decide(&mut turn, &facts);
+                    if !facts.is_empty() {
                         self.images.mark_changed();
                     }
                 }
                 Woken::Expiry => {
                     expiry = Instant::now() + EXPIRY_INTERVAL;
                     let facts = self.groups.forget_old_offsets(self.now(), FACTS_PER_TURN);
-                    self.decide(&mut turn, facts);
+                    self.decide(&mut turn, &facts);
                 }
             }
             let image = Arc::clone(&self.images.borrow());
-            let facts = self.groups.expire(&*image, self.now());
-            self.decide(&mut turn, facts);
+            let facts = self.groups.expire(&*image, self.now(), FACTS_PER_TURN);
+            self.decide(&mut turn, &facts);
             for Asked { request, reply } in asked.drain(..) {
                 let answer = self.answer(&mut turn, request, &image);
                 turn.replies.push((reply, answer));
@@ -226,10 +241,26 @@ impl Shard {
     }
 
     /// From now on the groups are as if that were so.
-    fn decide(&mut self, turn: &mut Turn, facts: Vec<Fact>) {
+    fn decide(&mut self, turn: &mut Turn, facts: &[Fact]) {
+        self.remember(turn, facts, facts.iter().map(Fact::encode).collect());
+    }
+
+    /// The same for what somebody asked for, unless that is too much.
+    fn grant(&mut self, turn: &mut Turn, facts: &[Fact]) -> Result<(), GroupError> {
+        let records: Vec<FactRecord> = facts.iter().map(Fact::encode).collect();
+        let (got, limit) = (bytes(&records), REQUEST_BYTES);
+        if got > limit {
+            return Err(GroupError::TooLarge { got, limit });
+        }
+        self.remember(turn, facts, records);
+        Ok(())
+    }
+
+    fn remember(&mut self, turn: &mut Turn, facts: &[Fact], records: Vec<FactRecord>) {
         facts.iter().for_each(|fact| self.groups.replay(fact));
-        self.groups.settle(&facts, self.now());
-        turn.facts.extend(facts);
+        self.groups.settle(facts, self.now());
+        turn.bytes += bytes(&records);
+        turn.records.extend(records);
     }
 
     fn answer(
@@ -238,7 +269,7 @@ impl Shard {
         request: Request,
         image: &Image,
     ) -> Result<Answer, Refusal> {
-        if turn.facts.len() > FACTS_PER_TURN {
+        if turn.bytes > TURN_BYTES {
             let message = "too much is being decided at this moment";
             return Err(ApiError::new(R::Overloaded, message).into());
         }
@@ -246,18 +277,21 @@ impl Shard {
         match request {
             Request::Heartbeat(beat) => {
                 let (facts, answer) = self.groups.heartbeat(&beat, image, now)?;
-                self.decide(turn, facts);
+                if let Err(error) = self.grant(turn, &facts) {
+                    self.groups.forget_unused_patterns();
+                    return Err(error.into());
+                }
                 self.groups.heard(&beat.group, &beat.member, now);
                 Ok(Answer::Heartbeat(answer))
             }
             Request::Commit(group, committer, commits) => {
                 let facts = self.groups.commit(&group, &committer, commits, now)?;
-                self.decide(turn, facts);
+                self.grant(turn, &facts)?;
                 Ok(Answer::Done)
             }
             Request::Delete(group) => {
                 let facts = self.groups.delete(&group)?;
-                self.decide(turn, facts);
+                self.grant(turn, &facts)?;
                 Ok(Answer::Done)
             }
             Request::Get(group) => Ok(Answer::Group(Box::new(self.groups.get(&group)?.clone()))),
@@ -270,11 +304,11 @@ impl Shard {
 
     /// Writes down what was decided, and answers. False: the groups are to be read anew.
     async fn end(&self, turn: Turn) -> bool {
-        let written = if turn.facts.is_empty() {
+        let written = if turn.records.is_empty() {
             Ok(())
         } else {
             let wall_ms = self.now().wall_ms;
-            write(&self.replicas, self.id, self.epoch, &turn.facts, wall_ms).await
+            write(&self.replicas, self.id, self.epoch, turn.records, wall_ms).await
         };
         for (reply, answer) in turn.replies {
             let answer = match &written {

@@ -1,6 +1,6 @@
 //! Facts, written down.
 
-use crate::groups::Fact;
+use crate::groups::FactRecord;
 use bytes::Bytes;
 use ottla_commitlog::format::{self, BatchOptions, FormatError, NewRecord, ValidBatch};
 use ottla_metadata::controller::GROUPS_TOPIC;
@@ -22,7 +22,7 @@ pub(crate) async fn write(
     replicas: &Replicas,
     id: PartitionId,
     epoch: LeaderEpoch,
-    facts: &[Fact],
+    facts: Vec<FactRecord>,
     wall_ms: u64,
 ) -> Result<(), ApiError> {
     let batch = encode(facts, wall_ms).map_err(|error| {
@@ -33,14 +33,13 @@ pub(crate) async fn write(
     ticket.wait().await.map(drop)
 }
 
-fn encode(facts: &[Fact], wall_ms: u64) -> Result<ValidBatch, FormatError> {
+fn encode(facts: Vec<FactRecord>, wall_ms: u64) -> Result<ValidBatch, FormatError> {
     let timestamp_ms = i64::try_from(wall_ms).unwrap_or(i64::MAX);
-    let record = |fact: &Fact| {
-        let (key, value) = fact.encode();
+    let record = |(key, value): FactRecord| {
         let (key, value) = (Some(Bytes::from(key)), value.map(Bytes::from));
         NewRecord { key, value, headers: Vec::new(), timestamp_ms }
     };
-    let records: Vec<NewRecord> = facts.iter().map(record).collect();
+    let records: Vec<NewRecord> = facts.into_iter().map(record).collect();
     let batch = format::encode_batch(&records, &BatchOptions::default())?;
     ValidBatch::new(batch, MAX_BATCH_BYTES)
 }

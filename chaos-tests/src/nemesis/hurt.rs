@@ -14,6 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
+/// Between two looks at what is not so yet; each asks every node.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
 /// How long a restarted node may take to answer before the next one's turn.
 const BACK_WITHIN: Duration = Duration::from_secs(15);
 
@@ -122,7 +125,7 @@ impl Hand {
                 Err(why) if Instant::now() > until => {
                     return Err(why.context("not all copies are there"));
                 }
-                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+                Err(_) => tokio::time::sleep(ASK_AGAIN).await,
             }
         }
     }
@@ -202,7 +205,7 @@ impl Hand {
                 Ok(_) => break Ok(()),
                 Err(refused) if Instant::now() > until => break Err(refused),
                 // Not fenced yet, perhaps.
-                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+                Err(_) => tokio::time::sleep(ASK_AGAIN).await,
             }
         };
         if agreed.is_ok() {

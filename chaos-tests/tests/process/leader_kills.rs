@@ -10,16 +10,11 @@ const KILLS: u32 = 10;
 const PAUSES: u32 = 3;
 const RESTARTS: u32 = 4;
 
-/// Four partitions, four producers with acks=all and unique values; the leader
-/// of some partition is killed ten times at random moments and restarted. Then
-/// every acknowledged value is at its offset, for a consumer and in the files
-/// of every replica, and nothing is there twice or out of order.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn leader_killed_ten_times() -> anyhow::Result<()> {
-    let mut cluster = Cluster::start(3).await?;
-    let load = Load::start(&cluster).await?;
+/// Kills the leader of some partition, waits until writes go on, and starts it again;
+/// ten times.
+async fn kill_leaders(cluster: &mut Cluster, load: &Load) -> anyhow::Result<()> {
     for round in 0..KILLS {
-        let (partition, leader) = some_leader(&cluster, &load).await?;
+        let (partition, leader) = some_leader(cluster, load).await?;
         println!("kill {round}: node {leader}, leader of partition {partition}");
         cluster.node(leader).kill()?;
         // Writes go on without it, also to the partitions it led.
@@ -28,6 +23,18 @@ async fn leader_killed_ten_times() -> anyhow::Result<()> {
         cluster.node(leader).start()?;
         cluster.wait_healthy().await?;
     }
+    Ok(())
+}
+
+/// Four partitions, four producers with acks=all and unique values; the leader
+/// of some partition is killed ten times at random moments and restarted. Then
+/// every acknowledged value is at its offset, for a consumer and in the files
+/// of every replica, and nothing is there twice or out of order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leader_killed_ten_times() -> anyhow::Result<()> {
+    let mut cluster = Cluster::start(3).await?;
+    let load = Load::start(&cluster).await?;
+    kill_leaders(&mut cluster, &load).await?;
     load.finish(cluster).await?;
     Ok(())
 }
@@ -38,15 +45,7 @@ async fn leader_killed_ten_times() -> anyhow::Result<()> {
 async fn leader_killed_and_every_record_written_once() -> anyhow::Result<()> {
     let mut cluster = Cluster::start(3).await?;
     let load = Load::start_retrying(&cluster).await?;
-    for round in 0..KILLS {
-        let (partition, leader) = some_leader(&cluster, &load).await?;
-        println!("kill {round}: node {leader}, leader of partition {partition}");
-        cluster.node(leader).kill()?;
-        cluster.leader(TOPIC, partition).await?;
-        load.acknowledged(4 * WINDOW as u64).await?;
-        cluster.node(leader).start()?;
-        cluster.wait_healthy().await?;
-    }
+    kill_leaders(&mut cluster, &load).await?;
     let told = load.finish(cluster).await?;
     assert_eq!(acknowledged(&told).count(), sends(&told).count(), "errors at a client");
     Ok(())

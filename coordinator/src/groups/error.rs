@@ -70,10 +70,23 @@ pub enum GroupError {
         /// Its index.
         partition: u32,
     },
-    /// More than is kept for an offset.
-    #[error("metadata of {got} bytes, at most {limit} are kept with an offset")]
+    /// More than is kept for an offset, or taken with a commit.
+    #[error("metadata of {got} bytes, at most {limit} may come with {with}")]
     MetadataTooLarge {
         /// Its bytes.
+        got: usize,
+        /// The bound.
+        limit: usize,
+        /// Whose bound.
+        with: &'static str,
+    },
+    /// More than can be written at once.
+    #[error(
+        "this would change {got} bytes of what is remembered of the group, at most {limit} \
+         can change at once: fewer members, or fewer topics"
+    )]
+    TooLarge {
+        /// Bytes of facts.
         got: usize,
         /// The bound.
         limit: usize,

@@ -92,6 +92,9 @@ pub enum Fact {
     Offset(GroupId, PartitionId, Option<OffsetFact>),
 }
 
+/// Key and value of the record of a fact.
+pub type FactRecord = (Vec<u8>, Option<Vec<u8>>);
+
 /// A record that this release cannot read.
 #[derive(Debug, thiserror::Error)]
 pub enum UnreadableFact {
@@ -121,7 +124,7 @@ impl Fact {
 
     /// Key and value of its record.
     #[must_use]
-    pub fn encode(&self) -> (Vec<u8>, Option<Vec<u8>>) {
+    pub fn encode(&self) -> FactRecord {
         let member = |member: &MemberId| wire::MemberKey { member_id: member.to_string() };
         let (fact, value) = match self {
             Self::Group(_, fact) => {

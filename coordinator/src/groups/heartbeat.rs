@@ -70,9 +70,24 @@ impl Groups {
         topics: &dyn Topics,
         now: Now,
     ) -> Result<(Vec<Fact>, HeartbeatAnswer), GroupError> {
-        if let Some((_, Some(pattern))) = &beat.subscription {
-            self.patterns.learn(pattern)?;
+        let Some((_, Some(pattern))) = &beat.subscription else {
+            return self.decide(beat, topics, now);
+        };
+        let is_new = self.patterns.learn(pattern)?;
+        let decided = self.decide(beat, topics, now);
+        if decided.is_err() && is_new {
+            self.patterns.forget(pattern);
         }
+        decided
+    }
+
+    /// With its pattern known.
+    fn decide(
+        &self,
+        beat: &Heartbeat,
+        topics: &dyn Topics,
+        now: Now,
+    ) -> Result<(Vec<Fact>, HeartbeatAnswer), GroupError> {
         if let Some(departure) = beat.departure {
             return Ok((self.depart(beat, departure, topics, now)?, HeartbeatAnswer::default()));
         }

@@ -21,15 +21,16 @@ mod topics;
 pub use assign::Assignor;
 pub use error::GroupError;
 pub use facts::{
-    CurrentFact, Fact, GroupFact, GroupId, MemberFact, MemberId, OffsetFact, UnreadableFact,
+    CurrentFact, Fact, FactRecord, GroupFact, GroupId, MemberFact, MemberId, OffsetFact,
+    UnreadableFact,
 };
 pub use group::{Group, GroupState, Member};
 pub use heartbeat::{Departure, Heartbeat, HeartbeatAnswer};
-pub use offsets::{Commit, Committer, MAX_OFFSET_METADATA_BYTES};
+pub use offsets::{Commit, Committer, MAX_COMMIT_METADATA_BYTES, MAX_OFFSET_METADATA_BYTES};
 pub use topics::Topics;
 
 use sessions::Sessions;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use subscription::Patterns;
 
 /// Milliseconds since a fixed moment of this process.
@@ -49,8 +50,6 @@ pub struct Now {
 pub struct GroupOptions {
     /// A member that is silent for so long is gone.
     pub session_timeout_ms: u32,
-    /// How often a member is to be heard.
-    pub heartbeat_interval_ms: u32,
     /// Members of a group: each change of one is written for all whose share changes.
     pub max_members: usize,
     /// Offsets that nobody reads are forgotten after that (K-13636).
@@ -62,7 +61,6 @@ impl Default for GroupOptions {
     fn default() -> Self {
         Self {
             session_timeout_ms: 10_000,
-            heartbeat_interval_ms: 1_000,
             max_members: 1_000,
             offsets_retention_ms: 7 * 24 * 3_600_000,
         }
@@ -119,7 +117,7 @@ impl Groups {
         self.groups.get(id).ok_or(GroupError::UnknownGroup)
     }
 
-    /// Topics came, grew or went: what that changes, for at most `limit` groups. Empty
+    /// Topics came, grew or went: what that changes, at most about `limit` facts. None
     /// when all is done.
     #[must_use]
     pub fn follow_topics(&self, topics: &dyn Topics, now: Now, limit: usize) -> Vec<Fact> {
@@ -128,17 +126,24 @@ impl Groups {
             !group.members.is_empty()
                 && group.read_topics(topics, &self.patterns) != group.fact.topics
         };
-        for (id, group) in self.groups.iter().filter(changed).take(limit) {
+        for (id, group) in self.groups.iter().filter(changed) {
+            if facts.len() >= limit {
+                break;
+            }
             facts.extend(group.next_epoch(id, topics, &self.patterns, now.wall_ms));
         }
         facts
     }
 
-    /// Time has passed: members that are gone, and what follows; offsets that are old.
+    /// Time has passed: members that are gone, and what follows; at most about `limit`
+    /// facts, so that many groups that lose their members at once are still written.
     #[must_use]
-    pub fn expire(&self, topics: &dyn Topics, now: Now) -> Vec<Fact> {
+    pub fn expire(&self, topics: &dyn Topics, now: Now, limit: usize) -> Vec<Fact> {
         let mut facts = Vec::new();
         for (group, members) in self.sessions.over(now.monotonic) {
+            if facts.len() >= limit {
+                break;
+            }
             if let Some(known) = self.groups.get(&group) {
                 let gone = members.into_iter().filter(|m| known.members.contains_key(m));
                 let gone: Vec<_> = gone.collect();
@@ -166,12 +171,20 @@ impl Groups {
                 None => self.sessions.forget(id),
             }
         }
-        let used = |pattern: &str| {
-            let wants = |member: &Member| member.fact.pattern.as_deref() == Some(pattern);
-            self.groups.values().flat_map(|group| group.members.values()).any(wants)
-        };
-        if facts.iter().any(|fact| matches!(fact, Fact::Member(..))) && !self.patterns.is_empty() {
-            self.patterns.keep(used);
+        if facts.iter().any(|fact| matches!(fact, Fact::Member(..))) {
+            self.forget_unused_patterns();
         }
+    }
+
+    /// Keeps only the patterns that members have. For whoever does not carry out what a
+    /// heartbeat would have changed.
+    pub fn forget_unused_patterns(&mut self) {
+        if self.patterns.is_empty() {
+            return;
+        }
+        let members = self.groups.values().flat_map(|group| group.members.values());
+        let used: BTreeSet<&str> =
+            members.filter_map(|member| member.fact.pattern.as_deref()).collect();
+        self.patterns.keep(|pattern| used.contains(pattern));
     }
 }

@@ -11,6 +11,10 @@ use ottla_proto::{Offset, PartitionId};
 /// `offset.metadata.max.bytes`).
 pub const MAX_OFFSET_METADATA_BYTES: usize = 4096;
 
+/// What may come with all offsets of one commit, in bytes: it is written at once, together
+/// with what others want at the same time.
+pub const MAX_COMMIT_METADATA_BYTES: usize = 256 * 1024;
+
 /// Who commits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Committer {
@@ -49,11 +53,7 @@ impl Groups {
         let none = Group::default();
         let group = self.groups.get(id).unwrap_or(&none);
         check_committer(group, committer)?;
-        let (limit, lengths) =
-            (MAX_OFFSET_METADATA_BYTES, commits.iter().map(|c| c.metadata.len()));
-        if let Some(got) = lengths.max().filter(|got| *got > limit) {
-            return Err(GroupError::MetadataTooLarge { got, limit });
-        }
+        check_metadata(&commits)?;
         let fact = |commit: Commit| {
             let Commit { partition, offset, leader_epoch, metadata } = commit;
             let committed_at_ms = now.wall_ms;
@@ -130,6 +130,16 @@ impl Group {
                 && fact.committed_at_ms.saturating_add(retention_ms) <= now_ms
         };
         self.offsets.iter().filter(is_old).map(|(of, _)| *of).collect()
+    }
+}
+
+fn check_metadata(commits: &[Commit]) -> Result<(), GroupError> {
+    let lengths = || commits.iter().map(|commit| commit.metadata.len());
+    let one = (lengths().max().unwrap_or(0), MAX_OFFSET_METADATA_BYTES, "an offset");
+    let all = (lengths().sum(), MAX_COMMIT_METADATA_BYTES, "a commit");
+    match [one, all].into_iter().find(|(got, limit, _)| got > limit) {
+        Some((got, limit, with)) => Err(GroupError::MetadataTooLarge { got, limit, with }),
+        None => Ok(()),
     }
 }
 

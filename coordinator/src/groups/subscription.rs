@@ -15,12 +15,17 @@ const MAX_COMPILED_BYTES: usize = 256 * 1024;
 pub(super) struct Patterns(BTreeMap<String, Regex>);
 
 impl Patterns {
-    /// Compiles a pattern once.
-    pub(super) fn learn(&mut self, pattern: &str) -> Result<(), GroupError> {
-        if !self.0.contains_key(pattern) {
+    /// Compiles a pattern once. True if it was not known.
+    pub(super) fn learn(&mut self, pattern: &str) -> Result<bool, GroupError> {
+        let is_new = !self.0.contains_key(pattern);
+        if is_new {
             self.0.insert(pattern.to_owned(), compile(pattern)?);
         }
-        Ok(())
+        Ok(is_new)
+    }
+
+    pub(super) fn forget(&mut self, pattern: &str) {
+        self.0.remove(pattern);
     }
 
     pub(super) fn is_empty(&self) -> bool {

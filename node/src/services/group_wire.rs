@@ -137,6 +137,7 @@ pub(super) fn refusal(error: &GroupError) -> ApiError {
         GroupError::NotEmpty { .. } => R::GroupNotEmpty,
         GroupError::Full { .. } => R::GroupFull,
         GroupError::UnknownPartition { .. } => R::UnknownPartition,
+        GroupError::TooLarge { .. } => R::GroupFull,
         GroupError::MetadataTooLarge { .. } => R::OffsetMetadataTooLarge,
     };
     let api = ApiError::new(reason, error.to_string());

@@ -194,6 +194,52 @@ fn old_offsets_are_forgotten() {
     assert_eq!(world.groups.get(GROUP), Err(GroupError::UnknownGroup));
 }
 
+/// A turn is one batch: no commit is larger than what leaves room for others.
+#[test]
+fn metadata_of_a_commit_is_bounded() {
+    let world = world();
+    let topic = world.topics.0["t"].0;
+    let commit = |(partition, bytes): (u32, usize)| crate::groups::Commit {
+        partition: PartitionId { topic, index: partition },
+        offset: 1,
+        leader_epoch: None,
+        metadata: "m".repeat(bytes),
+    };
+    let commit = |sizes: &[usize]| {
+        let commits = (0..).zip(sizes.iter().copied()).map(commit).collect();
+        world.groups.commit(&GROUP.into(), &Committer::Anybody, commits, world.now)
+    };
+    assert_eq!(commit(&[4096; 64]).expect("just fits").len(), 65);
+    let refused = |got, limit, with| Err(GroupError::MetadataTooLarge { got, limit, with });
+    assert_eq!(commit(&[1, 4097]), refused(4097, 4096, "an offset"));
+    assert_eq!(commit(&[4096; 65]), refused(65 * 4096, 256 * 1024, "a commit"));
+}
+
+/// Groups that lose all their members at once are told of in parts that can be written.
+#[test]
+fn many_groups_expire_step_by_step() {
+    let mut world = world();
+    for group in 0..10 {
+        let beat = crate::groups::Heartbeat {
+            group: format!("g{group}").into(),
+            member: "a".into(),
+            subscription: Some((["t".to_owned()].into(), None)),
+            ..Default::default()
+        };
+        world.send(&beat).expect("joins");
+    }
+    world.now.monotonic += 60_000;
+    let mut steps = 0;
+    while world.groups.next_deadline().is_some_and(|at| at <= world.now.monotonic) {
+        let facts = world.groups.expire(&world.topics, world.now, 5);
+        assert!((5..12).contains(&facts.len()), "{} facts", facts.len());
+        world.write(facts);
+        steps += 1;
+    }
+    assert!(steps >= 5, "{steps} steps");
+    assert!(world.groups.iter().all(|(_, group)| group.members.is_empty()));
+}
+
 #[test]
 fn what_is_wrong_changes_nothing() {
     let mut world = world();
@@ -210,6 +256,9 @@ fn what_is_wrong_changes_nothing() {
     assert!(matches!(world.send(&joins), Err(GroupError::Invalid(_))));
     let stays = crate::groups::Heartbeat { epoch: 3, ..joins };
     assert_eq!(world.send(&stays), Err(GroupError::UnknownMember("a".into())));
+    let stays = crate::groups::Heartbeat { epoch: 3, ..pattern("never.*") };
+    assert_eq!(world.send(&stays), Err(GroupError::UnknownMember("a".into())));
+    assert!(world.groups.patterns.is_empty(), "kept for nobody");
     assert_eq!(world.groups.iter().count(), before.iter().count());
     assert_eq!(world.log, []);
     world.send(&pattern("t|u.*")).expect("a pattern");
