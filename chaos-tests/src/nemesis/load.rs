@@ -20,9 +20,20 @@ use tokio::time::{Instant, timeout};
 /// The topic whose acknowledgements are promises: acks=all.
 pub(super) const STRICT: &str = "all";
 
-/// Topics, and what their writers wait for.
-const TOPICS: [(&str, Acks); 3] =
-    [(STRICT, Acks::All), ("one", Acks::Leader), ("none", Acks::None)];
+/// Topics, what their writers wait for, and whether those send again what may have been
+/// written already: as a producer that is idempotent does, or never.
+const TOPICS: [(&str, Acks, Again); 4] = [
+    (STRICT, Acks::All, Again::Never),
+    ("once", Acks::All, Again::Idempotent),
+    ("one", Acks::Leader, Again::Never),
+    ("none", Acks::None, Again::Never),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Again {
+    Never,
+    Idempotent,
+}
 
 /// Partitions of each.
 pub(super) const PARTITIONS: u32 = 4;
@@ -113,14 +124,14 @@ impl Load {
         let healed = Arc::new(AtomicBool::new(false));
         let (writers, readers) = (JoinSet::new(), JoinSet::new());
         let mut load = Self { bootstrap, nodes, histories, say, healed, writers, readers };
-        for (name, acks) in TOPICS {
+        for (name, acks, again) in TOPICS {
             // Clients of their own: connections fail one by one.
             let client = load.client().await?;
             create(&client, name).await?;
             let options = ProducerOptions {
                 acks,
                 // Each value is there once or not at all, whatever its writer was told.
-                retry_indefinite: false,
+                retry_indefinite: again == Again::Idempotent,
                 delivery_timeout: DELIVERY_TIMEOUT,
                 ..ProducerOptions::default()
             };
@@ -186,7 +197,7 @@ impl Load {
         self.histories.begin_final(self.say.elapsed());
         let client = self.client().await?;
         for node in 1..=self.nodes {
-            for (topic, acks) in TOPICS {
+            for (topic, acks, _) in TOPICS {
                 for partition in 0..PARTITIONS {
                     let mut reader = self.reader(&client, (topic, acks), partition);
                     reader.name = format!("last reader of {topic}-{partition} near node {node}");
