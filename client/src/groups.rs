@@ -3,7 +3,7 @@
 
 use crate::channel::Connection;
 use crate::client::{Asked, with_timeout};
-use crate::{Admin, ClientError, HostPort};
+use crate::{Admin, Client, ClientError, HostPort};
 use futures::future::try_join_all;
 use ottla_proto::v1;
 use std::time::Duration;
@@ -11,6 +11,44 @@ use tonic::Response;
 
 /// How long one node may take to list its groups.
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How far a reader is behind in a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lag {
+    /// Where the partition ends: records below are committed.
+    pub end: u64,
+    /// Records that the reader has yet to read.
+    pub records: u64,
+    /// When the first of them was written, in milliseconds since the Unix epoch, as its
+    /// batch says; `None` if there is none.
+    pub oldest_ms: Option<i64>,
+}
+
+impl Client {
+    /// How far a reader is behind that goes on at `offset`.
+    ///
+    /// # Errors
+    /// UNKNOWN_TOPIC, UNKNOWN_PARTITION, or no leader answered in time.
+    pub async fn lag(&self, topic: &str, partition: u32, offset: u64) -> Result<Lag, ClientError> {
+        let request = v1::ListOffsetsRequest {
+            topic: topic.to_owned(),
+            partition,
+            position: v1::OffsetPosition::Offset.into(),
+            offset,
+            ..Default::default()
+        };
+        let what = format!("finding the lag of {topic}-{partition}");
+        let call = |connection: Connection, timeout: Duration| {
+            let request = with_timeout(request.clone(), timeout);
+            async move { connection.log().list_offsets(request).await }
+        };
+        let answer = self.ask_leader(&what, topic, partition, self.deadline(), call).await?;
+        let v1::ListOffsetsResponse { high_watermark, timestamp_ms, .. } = answer.into_inner();
+        let end = high_watermark
+            .ok_or_else(|| ClientError::UnexpectedAnswer("no high watermark in it".to_owned()))?;
+        Ok(Lag { end, records: end.saturating_sub(offset), oldest_ms: timestamp_ms })
+    }
+}
 
 impl Admin {
     /// All groups, by name.

@@ -27,6 +27,7 @@ pub use client::{Client, ClientOptions};
 pub use consumer::{PartitionReader, ReadBatch, ReaderOptions, StartPosition};
 pub use endpoint::HostPort;
 pub use error::ClientError;
+pub use groups::Lag;
 pub use ottla_commitlog::format::{Compression, Record, RecordHeader};
 pub use ottla_proto::v1;
 pub use producer::{

@@ -99,6 +99,20 @@ impl Coordinator {
         self.ask_shard(id, request).await
     }
 
+    /// That this node coordinates a group: what to find out first, where work comes before
+    /// [`ask`](Self::ask).
+    ///
+    /// # Errors
+    /// `NOT_COORDINATOR`, with who does.
+    pub fn check(&self, group: &str) -> Result<(), ApiError> {
+        let image = Arc::clone(&self.0.replicas.images().borrow());
+        match Self::partition_of(&image, group) {
+            Some(id) if self.leads(id) => Ok(()),
+            Some(id) => Err(self.not_coordinator(id)),
+            None => Err(not_available("there are no groups yet")),
+        }
+    }
+
     /// Asks every shard that this node is in charge of.
     pub async fn ask_all(&self, request: impl Fn() -> Request) -> Vec<Answer> {
         let ids: Vec<PartitionId> = self.shards().keys().copied().collect();

@@ -15,7 +15,7 @@ use crate::load::{leading, load};
 use crate::write::write;
 use ottla_metadata::image::Image;
 use ottla_proto::v1::ErrorReason as R;
-use ottla_proto::{ApiError, LeaderEpoch, MAX_BATCH_BYTES, PartitionId};
+use ottla_proto::{ApiError, LeaderEpoch, MAX_BATCH_BYTES, Offset, PartitionId};
 use ottla_replication::{LocalPartition, Replicas};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -54,6 +54,8 @@ pub enum Request {
     Get(GroupId),
     /// All of them.
     List,
+    /// How far all of them are.
+    Offsets,
     /// A group is to be deleted.
     Delete(GroupId),
 }
@@ -69,6 +71,8 @@ pub enum Answer {
     Group(Box<Group>),
     /// Names, and groups.
     Groups(Vec<(GroupId, Group)>),
+    /// What is committed, by group and partition.
+    Offsets(Vec<(GroupId, PartitionId, Offset)>),
 }
 
 /// A request, and who waits for it.
@@ -299,6 +303,7 @@ impl Shard {
                 let all = self.groups.iter().map(|(id, group)| (id.clone(), group.clone()));
                 Ok(Answer::Groups(all.collect()))
             }
+            Request::Offsets => Ok(Answer::Offsets(self.groups.committed().collect())),
         }
     }
 

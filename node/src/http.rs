@@ -8,6 +8,7 @@ use crate::metrics::{CONTENT_TYPE, Metrics};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures::future::BoxFuture;
 use ottla_host::{Listener, Stream};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,6 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Why this node is not ready; or, if it is, what is wrong with it all the same.
 pub(crate) type Readiness = Arc<dyn Fn() -> Result<Vec<String>, String> + Send + Sync>;
+
+/// What is to be done before the figures are shown.
+pub(crate) type BeforeScrape = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Pause after a connection could not be accepted, such as for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -48,7 +52,7 @@ impl axum::serve::Listener for Served {
 pub(crate) async fn serve(
     listener: Listener,
     ready: Readiness,
-    metrics: Metrics,
+    (metrics, before_scrape): (Metrics, BeforeScrape),
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let readyz = move || {
@@ -65,7 +69,16 @@ pub(crate) async fn serve(
     let router = axum::Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(move || std::future::ready(shown(&metrics))));
+        .route(
+            "/metrics",
+            get(move || {
+                let (before, metrics) = (before_scrape(), Arc::clone(&metrics));
+                async move {
+                    before.await;
+                    shown(&metrics)
+                }
+            }),
+        );
     axum::serve(Served(listener), router).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 

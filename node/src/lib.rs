@@ -6,8 +6,10 @@
 
 pub mod config;
 mod deadline;
+mod ends;
 mod http;
 pub mod inspect;
+mod lag;
 mod live;
 mod metrics;
 mod payload;

@@ -6,14 +6,16 @@
 //!
 //! Not its job: measuring.
 
+use crate::lag::{Lag, Lags};
 use ottla_commitlog::{HistogramSnapshot, Shared};
 use ottla_replication::SentBytes;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Media type of [`Metrics::text`].
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -25,10 +27,12 @@ impl Metrics {
     pub(crate) fn new(
         logs: Arc<Shared>,
         sent: impl Fn() -> SentBytes + Send + Sync + 'static,
+        lags: watch::Receiver<Arc<Lags>>,
     ) -> Self {
         let mut registry = Registry::with_prefix("ottla");
         registry.register_collector(Box::new(Logs(logs)));
         registry.register_collector(Box::new(Replication(sent)));
+        registry.register_collector(Box::new(Groups(lags)));
         Self(registry)
     }
 
@@ -126,6 +130,46 @@ impl<F: Fn() -> SentBytes + Send + Sync + 'static> Collector for Replication<F> 
     }
 }
 
+/// How far the groups are behind that this node coordinates.
+struct Groups(watch::Receiver<Arc<Lags>>);
+
+impl fmt::Debug for Groups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Groups")
+    }
+}
+
+impl Collector for Groups {
+    fn encode(&self, mut to: DescriptorEncoder<'_>) -> fmt::Result {
+        let lags = Arc::clone(&self.0.borrow());
+        let help = "Committed records that a group has yet to read";
+        let records = Unit::Other("records".into());
+        each_lag(&mut to, &lags, (help, &records), |lag| lag.records)?;
+        let help = "Age of the first record that a group has yet to read";
+        each_lag(&mut to, &lags, (help, &Unit::Seconds), |lag| lag.seconds)?;
+        let help = "Partitions of groups that are too many to be shown";
+        let left_out = u64::try_from(lags.left_out).unwrap_or(u64::MAX);
+        let unit = Unit::Other("partitions".into());
+        to.encode_descriptor("group_lag_left_out", help, Some(&unit), MetricType::Gauge)?
+            .encode_gauge(&left_out)
+    }
+}
+
+fn each_lag<V: EncodeGaugeValue>(
+    to: &mut DescriptorEncoder<'_>,
+    lags: &Lags,
+    (help, unit): (&str, &Unit),
+    value: impl Fn(&Lag) -> V,
+) -> fmt::Result {
+    let mut family = to.encode_descriptor("group_lag", help, Some(unit), MetricType::Gauge)?;
+    for lag in &lags.known {
+        let partition = lag.partition.to_string();
+        let labels = [("group", &*lag.group), ("topic", &*lag.topic), ("partition", &*partition)];
+        family.encode_family(&labels)?.encode_gauge(&value(lag))?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,7 +192,16 @@ mod tests {
         log.sync().expect("syncs");
         log.read(0, 2, 1).expect("reads");
         let sent = || SentBytes { in_sync: 30, catch_up: 20, reassignment: 10 };
-        let text = Metrics::new(shared, sent).text().expect("encodes");
+        let behind = Lag {
+            group: "billing".into(),
+            topic: "orders".to_owned(),
+            partition: 3,
+            records: 41,
+            seconds: 1.5,
+        };
+        let (_lags, shown) = watch::channel(Arc::new(Lags { known: vec![behind], left_out: 2 }));
+        let text = Metrics::new(shared, sent, shown).text().expect("encodes");
+        let labels = r#"group="billing",topic="orders",partition="3""#;
         for line in [
             "# TYPE ottla_log_sync_seconds histogram".to_owned(),
             "ottla_log_sync_seconds_count 1".to_owned(),
@@ -166,6 +219,9 @@ mod tests {
             "ottla_replication_sent_bytes_total{traffic=\"in_sync\"} 30".to_owned(),
             "ottla_replication_sent_bytes_total{traffic=\"catch_up\"} 20".to_owned(),
             "ottla_replication_sent_bytes_total{traffic=\"reassignment\"} 10".to_owned(),
+            format!("ottla_group_lag_records{{{labels}}} 41"),
+            format!("ottla_group_lag_seconds{{{labels}}} 1.5"),
+            "ottla_group_lag_left_out_partitions 2".to_owned(),
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
         }

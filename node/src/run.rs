@@ -3,6 +3,8 @@
 //! Not its job: what happens inside any of these; it only fixes their order.
 
 use crate::config::NodeConfig;
+use crate::ends::Ends;
+use crate::lag::LagMeter;
 use crate::live::{self, Followers, InForce};
 use crate::metrics::Metrics;
 use crate::producer_ids::ProducerIds;
@@ -127,6 +129,7 @@ struct Node {
     metadata: Metadata,
     replicas: Replicas,
     coordinator: Coordinator,
+    ends: Arc<Ends>,
     levels: LogLevels,
     /// Options as they were when the parts were started.
     in_force: InForce,
@@ -182,12 +185,13 @@ impl Node {
             cluster_id: config.cluster_id.clone(),
             data_dirs: data_dirs.clone(),
             shared: shared.clone(),
-            network,
+            network: Arc::clone(&network),
             cluster: Arc::new(metadata.clone()),
             clean_start: previous_broker_epoch.is_some(),
             limits: in_force.limits,
         });
         let coordinator = Coordinator::start(replicas.clone(), GroupOptions::default());
+        let ends = Arc::new(Ends::new(NodeId(config.node_id), replicas.clone(), network));
         Ok(Self {
             config,
             data_dirs,
@@ -195,6 +199,7 @@ impl Node {
             metadata,
             replicas,
             coordinator,
+            ends,
             levels,
             in_force,
             grpc,
@@ -212,8 +217,16 @@ impl Node {
         let serving = tokio::spawn(serve_grpc(self.grpc, routes, servers.clone()));
         let ready = readiness(&self.metadata, &self.replicas, &self.data_dirs, stop);
         let replicas = self.replicas.clone();
-        let metrics = Metrics::new(self.shared.clone(), move || replicas.sent_bytes());
-        let probes = tokio::spawn(http::serve(self.http, ready, metrics, servers.clone()));
+        let (coordinator, metadata) = (self.coordinator.clone(), self.metadata.clone());
+        let lags = Arc::new(LagMeter::new(coordinator, metadata, Arc::clone(&self.ends)));
+        let sent = move || replicas.sent_bytes();
+        let metrics = Metrics::new(self.shared.clone(), sent, lags.shown());
+        let before_scrape: http::BeforeScrape = Arc::new(move || {
+            let lags = Arc::clone(&lags);
+            Box::pin(async move { lags.measure().await })
+        });
+        let figures = (metrics, before_scrape);
+        let probes = tokio::spawn(http::serve(self.http, ready, figures, servers.clone()));
 
         tokio::select! {
             joined = self.metadata.join() => joined?,
@@ -297,7 +310,11 @@ impl Node {
             replicas: self.replicas.clone(),
             own: Arc::new(self.config.given.clone()),
         };
-        let groups = Groups { context: context.clone(), coordinator: self.coordinator.clone() };
+        let groups = Groups {
+            context: context.clone(),
+            coordinator: self.coordinator.clone(),
+            ends: Arc::clone(&self.ends),
+        };
         let mut routes = RoutesBuilder::default();
         routes
             .add_service(

@@ -67,15 +67,19 @@ pub enum OffsetPosition {
     /// The first committed record with a timestamp not below this, in
     /// milliseconds since the Unix epoch.
     Timestamp(i64),
+    /// The first committed record at or above this offset.
+    Offset(Offset),
 }
 
 /// The offset found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListedOffset {
-    /// For a timestamp above every record: the high watermark.
+    /// For a timestamp or an offset above every record: the high watermark.
     pub offset: Offset,
-    /// Timestamp of the record found.
+    /// Timestamp of the record found; by offset, of the first record of its batch.
     pub timestamp_ms: Option<i64>,
+    /// Records below it are committed; `None` where it was not waited for.
+    pub high_watermark: Option<Offset>,
     /// The leadership that answered.
     pub leader_epoch: LeaderEpoch,
 }

@@ -2,11 +2,12 @@
 
 mod find;
 mod hand_over;
+mod list_offset;
 mod nearby;
 mod traffic;
 
 use crate::alter::{self, IsrProposals};
-use crate::api::{Fetched, ListedOffset, OffsetPosition, ProduceTicket, ReplicaCounts};
+use crate::api::{Fetched, ProduceTicket, ReplicaCounts};
 use crate::budget::{Budget, Share};
 use crate::core::{Acks, ReplicaStatus};
 use crate::env::{Clock, Env};
@@ -252,38 +253,6 @@ impl Replicas {
         })
     }
 
-    /// Looks up an offset.
-    ///
-    /// # Errors
-    /// As [`produce`](Self::produce) for finding the partition;
-    /// `OFFSET_NOT_AVAILABLE` while a new leader does not yet know how far the
-    /// log is committed, after waiting for it until the deadline.
-    pub async fn list_offset(
-        &self,
-        topic: &str,
-        partition: u32,
-        position: OffsetPosition,
-        deadline: Instant,
-    ) -> Result<ListedOffset, ApiError> {
-        let (target, mut status) = self.leading(topic, partition, deadline).await?;
-        if position == OffsetPosition::Earliest {
-            return Ok(listed(status.log_start, None, &status));
-        }
-        if !status.watermark_is_current {
-            status = self.current_watermark(&target, &status, deadline).await?;
-        }
-        let up_to = status.high_watermark;
-        let OffsetPosition::Timestamp(timestamp) = position else {
-            return Ok(listed(up_to, None, &status));
-        };
-        let look = move |log: &Log| log.offset_for_timestamp(timestamp, up_to);
-        match self.read(&target, look).await? {
-            Some(Some((offset, found))) => Ok(listed(offset, Some(found), &status)),
-            Some(None) => Ok(listed(up_to, None, &status)),
-            None => Err(self.env.not_leader(target.id)),
-        }
-    }
-
     /// A local partition; `None` if this node has no replica of it.
     #[must_use]
     pub fn status(&self, id: PartitionId) -> Option<LocalPartition> {
@@ -444,8 +413,4 @@ fn fetched(batches: Bytes, status: &ReplicaStatus) -> Fetched {
         log_start: status.log_start,
         leader_epoch: status.leader_epoch,
     }
-}
-
-fn listed(offset: Offset, timestamp_ms: Option<i64>, status: &ReplicaStatus) -> ListedOffset {
-    ListedOffset { offset, timestamp_ms, leader_epoch: status.leader_epoch }
 }

@@ -1,8 +1,10 @@
 //! Wrong requests: each gets its own typed error, and changes nothing.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use ottla_chaos::process::Cluster;
-use ottla_commitlog::format::{BatchOptions, NewRecord, ProducerSequence, encode_batch};
+use ottla_commitlog::format::{
+    BatchOptions, NewRecord, ProducerSequence, RecordHeader, ValidBatch, encode_batch,
+};
 use ottla_proto::v1::ErrorReason as R;
 use ottla_proto::v1::produce_request::Payload;
 use ottla_proto::v1::producer_service_client::ProducerServiceClient;
@@ -158,9 +160,38 @@ fn bad_writes() -> Vec<(&'static str, v1::ProduceRequest, R)> {
         ("a flipped bit", raw(corrupt), R::CorruptBatch),
         ("a truncated batch", raw(truncated), R::CorruptBatch),
         ("two batches in one", raw(twice), R::CorruptBatch),
+        ("more headers than there are", raw(with_header(|h| h[0] = 4)), R::CorruptBatch),
+        ("fewer headers than there are", raw(with_header(|h| h[0] = 0)), R::CorruptBatch),
+        ("fewer than no headers", raw(with_header(|h| h[0] = 1)), R::CorruptBatch),
+        ("a header without a name", raw(with_header(|h| h[1] = 1)), R::CorruptBatch),
+        ("a header's name beyond its record", raw(with_header(|h| h[1] = 126)), R::CorruptBatch),
+        ("a header's value beyond its record", raw(with_header(|h| h[3] = 126)), R::CorruptBatch),
         ("no batch at all", raw(Vec::new()), R::CorruptBatch),
         ("noise", raw(vec![0xff; 200]), R::CorruptBatch),
     ]
+}
+
+/// A batch of one record with one header, of which `spoil` changes the bytes: number of
+/// headers, length of the name, name, length of the value, value. Its checksum is right.
+fn with_header(spoil: impl Fn(&mut [u8])) -> Vec<u8> {
+    let (name, value) = (Bytes::from_static(b"n"), Some(Bytes::from_static(b"v")));
+    let headers = vec![RecordHeader { name, value }];
+    let record = NewRecord { headers, ..NewRecord::default() };
+    let mut batch = encode_batch(&[record], &BatchOptions::default()).expect("small").to_vec();
+    let header = batch.len() - 5..;
+    assert_eq!(batch[header.clone()], [2, 2, b'n', 2, b'v'], "lengths are doubled (zigzag)");
+    spoil(&mut batch[header]);
+    let checksum = crc32c::crc32c(&batch[21..]);
+    batch[17..21].copy_from_slice(&checksum.to_be_bytes());
+    batch
+}
+
+/// Only what was spoilt is wrong with it.
+#[test]
+fn a_batch_with_a_header_is_valid_unless_spoilt() {
+    let valid = |bytes: Vec<u8>| ValidBatch::new(BytesMut::from(&*bytes), 1000).is_ok();
+    assert!(valid(with_header(|_| {})));
+    assert!(!valid(with_header(|header| header[0] = 4)));
 }
 
 fn bad_reads() -> Vec<(&'static str, v1::FetchRequest, R)> {

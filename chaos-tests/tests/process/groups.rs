@@ -1,5 +1,6 @@
 //! Consumer groups, asked for by plain gRPC as a client in any language would.
 
+use crate::group_edges::wrong_calls_change_nothing;
 use crate::plain::{ottla, succeeded};
 use anyhow::Context as _;
 use ottla_chaos::process::{Cluster, wait_until};
@@ -46,7 +47,7 @@ impl Member {
 }
 
 /// Asks one node after the other until one is the coordinator.
-async fn ask<T, F: Future<Output = Result<T, tonic::Status>>>(
+pub(crate) async fn ask<T, F: Future<Output = Result<T, tonic::Status>>>(
     nodes: &[u64],
     call: impl Fn(u64) -> F,
 ) -> Result<T, ApiError> {
@@ -166,6 +167,7 @@ async fn members_share_partitions_whoever_dies() -> anyhow::Result<()> {
     let refused = commit(&cluster, &all, Some(reader), PARTITIONS, 5).await;
     assert_eq!(refused.expect_err("no such partition").reason, R::UnknownPartition);
     assert!(!ottla(&cluster, &["group", "delete", "billing"], b"")?.status.success());
+    wrong_calls_change_nothing(&cluster).await?;
     let written = ottla(&cluster, &["produce", "__consumer_offsets"], b"mine\n")?;
     assert!(!written.status.success(), "only nodes write to internal topics");
 

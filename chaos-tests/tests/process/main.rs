@@ -13,6 +13,7 @@ mod compaction;
 mod disks;
 mod drain;
 mod elections;
+mod group_edges;
 mod groups;
 mod growth;
 mod leader_kills;

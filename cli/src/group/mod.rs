@@ -6,10 +6,15 @@ use crate::connection::Connection;
 use crate::output::{self, Format, table};
 use anyhow::Context as _;
 use clap::Subcommand;
-use futures::future::join_all;
+use futures::stream::{self, StreamExt};
 use ottla_client::{Client, StartPosition, v1};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Questions to leaders under way at once.
+const LEADERS_AT_ONCE: usize = 64;
 
 /// Consumer groups: who reads what, and how far.
 #[derive(clap::Args)]
@@ -115,13 +120,9 @@ struct Row {
     partition: u32,
     committed: Option<u64>,
     end: Option<u64>,
+    /// Records, and the age of the first of them in seconds.
+    lag: Option<(u64, f64)>,
     member: Option<String>,
-}
-
-impl Row {
-    fn lag(&self) -> Option<u64> {
-        Some(self.end?.saturating_sub(self.committed?))
-    }
 }
 
 async fn describe(args: &Describe) -> anyhow::Result<()> {
@@ -136,44 +137,52 @@ async fn describe(args: &Describe) -> anyhow::Result<()> {
 }
 
 async fn rows(client: &Client, group: &v1::DescribeGroupResponse) -> Vec<Row> {
-    let mut rows: Vec<Row> = Vec::new();
+    // What is committed, and who reads.
+    type Place<'a> = (Option<u64>, Option<&'a str>);
+    let mut places: BTreeMap<(&str, u32), Place<'_>> = BTreeMap::new();
     for offset in &group.offsets {
-        let (topic, partition) = (offset.topic.clone(), offset.partition);
-        let committed = Some(offset.offset);
-        rows.push(Row { topic, partition, committed, end: None, member: None });
+        places.entry((&offset.topic, offset.partition)).or_default().0 = Some(offset.offset);
     }
     for member in &group.members {
         for listed in &member.assigned {
             for partition in &listed.partitions {
-                let member = Some(member.member_id.clone());
-                let same =
-                    |row: &&mut Row| row.topic == listed.topic && row.partition == *partition;
-                match rows.iter_mut().find(same) {
-                    Some(row) => row.member = member,
-                    None => rows.push(Row {
-                        topic: listed.topic.clone(),
-                        partition: *partition,
-                        committed: None,
-                        end: None,
-                        member,
-                    }),
-                }
+                let place = places.entry((&listed.topic, *partition)).or_default();
+                place.1 = Some(&member.member_id);
             }
         }
     }
-    let end = |row: Row| async move {
-        let end = client.offset_of(&row.topic, row.partition, StartPosition::End).await;
-        // A partition without a leader, or a topic that is gone: shown as unknown.
-        Row { end: end.ok(), ..row }
+    let row = |((topic, partition), (committed, member)): ((&str, u32), _)| {
+        let (topic, member): (String, Option<&str>) = (topic.to_owned(), member);
+        let member = member.map(str::to_owned);
+        async move {
+            let (end, lag) = behind(client, &topic, partition, committed).await;
+            Row { topic, partition, committed, end, lag, member }
+        }
     };
-    let mut rows = join_all(rows.into_iter().map(end)).await;
-    rows.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
-    rows
+    stream::iter(places).map(row).buffered(LEADERS_AT_ONCE).collect().await
+}
+
+/// Where a partition ends, and how far behind the group is. A partition without a leader,
+/// or a topic that is gone: unknown.
+async fn behind(
+    client: &Client,
+    topic: &str,
+    partition: u32,
+    committed: Option<u64>,
+) -> (Option<u64>, Option<(u64, f64)>) {
+    let Some(committed) = committed else {
+        return (client.offset_of(topic, partition, StartPosition::End).await.ok(), None);
+    };
+    let Ok(lag) = client.lag(topic, partition, committed).await else { return (None, None) };
+    let written = lag.oldest_ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let age = written.map_or(Duration::ZERO, |written| now.saturating_sub(written));
+    (Some(lag.end), Some((lag.records, age.as_secs_f64())))
 }
 
 fn text(group: &v1::DescribeGroupResponse, rows: &[Row]) -> String {
     let or_none = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |n| n.to_string());
-    let heading = ["TOPIC", "PARTITION", "COMMITTED", "END", "LAG", "MEMBER"];
+    let heading = ["TOPIC", "PARTITION", "COMMITTED", "END", "LAG", "SECONDS", "MEMBER"];
     let mut lines = vec![heading.map(str::to_owned).to_vec()];
     lines.extend(rows.iter().map(|row| {
         vec![
@@ -181,7 +190,8 @@ fn text(group: &v1::DescribeGroupResponse, rows: &[Row]) -> String {
             row.partition.to_string(),
             or_none(row.committed),
             or_none(row.end),
-            or_none(row.lag()),
+            or_none(row.lag.map(|(records, _)| records)),
+            row.lag.map_or_else(|| "-".to_owned(), |(_, seconds)| format!("{seconds:.1}")),
             row.member.clone().unwrap_or_else(|| "-".to_owned()),
         ]
     }));
@@ -215,7 +225,8 @@ fn to_json(group: &v1::DescribeGroupResponse, rows: &[Row]) -> Value {
             "partition": row.partition,
             "committed": row.committed,
             "end": row.end,
-            "lag": row.lag(),
+            "lag": row.lag.map(|(records, _)| records),
+            "lag_seconds": row.lag.map(|(_, seconds)| seconds),
             "member": row.member,
         })
     };

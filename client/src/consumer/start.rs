@@ -82,6 +82,7 @@ impl Client {
             partition,
             position: position.into(),
             timestamp_ms,
+            ..Default::default()
         };
         let what = format!("finding an offset of {topic}-{partition}");
         let call = |connection: Connection, timeout: Duration| {

@@ -3,7 +3,7 @@
 
 use super::{Log, Slot};
 use crate::LogError;
-use crate::format::{batch_headers, check_batch, decode_records};
+use crate::format::{BatchHeader, TimestampType, batch_headers, check_batch, decode_records};
 use bytes::Bytes;
 use ottla_proto::Offset;
 use std::ops::Range;
@@ -96,6 +96,36 @@ impl Log {
             }
             found => found,
         }
+    }
+
+    /// The first record at or above `from`, below `up_to`: its offset, and the timestamp
+    /// of the first record of its batch (the largest, where the batch says no other).
+    /// Reads nothing but batch headers.
+    ///
+    /// # Errors
+    /// `OutOfRange` as for [`read`](Self::read); `Io`, `Corrupt`.
+    pub fn timestamp_from(
+        &self,
+        from: Offset,
+        up_to: Offset,
+    ) -> Result<Option<(Offset, i64)>, LogError> {
+        self.consistently(from, usize::MAX, |view| {
+            let limit = up_to.min(view.end);
+            let interval = self.config().index_interval_bytes;
+            for slot in &view.slots {
+                let mut walker = slot.segment.walk_near(self.vfs(), from, slot.size, interval)?;
+                while let Some((header, _)) = walker.next_header()? {
+                    if header.base_offset >= limit {
+                        return Ok(None);
+                    }
+                    if header.last_offset() >= from && header.record_count > 0 {
+                        let offset = header.base_offset.max(from);
+                        return Ok((offset < limit).then(|| (offset, first_timestamp(&header))));
+                    }
+                }
+            }
+            Ok(None)
+        })
     }
 
     /// Runs `body` on the segments from the one holding `from` on (at most
@@ -226,5 +256,15 @@ impl Log {
             }
         }
         Ok(None)
+    }
+}
+
+/// The base timestamp, unless something else stands in its place.
+fn first_timestamp(header: &BatchHeader) -> i64 {
+    let at_append = header.timestamp_type() == TimestampType::LogAppendTime;
+    if at_append || header.delete_horizon_ms().is_some() {
+        header.max_timestamp
+    } else {
+        header.base_timestamp
     }
 }

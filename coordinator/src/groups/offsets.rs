@@ -69,6 +69,17 @@ impl Groups {
         Ok(facts)
     }
 
+    /// How far each group is in each partition.
+    pub fn committed(&self) -> impl Iterator<Item = (GroupId, PartitionId, Offset)> {
+        let of = |(id, group): (&GroupId, &Group)| {
+            let id = id.clone();
+            let offsets: Vec<_> =
+                group.offsets.iter().map(|(of, fact)| (*of, fact.offset)).collect();
+            offsets.into_iter().map(move |(of, offset)| (id.clone(), of, offset))
+        };
+        self.groups.iter().flat_map(of)
+    }
+
     /// Deletes a group that nobody is in, with its offsets.
     ///
     /// # Errors

@@ -150,6 +150,16 @@ pub(super) fn refusal(error: &GroupError) -> ApiError {
     }
 }
 
+pub(super) fn beyond_the_end(image: &Image, commit: &Commit, high_watermark: u64) -> ApiError {
+    let (topic, partition) = (name_of(image, commit.partition.topic), commit.partition.index);
+    let offset = commit.offset;
+    let message = format!("{topic}-{partition} ends at {high_watermark}, before {offset}");
+    ApiError::new(R::OffsetOutOfRange, message)
+        .with("topic", topic)
+        .with("partition", partition)
+        .with("high_watermark", high_watermark)
+}
+
 fn name_of(image: &Image, id: TopicId) -> String {
     image.topics.get(&id).map_or_else(String::new, |topic| topic.name.clone())
 }

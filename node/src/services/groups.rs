@@ -2,7 +2,9 @@
 
 use super::{Context, group_wire as wire};
 use crate::deadline;
-use ottla_coordinator::groups::{GroupError, GroupId};
+use crate::ends::Ends;
+use futures::stream::{self, StreamExt};
+use ottla_coordinator::groups::{Commit, GroupError, GroupId};
 use ottla_coordinator::{Answer, Coordinator, Refusal, Request as Ask};
 use ottla_metadata::controller::GROUPS_TOPIC;
 use ottla_metadata::image::Image;
@@ -10,17 +12,26 @@ use ottla_proto::v1::group_service_server::GroupService;
 use ottla_proto::v1::{self, ErrorReason as R};
 use ottla_proto::{ApiError, PartitionId};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 /// How often a member is to be heard.
 const HEARTBEAT_INTERVAL_MS: u32 = 1_000;
 
+/// How long leaders are asked whether offsets of a commit are beyond their ends: many round
+/// trips, and short beside a member's session.
+const ENDS_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Leaders asked at the same time for one commit.
+const ENDS_AT_ONCE: usize = 32;
+
 /// The service.
 #[derive(Clone)]
 pub(crate) struct Groups {
     pub(crate) context: Context,
     pub(crate) coordinator: Coordinator,
+    pub(crate) ends: Arc<Ends>,
 }
 
 impl Groups {
@@ -61,6 +72,36 @@ impl Groups {
                 Err(ApiError::new(R::RequestTimedOut, message))
             }
         }
+    }
+
+    /// That no offset is beyond the end of its partition. One whose partition has no leader
+    /// that answers is taken: a group must be able to go on in all others
+    /// (docs/decisions/0044).
+    async fn check_ends(&self, commits: &[Commit], deadline: Instant) -> Result<(), ApiError> {
+        let deadline = deadline.min(Instant::now() + ENDS_PATIENCE);
+        let image = &self.image();
+        // Owned: how long a borrow within a stream lives cannot be told to the compiler.
+        let checked = commits.iter().cloned().map(|commit| async move {
+            let (id, offset) = (commit.partition, commit.offset);
+            if self.ends.is_beyond(id, offset) == Some(false) {
+                return Ok(());
+            }
+            match self.ends.look(image, id, offset, deadline).await {
+                Ok(place) if offset > place.high_watermark => {
+                    Err(wire::beyond_the_end(image, &commit, place.high_watermark))
+                }
+                Ok(_) => Ok(()),
+                Err(error) => {
+                    tracing::debug!(partition = %id, %error, "a commit is taken unchecked");
+                    Ok(())
+                }
+            }
+        });
+        let mut checked = stream::iter(checked).buffered(ENDS_AT_ONCE);
+        while let Some(check) = checked.next().await {
+            check?;
+        }
+        Ok(())
     }
 
     async fn group(&self, group: &str, deadline: Instant) -> Result<Answer, ApiError> {
@@ -118,6 +159,14 @@ impl GroupService for Groups {
         let request = request.into_inner();
         let group = GroupId::from(request.group.as_str());
         let (committer, commits) = wire::commits(&self.image(), request)?;
+        self.place(&group, deadline).await?;
+        self.coordinator.check(&group)?;
+        if let Err(beyond) = self.check_ends(&commits, deadline).await {
+            // Who may not commit at all is told that first: it has to join again.
+            let nothing = Ask::Commit(Arc::clone(&group), committer, Vec::new());
+            self.ask(&group, deadline, nothing).await?;
+            return Err(beyond.into());
+        }
         let ask = Ask::Commit(Arc::clone(&group), committer, commits);
         self.ask(&group, deadline, ask).await?;
         Ok(Response::new(v1::CommitOffsetsResponse { header: self.context.header() }))

@@ -243,12 +243,15 @@ impl LogService for Log {
                 v1::OffsetPosition::Timestamp => {
                     Some(ottla_replication::OffsetPosition::Timestamp(request.timestamp_ms))
                 }
+                v1::OffsetPosition::Offset => {
+                    Some(ottla_replication::OffsetPosition::Offset(request.offset))
+                }
             })
             .ok_or_else(|| {
                 ApiError::new(
                     ErrorReason::InvalidRequest,
                     format!(
-                        "position {} is unknown: earliest, latest or timestamp",
+                        "position {} is unknown: earliest, latest, timestamp or offset",
                         request.position
                     ),
                 )
@@ -262,6 +265,7 @@ impl LogService for Log {
             offset: found.offset,
             leader_epoch: found.leader_epoch.0,
             timestamp_ms: found.timestamp_ms,
+            high_watermark: found.high_watermark,
         }))
     }
 }

@@ -70,7 +70,7 @@ impl Context {
 pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Milliseconds since the Unix epoch, by this node's clock.
-fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     let since =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)

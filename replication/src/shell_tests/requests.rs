@@ -69,6 +69,9 @@ async fn offsets_are_listed() {
     assert_eq!(list(OffsetPosition::Latest).await, (2, None));
     assert_eq!(list(OffsetPosition::Timestamp(1_000)).await, (0, Some(1_000)));
     assert_eq!(list(OffsetPosition::Timestamp(1_001)).await, (2, None));
+    assert_eq!(list(OffsetPosition::Offset(1)).await, (1, Some(1_000)));
+    assert_eq!(list(OffsetPosition::Offset(2)).await, (2, None));
+    assert_eq!(list(OffsetPosition::Offset(99)).await, (2, None));
     three.end().await;
 }
 

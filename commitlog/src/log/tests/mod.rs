@@ -267,6 +267,26 @@ fn offsets_by_timestamp() {
     assert_eq!((find(0, u64::MAX), find(25, u64::MAX)), (Some((4, 20)), Some((5, 30))));
 }
 
+/// How old what comes next is: by batch headers, across segments, below the limit only.
+#[test]
+fn timestamps_by_offset() {
+    let (log, _) = open(&SimVfs::new(), small(), OpenMode::Recover);
+    for _ in 0..6 {
+        // Timestamps 10, 20, 30 in every batch.
+        log.append_as_leader(vec![batch(&["a", "b", "c"])], LeaderEpoch(1), NOW).expect("appends");
+    }
+    let find = |from, up_to| log.timestamp_from(from, up_to).expect("reads");
+    for offset in 0..18 {
+        assert_eq!(find(offset, u64::MAX), Some((offset, 10)));
+    }
+    assert_eq!((find(18, u64::MAX), find(4, 4), find(4, 3)), (None, None, None));
+    assert!(matches!(log.timestamp_from(19, 99), Err(LogError::OutOfRange { end: 18, .. })));
+    log.sync().expect("syncs");
+    log.delete_before(4).expect("deletes");
+    assert!(matches!(log.timestamp_from(3, 99), Err(LogError::OutOfRange { start: 4, .. })));
+    assert_eq!(find(4, u64::MAX), Some((4, 10)));
+}
+
 #[test]
 fn segments_roll_and_are_deleted_whole() {
     let vfs = SimVfs::new();

@@ -1,0 +1,158 @@
+//! What groups refuse by name, and how far behind they are, as nodes and commands tell.
+
+use crate::groups::ask;
+use crate::plain::{ottla, succeeded};
+use anyhow::Context as _;
+use ottla_chaos::process::{Cluster, wait_until};
+use ottla_proto::ApiError;
+use ottla_proto::v1::{self, ErrorReason as R};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// Of a topic with one copy of each partition: on three nodes the coordinator hosts one
+/// of them at most, and has to ask for the ends of the others.
+const PARTITIONS: u32 = 3;
+
+async fn commit(
+    cluster: &Cluster,
+    group: &str,
+    offsets: Vec<v1::OffsetCommit>,
+) -> Result<(), ApiError> {
+    let request =
+        v1::CommitOffsetsRequest { group: group.to_owned(), offsets, ..Default::default() };
+    let answer = ask(&[1, 2, 3], |node| {
+        let (client, request) = (cluster.group_client(node), request.clone());
+        async move {
+            let mut client =
+                client.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
+            client.commit_offsets(request).await
+        }
+    });
+    answer.await.map(drop)
+}
+
+fn at(partition: u32, offset: u64) -> v1::OffsetCommit {
+    v1::OffsetCommit { topic: "single".to_owned(), partition, offset, ..Default::default() }
+}
+
+async fn committed(cluster: &Cluster, group: &str) -> anyhow::Result<Vec<u64>> {
+    let request = v1::FetchOffsetsRequest { group: group.to_owned(), ..Default::default() };
+    let answer = ask(&[1, 2, 3], |node| {
+        let (client, request) = (cluster.group_client(node), request.clone());
+        async move {
+            let mut client =
+                client.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
+            client.fetch_offsets(request).await
+        }
+    });
+    Ok(answer.await?.into_inner().offsets.iter().map(|offset| offset.offset).collect())
+}
+
+/// Commits beyond the end, wherever the partition is; too much metadata; groups that
+/// nobody knows; names that are none.
+pub(crate) async fn wrong_calls_change_nothing(cluster: &Cluster) -> anyhow::Result<()> {
+    let create = ["topic", "create", "single", "--partitions", "3", "--replication-factor", "1"];
+    succeeded(ottla(cluster, &create, b"")?)?;
+    for partition in 0..PARTITIONS {
+        let partition = partition.to_string();
+        let produce = ["produce", "single", "--partition", &partition];
+        succeeded(ottla(cluster, &produce, b"one\ntwo\nthree\n")?)?;
+    }
+    let all = |offset| (0..PARTITIONS).map(|partition| at(partition, offset)).collect::<Vec<_>>();
+    commit(cluster, "audit", all(1)).await?;
+
+    for partition in 0..PARTITIONS {
+        let refused = commit(cluster, "audit", vec![at(partition, 4)]).await;
+        let refused = refused.expect_err("beyond the end");
+        assert_eq!((refused.reason, refused.is_indefinite()), (R::OffsetOutOfRange, false));
+        assert_eq!(refused.metadata["high_watermark"], "3", "{refused}");
+    }
+    // All of a commit or nothing.
+    let mut mixed = all(3);
+    mixed[1].offset = u64::MAX;
+    let refused = commit(cluster, "audit", mixed).await.expect_err("one is beyond the end");
+    assert_eq!(refused.reason, R::OffsetOutOfRange);
+    let large = v1::OffsetCommit { metadata: "x".repeat(4097), ..at(0, 2) };
+    let refused = commit(cluster, "audit", vec![large]).await.expect_err("too much metadata");
+    assert_eq!(refused.reason, R::OffsetMetadataTooLarge);
+    for name in [String::new(), "x".repeat(256)] {
+        let refused = commit(cluster, &name, all(1)).await.expect_err("not a name");
+        assert_eq!(refused.reason, R::InvalidRequest);
+    }
+    assert_eq!(committed(cluster, "audit").await?, [1, 1, 1], "nothing changed");
+    let just = v1::OffsetCommit { metadata: "x".repeat(4096), ..at(0, 1) };
+    commit(cluster, "audit", vec![just]).await?;
+    unknown_groups(cluster)?;
+    lag_is_shown(cluster).await
+}
+
+fn unknown_groups(cluster: &Cluster) -> anyhow::Result<()> {
+    for verb in ["describe", "delete"] {
+        let refused = ottla(cluster, &["group", verb, "nobody"], b"")?;
+        let told = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && told.contains("UNKNOWN_GROUP"), "{verb}: {told}");
+    }
+    let listed = succeeded(ottla(cluster, &["group", "list", "--format", "json"], b"")?)?;
+    assert!(!String::from_utf8_lossy(&listed).contains("nobody"));
+    Ok(())
+}
+
+/// In `ottla group describe`, and in `/metrics` of the coordinator alone, wherever the
+/// partitions are.
+async fn lag_is_shown(cluster: &Cluster) -> anyhow::Result<()> {
+    let describe = ["group", "describe", "audit", "--format", "json"];
+    let described: serde_json::Value =
+        serde_json::from_slice(&succeeded(ottla(cluster, &describe, b"")?)?)?;
+    let rows = described["partitions"].as_array().context("rows")?;
+    assert_eq!(rows.len(), 3);
+    for row in rows {
+        assert_eq!((&row["committed"], &row["lag"]), (&1.into(), &2.into()), "{row}");
+        let seconds = row["lag_seconds"].as_f64().context("seconds")?;
+        assert!((0.0..600.0).contains(&seconds), "{row}");
+    }
+    let find = v1::FindCoordinatorRequest { group: "audit".to_owned() };
+    let coordinator = cluster.group_client(1)?.find_coordinator(find).await?.into_inner().node_id;
+    // What was measured a moment ago is shown again.
+    wait_until("the coordinator shows the lag", async || {
+        for node in cluster.nodes() {
+            let shown = lags(&metrics(node.http_address()).await?, "audit");
+            let expected = if node.id() == coordinator { 3 } else { 0 };
+            anyhow::ensure!(shown.len() == expected, "node {}: {shown:?}", node.id());
+            anyhow::ensure!(shown.iter().all(|lag| *lag == 2.0), "{shown:?}");
+        }
+        Ok(())
+    })
+    .await?;
+    commit(cluster, "audit", (0..PARTITIONS).map(|partition| at(partition, 3)).collect()).await?;
+    wait_until("nothing is left to be read", async || {
+        let node = &cluster.nodes()[coordinator as usize - 1];
+        let shown = lags(&metrics(node.http_address()).await?, "audit");
+        anyhow::ensure!(shown == [0.0, 0.0, 0.0], "{shown:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// Of a group, in records. Seconds stand beside each.
+fn lags(metrics: &str, group: &str) -> Vec<f64> {
+    let of = |unit: &str| {
+        let start = format!("ottla_group_lag_{unit}{{group=\"{group}\"");
+        let lines = metrics.lines().filter(move |line| line.starts_with(&start));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse().ok()).collect::<Vec<f64>>()
+    };
+    let (records, seconds) = (of("records"), of("seconds"));
+    assert_eq!(records.len(), seconds.len(), "{metrics}");
+    for (records, seconds) in records.iter().zip(&seconds) {
+        assert_eq!(*records == 0.0, *seconds == 0.0, "{records} records, {seconds} s old");
+    }
+    records
+}
+
+async fn metrics(address: impl tokio::net::ToSocketAddrs) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n").await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    anyhow::ensure!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    Ok(answer)
+}

@@ -1,0 +1,136 @@
+//! Where partitions end, and how old their records are: known to this node, or asked of
+//! who leads them.
+//!
+//! Not its job: what follows from that, and asking again.
+
+use ottla_host::{Network, lazy_channel};
+use ottla_metadata::image::Image;
+use ottla_proto::v1::log_service_client::LogServiceClient;
+use ottla_proto::v1::{self, ErrorReason as R};
+use ottla_proto::{ApiError, Leader, NodeId, Offset, PartitionId};
+use ottla_replication::{OffsetPosition, Replicas};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tonic::transport::{Channel, Endpoint};
+
+/// Longest wait for a connection to another node. A live host answers in a round trip.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// What is known of a place in a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Records below it are committed.
+    pub(crate) high_watermark: Offset,
+    /// When the first record at or above the place was written; `None` if there is none.
+    pub(crate) written_ms: Option<i64>,
+}
+
+/// A connection to each node that was asked, by where it was then.
+type Channels = BTreeMap<NodeId, (String, Channel)>;
+
+pub(crate) struct Ends {
+    node_id: NodeId,
+    replicas: Replicas,
+    network: Arc<dyn Network>,
+    /// As many as there are nodes.
+    channels: Mutex<Channels>,
+}
+
+impl Ends {
+    pub(crate) fn new(node_id: NodeId, replicas: Replicas, network: Arc<dyn Network>) -> Self {
+        Self { node_id, replicas, network, channels: Mutex::default() }
+    }
+
+    /// Whether an offset is beyond what is committed, if this node knows without asking.
+    pub(crate) fn is_beyond(&self, id: PartitionId, offset: Offset) -> Option<bool> {
+        let state = self.replicas.status(id)?;
+        // What is committed stays so: a follower knows less than there is, never more.
+        if offset <= state.status()?.high_watermark {
+            return Some(false);
+        }
+        let leading = state.leading().filter(|status| status.watermark_is_current)?;
+        Some(offset > leading.high_watermark)
+    }
+
+    /// The end of a partition, and how old the record at `offset` is.
+    ///
+    /// # Errors
+    /// No leader has answered until the deadline, or there is no such partition.
+    pub(crate) async fn look(
+        &self,
+        image: &Image,
+        id: PartitionId,
+        offset: Offset,
+        deadline: Instant,
+    ) -> Result<Place, ApiError> {
+        let unknown = || ApiError::new(R::UnknownTopic, "the topic was deleted");
+        let topic = &image.topics.get(&id.topic).ok_or_else(unknown)?.name;
+        match self.replicas.leader_of(id) {
+            Some(leader) if leader.node_id != self.node_id => {
+                let asked = self.ask(&leader, topic, id.index, offset, deadline);
+                tokio::time::timeout_at(deadline, asked).await.unwrap_or_else(|_| {
+                    let what = format!("node {} did not answer in time", leader.node_id);
+                    Err(ApiError::new(R::RequestTimedOut, what))
+                })
+            }
+            _ => {
+                let position = OffsetPosition::Offset(offset);
+                let found = self.replicas.list_offset(topic, id.index, position, deadline).await?;
+                place(found.high_watermark, found.timestamp_ms)
+            }
+        }
+    }
+
+    async fn ask(
+        &self,
+        leader: &Leader,
+        topic: &str,
+        partition: u32,
+        offset: Offset,
+        deadline: Instant,
+    ) -> Result<Place, ApiError> {
+        let mut request = tonic::Request::new(v1::ListOffsetsRequest {
+            topic: topic.to_owned(),
+            partition,
+            position: v1::OffsetPosition::Offset.into(),
+            offset,
+            ..Default::default()
+        });
+        request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+        let answer = LogServiceClient::new(self.channel(leader)?).list_offsets(request).await;
+        let found = answer.map_err(|status| ApiError::from_status(&status))?.into_inner();
+        place(found.high_watermark, found.timestamp_ms)
+    }
+
+    fn channel(&self, leader: &Leader) -> Result<Channel, ApiError> {
+        let host = &leader.host;
+        // A bare IPv6 address needs brackets in a URI.
+        let uri = if host.contains(':') && !host.starts_with('[') {
+            format!("http://[{host}]:{}", leader.port)
+        } else {
+            format!("http://{host}:{}", leader.port)
+        };
+        let mut channels = self.channels.lock();
+        if let Some((known, channel)) = channels.get(&leader.node_id)
+            && *known == uri
+        {
+            return Ok(channel.clone());
+        }
+        let endpoint = Endpoint::from_shared(uri.clone()).map_err(|error| {
+            let what = format!("node {} cannot be reached: {error}", leader.node_id);
+            ApiError::new(R::LeaderNotAvailable, what)
+        })?;
+        let channel = lazy_channel(&self.network, &endpoint.connect_timeout(CONNECT_TIMEOUT));
+        channels.insert(leader.node_id, (uri, channel.clone()));
+        Ok(channel)
+    }
+}
+
+/// A leader always says how far its partition is committed.
+fn place(high_watermark: Option<Offset>, written_ms: Option<i64>) -> Result<Place, ApiError> {
+    let missing = || ApiError::new(R::Internal, "a leader did not say where its partition ends");
+    Ok(Place { high_watermark: high_watermark.ok_or_else(missing)?, written_ms })
+}
