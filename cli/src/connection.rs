@@ -1,5 +1,6 @@
 //! The flags of every command that talks to a cluster.
 
+use crate::failure::diagnose;
 use crate::output::Format;
 use clap::Args;
 use ottla_client::{Client, ClientError, ClientOptions, HostPort};
@@ -26,6 +27,10 @@ pub(crate) struct Connection {
     )]
     pub(crate) bootstrap: String,
 
+    /// Take the addresses, and what else it says, from this profile; see `ottla profile`.
+    #[arg(long, value_name = "NAME", env = "OTTLA_PROFILE")]
+    pub(crate) profile: Option<String>,
+
     /// How results are written.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
@@ -43,6 +48,9 @@ impl Connection {
     pub(crate) async fn client(&self) -> Result<Client, ClientError> {
         if self.verbose {
             trace();
+            let profile = self.profile.iter().map(|name| format!(" (profile {name})"));
+            let profile: String = profile.collect();
+            diagnose(&format!("ottla: connecting to {}{profile}", self.bootstrap));
         }
         let bootstrap = HostPort::parse_list(&self.bootstrap)?;
         let options = ClientOptions {

@@ -55,6 +55,10 @@ fn advice(error: &ClientError) -> Option<&'static str> {
         }
         None => return None,
         Some(R::UnknownTopic) => "`ottla topic list` shows what there is",
+        Some(R::UnknownGroup) => "`ottla group list` shows what there is",
+        Some(R::GroupNotEmpty) => {
+            "stop its members first: `ottla group describe` shows who they are"
+        }
         Some(R::NotEnoughReplicas) => {
             "`ottla cluster health` shows which replicas are out of sync; \
              --acks 1 writes without waiting for them"

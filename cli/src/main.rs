@@ -6,6 +6,7 @@
 
 mod bench;
 mod cluster;
+mod completion;
 mod connection;
 mod consume;
 mod dev;
@@ -15,9 +16,11 @@ mod log;
 mod node;
 mod output;
 mod produce;
+mod profile;
+mod progress;
 mod topic;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -42,6 +45,8 @@ enum Command {
     Cluster(cluster::Args),
     Log(log::Args),
     Bench(bench::Args),
+    Profile(profile::Args),
+    Completion(completion::Args),
 }
 
 impl Command {
@@ -56,12 +61,17 @@ impl Command {
             Self::Cluster(args) => args.format(),
             Self::Log(args) => args.format(),
             Self::Bench(args) => args.format(),
+            Self::Profile(args) => args.format(),
+            Self::Completion(_) => output::Format::Text,
         }
     }
 }
 
 fn main() -> ExitCode {
-    let command = Cli::parse().command;
+    let command = match parse() {
+        Ok(command) => command,
+        Err(error) => return failure::report(&error, output::Format::Text),
+    };
     let format = command.format();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -78,6 +88,8 @@ fn main() -> ExitCode {
             Command::Cluster(args) => cluster::run(args).await,
             Command::Log(args) => Ok(log::run(args)),
             Command::Bench(args) => bench::run(args).await,
+            Command::Profile(args) => profile::run(args),
+            Command::Completion(args) => completion::run(&args, Cli::command()),
         }
     });
     // A thread that reads standard input may still hang in there.
@@ -88,13 +100,67 @@ fn main() -> ExitCode {
     }
 }
 
+/// The command line, with the defaults of a profile if one is to be used. What is wrong
+/// with the line itself ends the process, as does `--help`.
+fn parse() -> anyhow::Result<Command> {
+    let args: Vec<_> = std::env::args_os().collect();
+    let matches = profile::defaults(Cli::command(), &args)?.get_matches_from(args);
+    Ok(Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).command)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    /// Every command that can be run, by its words.
+    fn commands(command: &clap::Command, path: &str, into: &mut Vec<(String, clap::Command)>) {
+        let path = format!("{path} {}", command.get_name());
+        let parts: Vec<_> = command.get_subcommands().collect();
+        if parts.is_empty() || path == " ottla node" {
+            into.push((path.clone(), command.clone()));
+        }
+        for part in parts {
+            commands(part, &path, into);
+        }
+    }
+
+    #[test]
+    fn every_command_has_examples_and_writes_json() {
+        // A node logs (--log-format), a completion is a script.
+        let without_format = [" ottla node", " ottla completion"];
+        let mut all = Vec::new();
+        commands(&Cli::command(), "", &mut all);
+        assert!(all.len() > 25, "{} commands", all.len());
+        for (path, command) in all {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Examples:\n  "), "{path} has no examples");
+            let words = path.trim();
+            assert!(help.contains(words), "the examples of {path} do not show it");
+            assert!(command.get_about().is_some(), "{path} does not say what it does");
+            let has_format = command.get_arguments().any(|arg| arg.get_id() == "format");
+            assert_eq!(has_format, !without_format.contains(&path.as_str()), "{path} --format");
+        }
+    }
+
+    /// A profile can only say what some flag says.
+    #[test]
+    fn settings_of_profiles_are_flags() {
+        assert_eq!(profile::unused_settings(&Cli::command()), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn every_shell_gets_a_script() {
+        use clap_complete::Shell;
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "ottla", &mut script);
+            let script = String::from_utf8(script).expect("text");
+            assert!(script.contains("replication-factor"), "{shell}");
+        }
     }
 }

@@ -46,6 +46,10 @@ enum Command {
 
 /// Prepare the blank ones of its data directories for one node of one cluster.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  ottla node format --config node-1.toml
+  ottla node format --config node-1.toml --cluster-id $(ottla cluster new-id)")]
 struct FormatArgs {
     #[command(flatten)]
     options: Options,

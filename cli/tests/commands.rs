@@ -10,7 +10,9 @@ use tempfile::TempDir;
 
 fn ottla() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ottla"));
-    command.env_remove("OTTLA_BOOTSTRAP").stdin(Stdio::null());
+    // Nor does a profile of whoever runs the tests count.
+    command.env_remove("OTTLA_BOOTSTRAP").env_remove("OTTLA_PROFILE").stdin(Stdio::null());
+    command.env("OTTLA_PROFILES", "/dev/null");
     command
 }
 
@@ -142,7 +144,110 @@ fn keys_choose_partitions_and_the_summary_counts() {
     assert_eq!(a.iter().map(|r| r["value"].as_str()).collect::<Vec<_>>(), [Some("1"), Some("3")]);
     assert_eq!(a[0]["partition"], a[1]["partition"]);
     assert_eq!(of_key("c")[0]["value"], "x:y");
+    records_have_many_shapes(&dev);
+    profiles_name_clusters(&dev);
+    groups_are_sought_and_shown(&dev);
     drop(dev.kill());
+}
+
+/// Keys, headers, tombstones and bytes that are no text: in as lines or as JSON, out as a
+/// template or as JSON, and from one topic into another.
+fn records_have_many_shapes(dev: &Dev) {
+    dev.ok(&["topic", "create", "shapes"], b"");
+    dev.ok(&["topic", "create", "copy"], b"");
+    let produce = ["produce", "shapes", "--key-separator", ":", "--null", "NULL"];
+    let headers = ["--header", "h=1", "--header", "h=2"];
+    dev.ok(&[&produce[..], &headers].concat(), b"a:NULL\nb:\n:\xff\n");
+    let json = br#"{"value": null, "headers": [{"name": "n", "value": null}], "timestamp": 1500}"#;
+    dev.ok(&["produce", "shapes", "--input", "json", "--key", "k"], json);
+
+    let template = r"%t-%p@%o %k[%K]=%v[%V] %h\n";
+    let shown = |topic: &str| {
+        let consume = ["consume", topic, "--until", "end", "--null", "-", "--output", template];
+        dev.ok(&consume, b"")
+    };
+    let expected = b"shapes-0@0 a[1]=-[-1] h=1,h=2\nshapes-0@1 b[1]=[0] h=1,h=2\n\
+        shapes-0@2 [0]=\xff[1] h=1,h=2\nshapes-0@3 k[1]=-[-1] n=-\n";
+    assert_eq!(shown("shapes"), expected, "{}", String::from_utf8_lossy(&shown("shapes")));
+    let time = ["consume", "shapes", "--from", "3", "--max", "1", "--output", "%m %d"];
+    assert_eq!(dev.ok(&time, b""), b"1500 1970-01-01T00:00:01.500Z");
+
+    let all = dev.ok(&["consume", "shapes", "--until", "end", "--format", "json"], b"");
+    dev.ok(&["produce", "copy", "--input", "json"], &all);
+    let copied = String::from_utf8_lossy(&shown("copy")).replace("copy-", "shapes-");
+    assert_eq!(copied, String::from_utf8_lossy(expected));
+
+    let refused = dev.run(&["produce", "copy", "--input", "json"], b"{\"value\": 1}\n");
+    assert!(stderr(&refused).contains("line 1"), "{}", stderr(&refused));
+    let unknown = dev.run(&["consume", "copy", "--output", "%z"], b"");
+    assert!(!unknown.status.success() && stderr(&unknown).contains("%k"), "{}", stderr(&unknown));
+}
+
+/// A profile says where the cluster is, whoever is nearer to the command line comes first.
+fn profiles_name_clusters(dev: &Dev) {
+    let dir = TempDir::new().expect("a directory");
+    let file = dir.path().join("profiles.toml");
+    let run = |args: &[&str], bootstrap: Option<&str>| {
+        let mut command = ottla();
+        command.args(args).env("OTTLA_PROFILES", &file).env_remove("OTTLA_PROFILE");
+        command.envs(bootstrap.map(|addresses| ("OTTLA_BOOTSTRAP", addresses)));
+        command.output().expect("ended")
+    };
+    let ok = |args: &[&str], bootstrap| {
+        let output = run(args, bootstrap);
+        assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let nobody = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let nowhere = nobody.local_addr().expect("bound").to_string();
+    drop(nobody);
+    ok(&["profile", "set", "here", "--bootstrap", &dev.bootstrap], None);
+    ok(&["profile", "set", "away", "--bootstrap", &nowhere, "--timeout", "200ms"], None);
+    let list = ["topic", "list", "--profile", "here"];
+    assert!(ok(&list, None).contains("shapes"));
+    assert!(ok(&list, Some(&nowhere)).contains("shapes"), "a flag comes before the environment");
+    ok(&["profile", "use", "away"], None);
+    assert!(!run(&["topic", "list"], None).status.success(), "the profile that is used");
+    assert!(ok(&["topic", "list"], Some(&dev.bootstrap)).contains("shapes"));
+    assert!(ok(&["topic", "list", "--bootstrap", &dev.bootstrap], None).contains("shapes"));
+    let unknown = run(&["topic", "list", "--profile", "nobody"], None);
+    let told = stderr(&unknown);
+    assert!(!unknown.status.success() && told.contains("it has here, away"), "{told}");
+    let listed: Value =
+        serde_json::from_str(&ok(&["profile", "list", "--format", "json"], None)).expect("JSON");
+    assert_eq!(listed["profiles"][1]["used"], true, "{listed}");
+    ok(&["profile", "delete", "away"], None);
+    assert!(!ok(&["profile", "list"], None).contains("away"));
+}
+
+/// Where a group goes on is tried, set, shown with its lag, and forgotten.
+fn groups_are_sought_and_shown(dev: &Dev) {
+    let described = || -> Value {
+        let describe = ["group", "describe", "readers", "--format", "json"];
+        serde_json::from_slice(&dev.ok(&describe, b"")).expect("JSON")
+    };
+    let seek = ["group", "seek", "readers", "shapes", "--to"];
+    dev.ok(&[&seek[..], &["start", "--dry-run"]].concat(), b"");
+    let unknown = dev.run(&["group", "describe", "readers"], b"");
+    assert!(stderr(&unknown).contains("UNKNOWN_GROUP"), "nothing was set");
+    dev.ok(&[&seek[..], &["1"]].concat(), b"");
+    let row = &described()["partitions"][0];
+    assert_eq!((&row["committed"], &row["end"], &row["lag"]), (&1.into(), &4.into(), &3.into()));
+    let tried = [&seek[..], &["end", "--dry-run", "--format", "json"]].concat();
+    let tried: Value = serde_json::from_slice(&dev.ok(&tried, b"")).expect("JSON");
+    assert_eq!((&tried["set"], &tried["offsets"][0]["committed"]), (&false.into(), &1.into()));
+    assert_eq!(tried["offsets"][0]["offset"], 4);
+    let beyond = dev.run(&[&seek[..], &["5"]].concat(), b"");
+    assert!(stderr(&beyond).contains("0 to 4"), "{}", stderr(&beyond));
+    dev.ok(&[&seek[..], &["end"]].concat(), b"");
+    let row = &described()["partitions"][0];
+    assert_eq!((&row["lag"], &row["lag_seconds"]), (&0.into(), &0.0.into()));
+    dev.ok(&["group", "delete", "readers"], b"");
+    let groups = dev.ok(&["group", "list", "--format", "json"], b"");
+    assert_eq!(
+        serde_json::from_slice::<Value>(&groups).expect("JSON")["groups"],
+        Value::Array(vec![])
+    );
 }
 
 #[test]

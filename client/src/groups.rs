@@ -54,10 +54,12 @@ impl Admin {
     /// All groups, by name.
     ///
     /// # Errors
-    /// A node cannot be reached: its groups are unknown.
+    /// A node that is not fenced cannot be reached: its groups are unknown. One that is
+    /// coordinates none.
     pub async fn list_groups(&self) -> Result<Vec<v1::ListedGroup>, ClientError> {
         let nodes = self.cluster_info().await?.nodes;
-        let endpoints = nodes.iter().filter_map(|node| node.endpoint.as_ref());
+        let endpoints =
+            nodes.iter().filter(|node| !node.fenced).filter_map(|n| n.endpoint.as_ref());
         let endpoints: Vec<HostPort> = endpoints.filter_map(HostPort::from_wire).collect();
         let asked = endpoints.iter().map(|endpoint| async {
             let request = with_timeout(v1::ListGroupsRequest {}, LIST_TIMEOUT);

@@ -3,6 +3,7 @@
 use crate::connection::Connection;
 use crate::failure::diagnose;
 use crate::output::{self, Format};
+use crate::progress::{Progress, Unit};
 use anyhow::Context as _;
 use ottla_client::{Admin, ClientError, v1};
 use serde_json::{Value, json};
@@ -102,6 +103,8 @@ async fn wait(
     patience: Duration,
 ) -> anyhow::Result<(v1::ClusterNode, bool)> {
     let mut changed = Instant::now();
+    let at_first = u64::from(node.replicas);
+    let progress = Progress::new(Unit::Things("replicas"), Some(at_first), true);
     while node.replicas > 0 {
         if changed.elapsed() > patience {
             return Ok((node, false));
@@ -114,7 +117,10 @@ async fn wait(
             Ok(now) => {
                 if now.replicas != node.replicas {
                     changed = Instant::now();
-                    diagnose(&format!("ottla: {}", status_text(&now)));
+                    progress.set(at_first.saturating_sub(u64::from(now.replicas)));
+                    if !progress.is_shown() {
+                        diagnose(&format!("ottla: {}", status_text(&now)));
+                    }
                 }
                 node = now;
             }

@@ -47,6 +47,10 @@ enum Command {
 
 /// Show the nodes, the active controller, and who can be reached from here.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  ottla cluster info
+  ottla cluster info --bootstrap ottla-1.example.net:7401 --format json")]
 struct Info {
     #[command(flatten)]
     connection: Connection,
@@ -75,6 +79,10 @@ struct Health {
 
 /// Make up an id for a new cluster, for `ottla node format`.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  ottla cluster new-id
+  ottla node format --config node-1.toml --cluster-id $(ottla cluster new-id)")]
 struct NewId {
     /// How the result is written.
     #[arg(long, value_enum, default_value_t)]

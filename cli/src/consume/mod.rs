@@ -2,6 +2,7 @@
 
 mod position;
 mod render;
+mod template;
 
 pub(crate) use position::parse_from;
 pub(crate) use render::optional as json_bytes;
@@ -9,6 +10,7 @@ pub(crate) use render::optional as json_bytes;
 use crate::connection::Connection;
 use crate::output::Format;
 use crate::produce::INTERRUPTED;
+use crate::progress::{Progress, Unit, output_is_elsewhere};
 use anyhow::Context;
 use futures::FutureExt;
 use futures::stream::{self, BoxStream, SelectAll, StreamExt, TryStreamExt};
@@ -16,6 +18,7 @@ use ottla_client::{Client, ClientError, PartitionReader, ReadBatch, ReaderOption
 use position::{Until, parse_until};
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
+use template::Template;
 
 /// Bytes gathered before they are written, unless nothing more comes.
 const OUTPUT_BUFFER_BYTES: usize = 256 * 1024;
@@ -31,8 +34,8 @@ const OFFSETS_AT_ONCE: usize = 64;
 
 /// Read a topic's records to standard output.
 ///
-/// As text, each record is its value's bytes and a newline; as JSON, an object
-/// with offset, partition, timestamp, key, value and headers. Each partition
+/// As text, each record is its value's bytes and a newline, or what --output says; as JSON,
+/// an object with topic, offset, partition, timestamp, key, value and headers. Each partition
 /// comes in its order; partitions come as they arrive. Partitions that the topic
 /// gets meanwhile are read too, from their start, unless --until is given.
 #[derive(clap::Args)]
@@ -41,7 +44,15 @@ Examples:
   ottla consume orders --until end              everything there is, then exit
   ottla consume orders --from end               only what comes from now on
   ottla consume orders --from @-10m --format json
-  ottla consume history --partition 0 --from 1000 --max 10")]
+  ottla consume history --partition 0 --from 1000 --max 10
+  ottla consume orders --output '%t-%p@%o %d %k: %v\\n'
+  ottla consume orders --until end --format json | ottla produce copy --input json
+
+--output takes these; what stands between them is written as it is:
+  %t topic   %p partition   %o offset   %h headers, as name=value,name=value
+  %k key     %K its bytes   %v value    %V its bytes (-1: null)
+  %m milliseconds since 1970            %d date and time     %% a percent sign
+  \\n newline   \\t tab   \\r carriage return   \\0 NUL   \\\\ backslash   \\xHH any byte")]
 pub(crate) struct Args {
     topic: String,
 
@@ -62,6 +73,21 @@ pub(crate) struct Args {
     /// what is written meanwhile is left out.
     #[arg(long, value_name = "end|OFFSET", value_parser = parse_until)]
     until: Option<Until>,
+
+    /// How each record is written, with placeholders such as %k and %v: see below. No
+    /// newline is added.
+    #[arg(long, value_name = "TEMPLATE", value_parser = Template::parse, conflicts_with = "format")]
+    output: Option<Template>,
+
+    /// What --output writes for a key, a value or a header's value that is null.
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        requires = "output",
+        hide_default_value = true
+    )]
+    null: String,
 
     /// Read from in-sync followers in this rack where the leader is elsewhere. The
     /// records are the same, perhaps a moment later.
@@ -85,14 +111,25 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Some(partition) => vec![partition],
         None => (0..known).collect(),
     };
-    let batches = merged(open(&client, &args, &partitions).await?);
+    let (readers, ahead): (Vec<_>, Vec<_>) =
+        open(&client, &args, &partitions).await?.into_iter().unzip();
+    // Offsets, of which some may hold no record: good enough to show progress.
+    let total = ahead.into_iter().sum::<Option<u64>>().map(|n| n.min(args.max.unwrap_or(n)));
+    let batches = merged(readers);
     let batches = if args.partition.is_none() && args.until.is_none() {
         stream::select(batches, later_partitions(client, &args, known)).boxed()
     } else {
         batches.boxed()
     };
     let out = BufWriter::with_capacity(OUTPUT_BUFFER_BYTES, io::stdout().lock());
-    let mut printer = Printer { out, format: args.format(), left: args.max };
+    let shape = match (args.format(), args.output.clone()) {
+        (Format::Json, _) => Shape::Json,
+        (Format::Text, None) => Shape::Raw,
+        (Format::Text, Some(template)) => Shape::Template(template, args.null.clone()),
+    };
+    let topic = args.topic.clone();
+    let progress = Progress::new(Unit::Things("records"), total, output_is_elsewhere());
+    let mut printer = Printer { out, topic, shape, left: args.max, progress };
     tokio::select! {
         printed = print(batches, &mut printer) => printed?,
         _ = tokio::signal::ctrl_c() => {
@@ -103,12 +140,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// One reader per partition. All ends are taken before anything is read.
+/// One reader per partition, and how many offsets are before its end, if it has one. All
+/// ends are taken before anything is read.
 async fn open(
     client: &Client,
     args: &Args,
     partitions: &[u32],
-) -> Result<Vec<PartitionReader>, ClientError> {
+) -> Result<Vec<(PartitionReader, Option<u64>)>, ClientError> {
     let options = reader_options(args, partitions.len() as u64);
     let ends: Vec<Option<u64>> = stream::iter(partitions.iter().copied())
         .map(|partition| async move {
@@ -131,8 +169,11 @@ async fn open(
                     PartitionReader::open(client, &args.topic, partition, args.from, options)
                         .await?;
                 Ok(match end {
-                    Some(end) => reader.read_until(end),
-                    None => reader,
+                    Some(end) => {
+                        let ahead = end.saturating_sub(reader.position());
+                        (reader.read_until(end), Some(ahead))
+                    }
+                    None => (reader, None),
                 })
             }
         })
@@ -218,9 +259,19 @@ enum Enough {
     No,
 }
 
+/// How records are written.
+enum Shape {
+    Raw,
+    Json,
+    /// And what stands for null.
+    Template(Template, String),
+}
+
 struct Printer<W> {
     out: W,
-    format: Format,
+    topic: String,
+    shape: Shape,
+    progress: Progress,
     /// Records still wanted; `None` is all.
     left: Option<u64>,
 }
@@ -228,11 +279,16 @@ struct Printer<W> {
 impl<W: Write> Printer<W> {
     fn print(&mut self, batch: &ReadBatch) -> anyhow::Result<Enough> {
         for record in &batch.records {
-            match self.format {
-                Format::Text => render::raw(&mut self.out, record),
-                Format::Json => render::json(&mut self.out, batch.partition, record),
+            let (out, topic, partition) = (&mut self.out, &self.topic, batch.partition);
+            match &self.shape {
+                Shape::Raw => render::raw(out, record),
+                Shape::Json => render::json(out, topic, partition, record),
+                Shape::Template(template, null) => {
+                    template.write(out, topic, partition, record, null)
+                }
             }
             .context("writing to standard output")?;
+            self.progress.add(1);
             if let Some(left) = &mut self.left {
                 *left -= 1;
                 if *left == 0 {
@@ -269,7 +325,9 @@ mod tests {
             high_watermark: 5,
             log_start_offset: 0,
         };
-        let mut printer = Printer { out: Vec::new(), format: Format::Text, left: Some(7) };
+        let progress = Progress::new(Unit::Things("records"), None, false);
+        let (topic, shape) = ("t".to_owned(), Shape::Raw);
+        let mut printer = Printer { out: Vec::new(), topic, shape, left: Some(7), progress };
         assert_eq!(printer.print(&batch).expect("a vector takes it"), Enough::No);
         assert_eq!(printer.print(&batch).expect("a vector takes it"), Enough::Yes);
         assert_eq!(printer.out, b"0\n1\n2\n3\n4\n0\n1\n");

@@ -15,9 +15,15 @@ pub(super) fn raw(out: &mut impl Write, record: &Record) -> io::Result<()> {
 }
 
 /// One JSON object on a line.
-pub(super) fn json(out: &mut impl Write, partition: u32, record: &Record) -> io::Result<()> {
+pub(super) fn json(
+    out: &mut impl Write,
+    topic: &str,
+    partition: u32,
+    record: &Record,
+) -> io::Result<()> {
     let header = |header: &ottla_client::RecordHeader| json!({ "name": bytes(&header.name), "value": optional(header.value.as_ref()) });
     let object = json!({
+        "topic": topic,
         "partition": partition,
         "offset": record.offset,
         "timestamp": record.timestamp_ms,
@@ -61,12 +67,12 @@ mod tests {
     #[test]
     fn json_keeps_null_empty_and_binary_apart() {
         let mut out = Vec::new();
-        json(&mut out, 3, &record()).expect("a vector takes it");
+        json(&mut out, "t", 3, &record()).expect("a vector takes it");
         let read: Value = serde_json::from_slice(&out).expect("JSON");
         assert_eq!(
             read,
             json!({
-                "partition": 3, "offset": 7, "timestamp": 1000, "key": null,
+                "topic": "t", "partition": 3, "offset": 7, "timestamp": 1000, "key": null,
                 "value": { "base64": "/wA=" },
                 "headers": [{ "name": "h", "value": null }, { "name": "h", "value": "" }],
             })

@@ -33,6 +33,10 @@ enum Command {
 
 /// List all groups.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  ottla group list
+  ottla group list --format json | jq -r '.groups[] | select(.members == 0).group'")]
 struct List {
     #[command(flatten)]
     connection: Connection,
@@ -55,6 +59,9 @@ struct Describe {
 
 /// Delete a group that nobody is in, and what it remembers.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  ottla group delete billing")]
 struct Delete {
     /// The group.
     #[arg(value_name = "GROUP")]

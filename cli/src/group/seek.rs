@@ -5,8 +5,10 @@ use crate::connection::Connection;
 use crate::consume::parse_from;
 use crate::output::{self, Format, table};
 use anyhow::ensure;
+use ottla_client::v1::ErrorReason;
 use ottla_client::{Client, StartPosition, v1};
-use serde_json::json;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// Set where a group goes on reading.
 ///
@@ -56,27 +58,62 @@ pub(super) async fn run(args: &Seek) -> anyhow::Result<()> {
         let topic = args.topic.clone();
         offsets.push(v1::OffsetCommit { topic, partition, offset, ..Default::default() });
     }
-    let rows: Vec<(u32, u64)> = offsets.iter().map(|set| (set.partition, set.offset)).collect();
+    let before = committed(&client, args).await?;
+    let rows: Vec<Row> = offsets
+        .iter()
+        .map(|set| Row {
+            partition: set.partition,
+            committed: before.get(&set.partition).copied(),
+            offset: set.offset,
+        })
+        .collect();
     if !args.dry_run {
         client.admin().commit_offsets(&args.group, offsets).await?;
     }
     match args.connection.format {
-        Format::Text => {
-            let mut lines = vec![["PARTITION", "OFFSET"].map(str::to_owned).to_vec()];
-            lines.extend(rows.iter().map(|(p, offset)| vec![p.to_string(), offset.to_string()]));
-            output::line(&table(&lines))?;
-        }
-        Format::Json => {
-            let set = |(partition, offset): &(u32, u64)| json!({ "partition": partition, "offset": offset });
-            output::json(&json!({
-                "group": args.group,
-                "topic": args.topic,
-                "set": !args.dry_run,
-                "offsets": rows.iter().map(set).collect::<Vec<_>>(),
-            }))?;
-        }
+        Format::Text => output::line(&text(&rows, args.dry_run))?,
+        Format::Json => output::json(&to_json(args, &rows))?,
     }
     Ok(())
+}
+
+/// A partition, how far the group was, and where it goes on.
+struct Row {
+    partition: u32,
+    committed: Option<u64>,
+    offset: u64,
+}
+
+/// How far the group is in the topic's partitions.
+async fn committed(client: &Client, args: &Seek) -> anyhow::Result<BTreeMap<u32, u64>> {
+    let offsets = match client.admin().describe_group(&args.group).await {
+        Ok(group) => group.offsets,
+        // It comes to be with its first commit.
+        Err(error) if error.reason() == Some(ErrorReason::UnknownGroup) => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
+    let of_topic = offsets.into_iter().filter(|offset| offset.topic == args.topic);
+    Ok(of_topic.map(|offset| (offset.partition, offset.offset)).collect())
+}
+
+fn text(rows: &[Row], dry_run: bool) -> String {
+    let set = if dry_run { "WOULD BE" } else { "IS" };
+    let mut lines = vec![["PARTITION", "WAS", set].map(str::to_owned).to_vec()];
+    lines.extend(rows.iter().map(|row| {
+        let was = row.committed.map_or_else(|| "-".to_owned(), |offset| offset.to_string());
+        vec![row.partition.to_string(), was, row.offset.to_string()]
+    }));
+    table(&lines)
+}
+
+fn to_json(args: &Seek, rows: &[Row]) -> Value {
+    let row = |Row { partition, committed, offset }: &Row| json!({ "partition": partition, "committed": committed, "offset": offset });
+    json!({
+        "group": args.group,
+        "topic": args.topic,
+        "set": !args.dry_run,
+        "offsets": rows.iter().map(row).collect::<Vec<_>>(),
+    })
 }
 
 /// An offset that is named must be one that the partition has, or its end.

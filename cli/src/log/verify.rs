@@ -1,6 +1,7 @@
 //! `ottla log verify`: checks every byte of logs.
 
 use crate::output::Format;
+use crate::progress::{Progress, Unit, output_is_elsewhere};
 use anyhow::Context;
 use ottla_node::inspect::{
     self, FileKind, Owner, Problem, RealVfs, Severity, Target, Verification, verify_data_dir,
@@ -47,7 +48,9 @@ pub(super) struct Args {
 
 /// Returns whether there is nothing worse than leftovers.
 pub(super) fn run(args: &Args) -> anyhow::Result<bool> {
-    let mut report = Report { out: super::out(), format: args.format, totals: Totals::default() };
+    let progress = Progress::new(Unit::Bytes, None, output_is_elsewhere());
+    let totals = Totals::default();
+    let mut report = Report { out: super::out(), format: args.format, totals, progress };
     for target in Target::at(&args.path)? {
         report.target(&target)?;
     }
@@ -92,6 +95,7 @@ struct Report<W> {
     out: W,
     format: Format,
     totals: Totals,
+    progress: Progress,
 }
 
 impl<W: Write> Report<W> {
@@ -145,6 +149,7 @@ impl<W: Write> Report<W> {
 
     fn show(&mut self, path: &Path, owner: Owner, found: &Verification) -> anyhow::Result<()> {
         self.totals.logs += 1;
+        self.progress.add(found.bytes);
         self.totals.segments += u64::from(found.segments);
         self.totals.batches += found.batches;
         self.totals.records += found.records;

@@ -1,7 +1,9 @@
 //! Splits standard input into lines of raw bytes, within bounded memory.
 
 use bytes::{Bytes, BytesMut};
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, IsTerminal, Read};
+use std::os::fd::AsFd;
 use tokio::sync::mpsc;
 
 /// Bytes read at once.
@@ -44,6 +46,18 @@ pub(super) fn read_stdin() -> mpsc::Receiver<Chunk> {
         }
     });
     receiver
+}
+
+/// How many bytes standard input has, if it is a file.
+pub(super) fn stdin_bytes() -> Option<u64> {
+    let file = File::from(io::stdin().as_fd().try_clone_to_owned().ok()?);
+    let metadata = file.metadata().ok()?;
+    metadata.is_file().then_some(metadata.len())
+}
+
+/// Whether nobody types it.
+pub(super) fn stdin_is_elsewhere() -> bool {
+    !io::stdin().is_terminal()
 }
 
 /// Lines of any input: split at `\n` and nothing else, with nothing removed,

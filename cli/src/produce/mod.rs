@@ -2,16 +2,17 @@
 
 mod lines;
 mod report;
+mod shape;
 
 use crate::connection::Connection;
 use crate::failure::diagnose;
 use crate::output::{self, Format};
+use crate::progress::{Progress, Unit};
+use crate::topic::key_value;
 use anyhow::{Context, bail};
-use bytes::Bytes;
-use ottla_client::{
-    Acks, Compression, Delivery, Producer, ProducerOptions, ProducerRecord, TopicProducer,
-};
+use ottla_client::{Acks, Compression, Delivery, Producer, ProducerOptions, TopicProducer};
 use report::Report;
+use shape::{Input, Shape};
 use std::process::ExitCode;
 use std::time::Instant;
 use tokio::sync::mpsc;
@@ -27,7 +28,7 @@ pub(crate) const INTERRUPTED: u8 = 130;
 /// Write lines from standard input to a topic.
 ///
 /// Each line becomes the value of a record: its bytes as they are, split at \n
-/// only. Every line is written once: where an attempt's outcome is not known it is
+/// only. With --key-separator it is a key and a value, with --input json an object. Every line is written once: where an attempt's outcome is not known it is
 /// sent again, and its leader knows it. With --acks 0 or --no-idempotence nobody
 /// would know: the summary on standard error counts such lines as possible
 /// duplicates. The first failure ends the command.
@@ -36,13 +37,32 @@ pub(crate) const INTERRUPTED: u8 = 130;
 Examples:
   echo hello | ottla produce orders
   git log -p | ottla produce history --partition 0
-  printf 'alice:1\\nbob:2\\n' | ottla produce accounts --key-separator :")]
+  printf 'alice:1\\nbob:2\\n' | ottla produce accounts --key-separator :
+  printf 'alice:NULL\\n' | ottla produce accounts --key-separator : --null NULL
+  echo '{\"key\":\"k\",\"value\":\"v\",\"headers\":[{\"name\":\"h\",\"value\":\"1\"}]}' |
+      ottla produce orders --input json --header source=shell")]
 pub(crate) struct Args {
     topic: String,
 
     /// The part of a line before the first SEPARATOR is the record's key.
-    #[arg(long, value_name = "SEPARATOR")]
+    #[arg(long, value_name = "SEPARATOR", conflicts_with_all = ["key", "input"])]
     key_separator: Option<String>,
+
+    /// The key of every record.
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+
+    /// A value that is exactly this text is null: a tombstone, in a compacted topic.
+    #[arg(long, value_name = "TEXT", conflicts_with = "input")]
+    null: Option<String>,
+
+    /// A header of every record. May be repeated, also with the same name.
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = key_value)]
+    headers: Vec<(String, String)>,
+
+    /// What a line of the input is.
+    #[arg(long, value_enum, default_value_t)]
+    input: Input,
 
     /// When a record counts as written: 0 when it is sent, 1 when its leader
     /// has it, all when every in-sync replica has it.
@@ -118,6 +138,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if args.key_separator.as_ref().is_some_and(String::is_empty) {
         bail!("--key-separator must not be empty");
     }
+    let shape = Shape {
+        input: args.input,
+        key_separator: args.key_separator.clone(),
+        key: args.key.clone(),
+        null: args.null.clone(),
+        headers: args.headers.clone(),
+        partition: args.partition,
+    };
     let client = args.connection.client().await?;
     let options = ProducerOptions {
         acks: args.acks.into(),
@@ -133,7 +161,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let stop = CancellationToken::new();
     let (deliveries, noted) = mpsc::channel(MAX_UNNOTED);
     let report = tokio::spawn(Report::collect(noted, stop.clone()));
-    let sender = Sender { args: &args, topic, deliveries, line: 0 };
+    let progress = Progress::new(Unit::Bytes, lines::stdin_bytes(), lines::stdin_is_elsewhere());
+    let sender = Sender { shape, progress, topic, deliveries, line: 0 };
     let sent = tokio::select! {
         sent = sender.send_all(&stop) => sent.map(|()| ExitCode::SUCCESS),
         _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(INTERRUPTED)),
@@ -156,15 +185,16 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-struct Sender<'a> {
-    args: &'a Args,
+struct Sender {
+    shape: Shape,
+    progress: Progress,
     topic: TopicProducer,
     deliveries: mpsc::Sender<(u64, Delivery)>,
     /// Number of the current line, from 1.
     line: u64,
 }
 
-impl Sender<'_> {
+impl Sender {
     /// Sends until the input ends, a line cannot be sent, or `stop`.
     async fn send_all(mut self, stop: &CancellationToken) -> anyhow::Result<()> {
         let mut chunks = lines::read_stdin();
@@ -176,7 +206,9 @@ impl Sender<'_> {
             let Some(chunk) = chunk else { return Ok(()) };
             for line in chunk? {
                 self.line += 1;
-                let record = self.record(line).with_context(|| format!("line {}", self.line))?;
+                self.progress.add(line.len() as u64 + 1);
+                let record = self.shape.record(line);
+                let record = record.with_context(|| format!("line {}", self.line))?;
                 let delivery = tokio::select! {
                     delivery = self.topic.send(record) => delivery,
                     () = stop.cancelled() => return Ok(()),
@@ -187,35 +219,5 @@ impl Sender<'_> {
                 }
             }
         }
-    }
-
-    fn record(&self, line: Bytes) -> anyhow::Result<ProducerRecord> {
-        let record = match &self.args.key_separator {
-            None => ProducerRecord::value(line),
-            Some(separator) => {
-                let Some(at) = find(&line, separator.as_bytes()) else {
-                    bail!("there is no {separator:?} between key and value");
-                };
-                ProducerRecord::keyed(line.slice(..at), line.slice(at + separator.len()..))
-            }
-        };
-        Ok(ProducerRecord { partition: self.args.partition, ..record })
-    }
-}
-
-fn find(bytes: &[u8], separator: &[u8]) -> Option<usize> {
-    bytes.windows(separator.len()).position(|window| window == separator)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_separator_splits() {
-        assert_eq!(find(b"a::b::c", b"::"), Some(1));
-        assert_eq!(find(b"::c", b"::"), Some(0));
-        assert_eq!(find(b"a:b", b"::"), None);
-        assert_eq!(find(b"", b":"), None);
     }
 }

@@ -66,6 +66,10 @@ struct Create {
 
 /// List all topics.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  ottla topic list
+  ottla topic list --format json | jq -r '.topics[].name'")]
 struct List {
     #[command(flatten)]
     connection: Connection,
@@ -73,6 +77,10 @@ struct List {
 
 /// Show a topic's partitions, replicas and options.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  ottla topic describe orders
+  ottla topic describe orders --format json")]
 struct Describe {
     name: String,
 
@@ -82,6 +90,9 @@ struct Describe {
 
 /// Delete a topic and everything in it.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  ottla topic delete orders")]
 struct Delete {
     name: String,
 
