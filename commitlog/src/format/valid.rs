@@ -29,7 +29,8 @@ impl ValidBatch {
     /// well-framed and numbered from 0, without negative timestamps; and
     /// [`Reserved`] for what only nodes write.
     pub fn new(bytes: impl Into<BytesMut>, max_batch_bytes: usize) -> Result<Self, FormatError> {
-        let bytes = bytes.into();
+        let mut bytes = bytes.into();
+        know_no_epoch(&mut bytes);
         let header = check_whole(&bytes, max_batch_bytes)?;
         check_reserved(&header)?;
         check_counts(&header)?;
@@ -105,6 +106,15 @@ fn check_whole(bytes: &[u8], max_batch_bytes: usize) -> Result<BatchHeader, Form
         return Err(FormatError::Trailing { extra });
     }
     Ok(header)
+}
+
+/// Kafka's clients write the leader epoch -1, which no batch in a log has: the leader
+/// stamps its own over whatever is there, and the CRC does not cover it.
+fn know_no_epoch(bytes: &mut BytesMut) {
+    const EPOCH: std::ops::Range<usize> = 12..16;
+    if bytes.get(EPOCH) == Some(&[0xff; 4]) {
+        bytes[EPOCH].fill(0);
+    }
 }
 
 fn check_reserved(header: &BatchHeader) -> Result<(), FormatError> {

@@ -94,6 +94,23 @@ fn stamping_leaves_the_crc_valid() {
     assert_eq!((header.last_offset(), header.next_offset()), ((1 << 40) + 1, (1 << 40) + 2));
 }
 
+/// Kafka's clients know no leader epoch and say -1: nothing is wrong with that.
+#[test]
+fn a_batch_of_no_epoch_is_valid() {
+    let mut of_kafka = golden();
+    of_kafka[12..16].fill(0xff);
+    assert!(check_batch(&of_kafka).is_err(), "in a log it has one");
+    let mut batch = ValidBatch::new(BytesMut::from(&of_kafka[..]), LIMIT).expect("valid");
+    assert_eq!(batch.header().leader_epoch, LeaderEpoch(0));
+    batch.stamp(3, LeaderEpoch(7));
+    let header = check_batch(batch.as_bytes()).expect("still valid");
+    assert_eq!((header.base_offset, header.leader_epoch), (3, LeaderEpoch(7)));
+    of_kafka[15] = 0xfe;
+    let refused = ValidBatch::new(BytesMut::from(&of_kafka[..]), LIMIT).expect_err("no epoch");
+    assert_eq!(refused, FormatError::Field { field: "leader epoch", value: -2 });
+    assert!(ValidBatch::new(BytesMut::from(&[0xff; 16][..]), LIMIT).is_err());
+}
+
 /// Every rule of a valid batch has a batch that breaks only it.
 #[test]
 fn refusals_are_named() {
