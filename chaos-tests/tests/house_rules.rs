@@ -235,3 +235,30 @@ fn every_story_is_told_where_the_argument_is_and_exists() {
         named.iter().filter(|word| is_name(word) && !known.contains(**word)).collect();
     assert!(made_up.is_empty(), "docs/replication-protocol.md names {made_up:?}: no such thing");
 }
+
+/// What a page says that its claims are shown by: words of commands, without options.
+fn shown_by(page: &str) -> Vec<&str> {
+    let paragraphs = page.split("\n\n").filter_map(|text| Some(text.split_once("Shown by")?.1));
+    let tables = page.lines().filter(|line| line.starts_with('|') && line.contains("cargo test"));
+    let quoted = paragraphs.chain(tables).flat_map(quoted);
+    quoted.filter_map(|command| command.split_whitespace().last()).collect()
+}
+
+#[test]
+fn what_the_client_guide_is_shown_by_exists() {
+    let page = std::fs::read_to_string(root().join("docs/client-guide.md")).expect("docs");
+    let mut files = Vec::new();
+    ARROWS.iter().for_each(|(folder, _)| sources(&root().join(folder), &mut files));
+    let mut known: Vec<String> = functions().into_iter().collect();
+    known.extend(files.iter().map(|path| path.to_string_lossy().into_owned()));
+    known.extend(ARROWS.iter().map(|(folder, _)| format!("ottla-{folder}")));
+    let python = root().join("examples/python/run_in_ci.py");
+    known.push(std::fs::read_to_string(&python).expect("the examples' own test"));
+    known.push(python.to_string_lossy().into_owned());
+    assert_eq!(shown_by("True. Shown by `cargo test -p x a_b`,\n`c`.\n\n`d`"), ["a_b", "c"]);
+    let named = shown_by(&page);
+    assert!(named.len() > 30, "{named:?}");
+    let made_up: Vec<_> =
+        named.iter().filter(|name| !known.iter().any(|known| known.contains(**name))).collect();
+    assert!(made_up.is_empty(), "docs/client-guide.md names {made_up:?}: no such thing");
+}

@@ -1,8 +1,12 @@
 //! Access without our client: what `grpcurl` and a generated client do.
 
+use anyhow::Context as _;
 use ottla_chaos::process::Cluster;
-use ottla_proto::v1;
+use ottla_proto::ApiError;
 use ottla_proto::v1::topic_service_client::TopicServiceClient;
+use ottla_proto::v1::{self, ErrorReason as R};
+use prost::Message as _;
+use tokio::sync::mpsc;
 use tonic_reflection::pb::v1alpha::ServerReflectionRequest;
 use tonic_reflection::pb::v1alpha::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1alpha::server_reflection_request::MessageRequest;
@@ -70,7 +74,89 @@ async fn a_generated_client_creates_produces_and_fetches() -> anyhow::Result<()>
         );
     }
     assert_eq!(set.records[0].timestamp_ms, 1_700_000_000_123);
+    nothing_is_sent_without_credit(&cluster).await?;
+    a_stream_that_begins_wrong_says_so(&cluster).await
+}
+
+/// A reader is sent as much as it has said that it takes, in records and in bytes; what
+/// comes in one piece may overdraw the bytes, and is paid back first.
+async fn nothing_is_sent_without_credit(cluster: &Cluster) -> anyhow::Result<()> {
+    let mut consumed = Consumed::open(cluster, Some(start(0)), 1, 1_000).await?;
+    // Credit for one of three: had it been sent more, what comes next would not be one.
+    assert_eq!(consumed.next().await?.0, [0]);
+    consumed.allow(1, 0).await?;
+    assert_eq!(consumed.next().await?.0, [1]);
+
+    let mut consumed = Consumed::open(cluster, Some(start(0)), 1, 1).await?;
+    let (offsets, bytes) = consumed.next().await?;
+    assert_eq!(offsets, [0], "the first record, however large");
+    // All that was overdrawn, and one byte.
+    consumed.allow(2, bytes).await?;
+    assert_eq!(consumed.next().await?.0, [1, 2]);
     Ok(())
+}
+
+async fn a_stream_that_begins_wrong_says_so(cluster: &Cluster) -> anyhow::Result<()> {
+    for (what, start, reason) in [
+        ("no start", None, R::InvalidRequest),
+        ("beyond the end", Some(start(4)), R::OffsetOutOfRange),
+        (
+            "no such partition",
+            Some(v1::ConsumeStart { partition: 7, ..start(0) }),
+            R::UnknownPartition,
+        ),
+        ("no such format", Some(v1::ConsumeStart { format: 9, ..start(0) }), R::InvalidRequest),
+    ] {
+        let mut consumed = Consumed::open(cluster, start, 1, 1_000).await?;
+        let status = consumed.answers.message().await.expect_err(what);
+        let error = ApiError::from_status(&status);
+        assert_eq!((error.reason, error.is_indefinite()), (reason, false), "{what}: {error}");
+    }
+    Ok(())
+}
+
+fn start(offset: u64) -> v1::ConsumeStart {
+    v1::ConsumeStart { topic: "orders".to_owned(), offset, ..Default::default() }
+}
+
+/// A stream of records, and the way to say how many more may come.
+struct Consumed {
+    requests: mpsc::Sender<v1::ConsumeRequest>,
+    answers: tonic::Streaming<v1::ConsumeResponse>,
+}
+
+impl Consumed {
+    async fn open(
+        cluster: &Cluster,
+        start: Option<v1::ConsumeStart>,
+        add_credit_records: u64,
+        add_credit_bytes: u64,
+    ) -> anyhow::Result<Self> {
+        let (requests, mut coming) = mpsc::channel(4);
+        requests.send(v1::ConsumeRequest { start, add_credit_records, add_credit_bytes }).await?;
+        let coming = futures::stream::poll_fn(move |context| coming.poll_recv(context));
+        let answers = cluster.log_client(1)?.consume(coming).await?.into_inner();
+        Ok(Self { requests, answers })
+    }
+
+    async fn allow(&self, records: u64, bytes: u64) -> anyhow::Result<()> {
+        let more = v1::ConsumeRequest {
+            start: None,
+            add_credit_records: records,
+            add_credit_bytes: bytes,
+        };
+        Ok(self.requests.send(more).await?)
+    }
+
+    /// The offsets of what comes next in one message, and its bytes.
+    async fn next(&mut self) -> anyhow::Result<(Vec<u64>, u64)> {
+        let answer = self.answers.message().await?.context("the stream goes on")?;
+        let Some(v1::consume_response::Payload::Records(set)) = answer.payload else {
+            anyhow::bail!("records were asked for");
+        };
+        let bytes = set.encoded_len() as u64;
+        Ok((set.records.iter().map(|record| record.offset).collect(), bytes))
+    }
 }
 
 fn header(name: &str, value: Option<&str>) -> v1::Header {

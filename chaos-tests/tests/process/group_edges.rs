@@ -79,11 +79,61 @@ pub(crate) async fn wrong_calls_change_nothing(cluster: &Cluster) -> anyhow::Res
         let refused = commit(cluster, &name, all(1)).await.expect_err("not a name");
         assert_eq!(refused.reason, R::InvalidRequest);
     }
+    let many = vec![at(0, 1); 2_001];
+    let refused = commit(cluster, "audit", many).await.expect_err("more than a batch holds");
+    assert_eq!(refused.reason, R::InvalidRequest);
     assert_eq!(committed(cluster, "audit").await?, [1, 1, 1], "nothing changed");
+    wrong_heartbeats(cluster).await?;
     let just = v1::OffsetCommit { metadata: "x".repeat(4096), ..at(0, 1) };
     commit(cluster, "audit", vec![just]).await?;
     unknown_groups(cluster)?;
     lag_is_shown(cluster).await
+}
+
+/// Nobody has joined after any of them.
+async fn wrong_heartbeats(cluster: &Cluster) -> anyhow::Result<()> {
+    let topics = |topics: &[&str], pattern: Option<&str>| {
+        let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
+        Some(v1::Subscription { topics, pattern: pattern.map(str::to_owned) })
+    };
+    let good = v1::HeartbeatRequest {
+        group: "audit".to_owned(),
+        member_id: "m".to_owned(),
+        subscription: topics(&["single"], None),
+        ..Default::default()
+    };
+    let listed = v1::TopicPartitions { topic_id: vec![1, 2, 3].into(), ..Default::default() };
+    let owned = Some(v1::OwnedPartitions { topics: vec![listed] });
+    let wrong = [
+        ("no name", v1::HeartbeatRequest { member_id: String::new(), ..good.clone() }),
+        ("no topic", v1::HeartbeatRequest { subscription: topics(&[], None), ..good.clone() }),
+        ("no topic id", v1::HeartbeatRequest { owned, ..good.clone() }),
+        ("an assignor that is none", {
+            v1::HeartbeatRequest { assignor: Some("mine".to_owned()), ..good.clone() }
+        }),
+        ("a member that nobody knows", v1::HeartbeatRequest { member_epoch: 7, ..good.clone() }),
+        ("a pattern that is none", {
+            v1::HeartbeatRequest { subscription: topics(&[], Some("(")), ..good.clone() }
+        }),
+    ];
+    let reasons =
+        [R::InvalidRequest; 4].into_iter().chain([R::UnknownMember, R::InvalidSubscription]);
+    for ((what, request), reason) in wrong.into_iter().zip(reasons) {
+        let answer = ask(&[1, 2, 3], |node| {
+            let (client, request) = (cluster.group_client(node), request.clone());
+            async move {
+                let mut client =
+                    client.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
+                client.heartbeat(request).await
+            }
+        });
+        let refused = answer.await.expect_err(what);
+        assert_eq!((refused.reason, refused.is_indefinite()), (reason, false), "{what}: {refused}");
+    }
+    let described = ottla(cluster, &["group", "describe", "audit", "--format", "json"], b"")?;
+    let described: serde_json::Value = serde_json::from_slice(&succeeded(described)?)?;
+    assert_eq!(described["members"], serde_json::json!([]), "{described}");
+    Ok(())
 }
 
 fn unknown_groups(cluster: &Cluster) -> anyhow::Result<()> {

@@ -266,3 +266,20 @@ fn what_is_wrong_changes_nothing() {
     world.topic("u2", 3);
     assert_eq!(world.groups.get(GROUP).expect("the group").fact.topics.len(), 2);
 }
+
+/// A member too many is turned away, and the others notice nothing.
+#[test]
+fn a_full_group_takes_nobody() {
+    let mut world = World::new(GroupOptions { max_members: 2, ..GroupOptions::default() });
+    world.topic("t", 4);
+    world.join("a", &["t"]).expect("joins");
+    world.join("b", &["t"]).expect("joins");
+    world.calm_down();
+    let (epoch, facts) = (world.epoch(), world.log.len());
+    assert_eq!(world.join("c", &["t"]), Err(GroupError::Full { limit: 2 }));
+    assert_eq!((world.epoch(), world.log.len()), (epoch, facts));
+    world.depart("a", Departure::Leave).expect("leaves");
+    world.join("c", &["t"]).expect("there is room");
+    world.calm_down();
+    assert_eq!((world.owned("b").len(), world.owned("c").len()), (2, 2));
+}
