@@ -12,6 +12,10 @@ mod sim_command;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+/// Half of what a simulation does is small allocations.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Tries Ottla with faults.
 #[derive(Parser)]
 #[command(after_help = "\

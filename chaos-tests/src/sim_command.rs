@@ -2,12 +2,13 @@
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
-use ottla_chaos::sim::{self, Lines, Options, Run};
+use ottla_chaos::report::Gathered;
+use ottla_chaos::sim::{self, Lines, Options, Run, Scenario};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal as _, stderr, stdout};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
     after_help = "\
 Examples:
   cargo run --profile sim -p ottla-chaos -- sim --seed 17 -v
+  cargo run --profile sim -p ottla-chaos -- sim --seed 17 --report page.html
   cargo run --profile sim -p ottla-chaos -- sim --seeds 0..1000 --jobs 2
   cargo run --profile sim -p ottla-chaos -- sim --fresh 300 --within 5m"
 )]
@@ -61,9 +63,22 @@ pub(crate) struct SimArgs {
     #[arg(short, long, conflicts_with_all = ["seeds", "fresh", "trace"])]
     verbose: bool,
 
+    /// A failure of another system, by name, in place of drawn faults. For one seed.
+    #[arg(long, value_parser = scenario, conflicts_with_all = ["seeds", "fresh", "nodes"])]
+    scenario: Option<&'static Scenario>,
+
+    /// Write a page of the run, or its JSON where the name ends so. For one seed.
+    #[arg(long, value_name = "FILE.html", conflicts_with_all = ["seeds", "fresh"])]
+    report: Option<PathBuf>,
+
     /// Tell as JSON, to the process of a sweep that asked. For one seed.
     #[arg(long, hide = true, conflicts_with_all = ["seeds", "fresh", "trace", "verbose"])]
-    report: bool,
+    tell: bool,
+}
+
+fn scenario(name: &str) -> anyhow::Result<&'static Scenario> {
+    let names = || sim::SCENARIOS.iter().map(|scenario| scenario.name).collect::<Vec<_>>();
+    Scenario::find(name).with_context(|| format!("there are {}", names().join(", ")))
 }
 
 fn range(text: &str) -> anyhow::Result<Range<u64>> {
@@ -122,14 +137,21 @@ fn progress(seeds: &Range<u64>) -> anyhow::Result<ProgressBar> {
 
 pub(crate) fn sim(args: SimArgs) -> anyhow::Result<ExitCode> {
     let seeds = args.seeds()?;
-    let options = Options { nodes: args.nodes, windows: args.windows };
+    let (nodes, windows, scenario) = (args.nodes, args.windows, args.scenario);
+    let options = Options { nodes, windows, scenario };
     let started = Instant::now();
     if let Some(fresh) = args.fresh {
         println!("{fresh} fresh seeds: {}..{}", seeds.start, seeds.end);
     }
     if args.seed.is_some() {
+        // A simulation lives shorter than it takes to find it huge pages: measured, a sixth.
+        // Where that cannot be had it is slower.
+        let _ = nix::sys::prctl::set_thp_disable(true);
         let run = sim::run(seeds.start, options, args.lines()?)?;
-        if args.report {
+        if let Some(path) = &args.report {
+            save(&run, path)?;
+        }
+        if args.tell {
             println!("{}", serde_json::to_string(&Report::of(&run))?);
         } else {
             println!("{run}");
@@ -142,6 +164,13 @@ pub(crate) fn sim(args: SimArgs) -> anyhow::Result<ExitCode> {
         println!("again: {}", args.again(*seed));
     }
     Ok(if sum.bad.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn save(run: &Run, path: &Path) -> anyhow::Result<()> {
+    let mut gathered = Gathered::default();
+    run.history.iter().for_each(|entry| gathered.add(entry));
+    let saved = gathered.report(run.verdict.clone()).save(path);
+    saved.with_context(|| format!("writing {}", path.display()))
 }
 
 /// What a process of a sweep tells the one that started it.
@@ -163,7 +192,7 @@ impl Report {
     /// Runs a seed in a process of its own. If that dies, the seed is bad.
     fn ask(args: &SimArgs, seed: u64) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["sim", "--report", "--seed", &seed.to_string()]);
+        command.args(["sim", "--tell", "--seed", &seed.to_string()]);
         if let Some(nodes) = args.nodes {
             command.args(["--nodes", &nodes.to_string()]);
         }

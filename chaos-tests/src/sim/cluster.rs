@@ -4,6 +4,7 @@
 
 use super::churn::Members;
 use super::network::{self, SimNetwork};
+use super::pause::Paused;
 use super::{os, trace};
 use anyhow::anyhow;
 use ottla_commitlog::vfs::{SimVfs, create_dir_durably};
@@ -21,12 +22,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use turmoil::Sim;
 
 /// Every node's ports, each on a host of its own.
 const GRPC_PORT: u16 = 7401;
 const HTTP_PORT: u16 = 7501;
+
+/// How long hosts run before messages are looked for: half of what a simulation costs goes
+/// by ticks, and messages take up to as long anyway.
+pub(super) const TICK: Duration = Duration::from_millis(2);
 
 /// How long messages take when nothing is wrong.
 pub(super) const LATENCY: (Duration, Duration) =
@@ -62,8 +68,10 @@ pub(super) struct Cluster {
     pub(super) one_way: Option<OneWay>,
     /// Whose connections break, and every how many ticks.
     pub(super) resets: Option<(u64, u64)>,
+    pub(super) paused: Option<Paused>,
     pub(super) members: Arc<Mutex<Members>>,
     voters: u64,
+    lag_ms: u64,
     ticks: u64,
     dir: TempDir,
 }
@@ -82,6 +90,10 @@ pub(super) struct Node {
     pub(super) running: bool,
     /// Its disk is such that it may end by itself.
     pub(super) may_end: bool,
+    /// Of its process.
+    pub(super) runtime: Arc<Mutex<Option<Handle>>>,
+    /// Asks its process to stop.
+    stop: Arc<Mutex<CancellationToken>>,
     ended: Arc<Mutex<Option<String>>>,
 }
 
@@ -127,7 +139,7 @@ fn pass_on(sim: &Sim<'static>, host: IpAddr, from: bool) {
     });
 }
 
-fn config(dir: &Path, node: u64, nodes: u64) -> anyhow::Result<NodeConfig> {
+fn config(dir: &Path, node: u64, nodes: u64, lag_ms: u64) -> anyhow::Result<NodeConfig> {
     let voters: Vec<_> = (1..=nodes).map(|id| format!("{id}={}:{GRPC_PORT}", name(id))).collect();
     let options = [
         ("node_id", node.to_string()),
@@ -138,6 +150,7 @@ fn config(dir: &Path, node: u64, nodes: u64) -> anyhow::Result<NodeConfig> {
         ("http_listen", format!("0.0.0.0:{HTTP_PORT}")),
         ("advertise", format!("{}:{GRPC_PORT}", name(node))),
         ("voters", voters.join(",")),
+        ("replica_lag_max_ms", lag_ms.to_string()),
     ];
     let options: Vec<_> = options.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
     Ok(NodeConfig::load(None, &options)?)
@@ -150,7 +163,7 @@ impl Drop for Cluster {
 }
 
 impl Cluster {
-    pub(super) fn new(seed: u64, nodes: u64, dir: TempDir) -> anyhow::Result<Self> {
+    pub(super) fn new(seed: u64, nodes: u64, lag_ms: u64, dir: TempDir) -> anyhow::Result<Self> {
         let mut rng = StdRng::seed_from_u64(seed);
         let busy_us = Arc::new(AtomicU64::new(BUSY_DISK_US.1));
         let most_us = Arc::clone(&busy_us);
@@ -163,6 +176,7 @@ impl Cluster {
         })));
         let sim = turmoil::Builder::new()
             .simulation_duration(LONGEST)
+            .tick_duration(TICK)
             .min_message_latency(LATENCY.0)
             .max_message_latency(LATENCY.1)
             .tcp_capacity(TCP_CAPACITY)
@@ -175,8 +189,10 @@ impl Cluster {
             busy_us,
             one_way: None,
             resets: None,
+            paused: None,
             members: Arc::default(),
             voters: nodes,
+            lag_ms,
             ticks: 0,
             dir,
         };
@@ -190,13 +206,22 @@ impl Cluster {
     pub(super) fn add(&mut self, node: u64) -> anyhow::Result<()> {
         // Each at a time of its own, by which hosts are known to `os`.
         self.step()?;
-        let config = config(self.dir.path(), node, self.voters)?;
+        let config = config(self.dir.path(), node, self.voters, self.lag_ms)?;
         ottla_node::format(&config)?;
         let disk = Disk { files: SimVfs::new(), databases: MemoryDatabases::default() };
         create_dir_durably(&disk.files, &config.data_dir.join("partitions"))?;
         let ended = Arc::new(Mutex::new(None));
-        let (added, running, may_end) = (self.elapsed(), true, false);
-        let state = Node { disk: disk.clone(), added, running, may_end, ended: Arc::clone(&ended) };
+        let (runtime, stop) =
+            (Arc::new(Mutex::new(None)), Arc::<Mutex<CancellationToken>>::default());
+        let state = Node {
+            disk: disk.clone(),
+            added: self.elapsed(),
+            running: true,
+            may_end: false,
+            runtime: Arc::clone(&runtime),
+            stop: Arc::clone(&stop),
+            ended: Arc::clone(&ended),
+        };
         self.nodes.insert(node, state);
         self.members.lock().there.insert(node);
         self.sim.host(name(node), move || {
@@ -206,8 +231,11 @@ impl Cluster {
                 databases: Arc::new(disk.databases.clone()),
             };
             let (config, ended) = (config.clone(), Arc::clone(&ended));
+            let (runtime, stop) = (Arc::clone(&runtime), Arc::clone(&stop));
             async move {
-                let result = run_on(host, config, CancellationToken::new()).await;
+                *runtime.lock() = Some(Handle::current());
+                let token = stop.lock().clone();
+                let result = run_on(host, config, token).await;
                 let why = result.err().map_or("stopped".to_owned(), |error| format!("{error:#}"));
                 *ended.lock() = Some(why);
                 Ok(())
@@ -249,7 +277,8 @@ impl Cluster {
             trace::told(&format!("node {id} ends: {why}"));
             node.running = false;
             node.disk.close_all();
-            let may = node.may_end || self.members.lock().leaving.contains(id);
+            let stopped = node.stop.lock().is_cancelled();
+            let may = stopped || node.may_end || self.members.lock().leaving.contains(id);
             anyhow::ensure!(may, "node {id} ended by itself: {why}");
         }
         Ok(())
@@ -262,20 +291,33 @@ impl Cluster {
         self.stop(node);
     }
 
+    /// Its process is asked to stop, and does when it has handed over what it leads.
+    pub(super) fn stop_in_order(&mut self, node: u64) {
+        self.go_on_if(node);
+        self.nodes[&node].stop.lock().cancel();
+    }
+
     pub(super) fn lose_power(&mut self, node: u64, seed: u64) {
         self.nodes[&node].disk.crash(seed);
         self.stop(node);
     }
 
     fn stop(&mut self, node: u64) {
+        self.go_on_if(node);
         self.sim.crash(name(node));
         self.nodes.get_mut(&node).expect("a node that there is").running = false;
     }
 
-    /// Starts its process, unless it runs.
+    /// Starts its process, unless it runs. If it has not ended although it was asked to,
+    /// nobody waits any longer.
     pub(super) fn start(&mut self, node: u64) {
+        let is_stopping = self.nodes[&node].stop.lock().is_cancelled();
+        if is_stopping && self.nodes[&node].running {
+            self.kill(node);
+        }
         let state = self.nodes.get_mut(&node).expect("a node that there is");
         if !std::mem::replace(&mut state.running, true) {
+            *state.stop.lock() = CancellationToken::new();
             self.sim.bounce(name(node));
         }
     }

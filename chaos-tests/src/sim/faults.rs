@@ -1,10 +1,12 @@
 //! Doing to the nodes what a plan says, and undoing it when its window ends.
 
-use super::cluster::{BUSY_DISK_US, CLIENT, Cluster, LATENCY, MOST_NODES, OneWay, name};
+use super::cluster::{BUSY_DISK_US, Cluster, LATENCY, MOST_NODES, OneWay, name};
 use super::load::Handle;
+use super::operator::Desk;
 use super::plan::{Fault, Target};
 use super::view::View;
 use super::{os, trace};
+use parking_lot::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -15,9 +17,18 @@ const FEWEST_NODES: usize = 3;
 /// for as long as a client waits for one.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(5);
 
+/// What a fault is aimed by.
+pub(super) struct Stage<'a> {
+    pub(super) view: &'a Mutex<View>,
+    pub(super) handle: &'a Handle,
+    pub(super) desk: &'a Desk,
+}
+
 /// What ends with a window.
 pub(super) enum Undo {
     Start(u64),
+    GoOn,
+    LinkLatency(u64, u64),
     Release(String, String),
     OneWay,
     Latency,
@@ -30,7 +41,7 @@ pub(super) enum Undo {
 }
 
 impl Cluster {
-    fn all(&self) -> Vec<u64> {
+    pub(super) fn all(&self) -> Vec<u64> {
         self.nodes.keys().copied().collect()
     }
 
@@ -44,34 +55,42 @@ impl Cluster {
                 let mut followers = roles.isr.iter().chain(&roles.replicas);
                 followers.find(|node| Some(**node) != roles.leader).copied()
             }),
+            Target::LastInSync(partition) => roles(partition).and_then(|roles| {
+                let first = roles.isr.first().copied();
+                roles.leader.filter(|leader| roles.isr.contains(leader)).or(first)
+            }),
             Target::Controller => view.controller,
         };
         found.filter(|node| self.nodes.contains_key(node)).unwrap_or(1)
     }
 
     /// Begins a fault. Some take time by themselves.
-    pub(super) fn begin(
-        &mut self,
-        fault: Fault,
-        view: &View,
-        handle: &Handle,
-    ) -> anyhow::Result<Vec<Undo>> {
+    pub(super) fn begin(&mut self, fault: &Fault, stage: &Stage<'_>) -> anyhow::Result<Vec<Undo>> {
         trace::told(&format!("begins: {fault:?}"));
-        let node = fault.target().map_or(1, |who| self.find(who, view));
+        let seen = stage.view.lock().clone();
+        let node = fault.target().map_or(1, |who| self.find(who, &seen));
         Ok(match fault {
             Fault::Calm => vec![],
             Fault::Kill { .. } => {
                 self.kill(node);
                 vec![Undo::Start(node)]
             }
-            Fault::PowerLoss { seed, .. } => {
-                self.lose_power(node, seed);
+            Fault::Stop { .. } => {
+                self.stop_in_order(node);
                 vec![Undo::Start(node)]
             }
-            Fault::PowerLossOfAll { seed, apart_ms } => self.lose_all_power(seed, apart_ms)?,
+            Fault::PowerLoss { seed, .. } => {
+                self.lose_power(node, *seed);
+                vec![Undo::Start(node)]
+            }
+            Fault::PowerLossOfAll { seed, apart_ms } => self.lose_all_power(*seed, *apart_ms)?,
             Fault::PowerLossAfterAcknowledgement { partition, seed } => {
-                self.await_acknowledgement(partition, handle)?;
-                self.lose_all_power(seed, 0)?
+                self.await_acknowledgement(*partition, stage.handle)?;
+                self.lose_all_power(*seed, 0)?
+            }
+            Fault::Pause { .. } => {
+                self.pause(node)?;
+                vec![Undo::GoOn]
             }
             Fault::DiskErrors { .. }
             | Fault::FullDisk { .. }
@@ -79,12 +98,13 @@ impl Cluster {
             | Fault::Clock { .. } => self.begin_on_machine(fault, node),
             Fault::Join => self.join()?,
             Fault::Leave => self.leave(),
+            Fault::Story(story) => self.tell(story, stage)?,
             _ => self.begin_on_network(fault, node),
         })
     }
 
-    fn begin_on_network(&mut self, fault: Fault, node: u64) -> Vec<Undo> {
-        match fault {
+    fn begin_on_network(&mut self, fault: &Fault, node: u64) -> Vec<Undo> {
+        match *fault {
             Fault::Isolate { .. } => self.hold(&[node], &self.everybody_but(node)),
             Fault::Cut { one, other } => self.hold(&[one], &[name(other)]),
             Fault::Mute { .. } => self.one_way(node, true),
@@ -107,9 +127,9 @@ impl Cluster {
         }
     }
 
-    fn begin_on_machine(&mut self, fault: Fault, node: u64) -> Vec<Undo> {
+    fn begin_on_machine(&mut self, fault: &Fault, node: u64) -> Vec<Undo> {
         let state = self.nodes.get_mut(&node).expect("a node that there is");
-        match fault {
+        match *fault {
             Fault::SlowDisks { ms } => {
                 self.busy_us.store(ms * 1_000, Relaxed);
                 vec![Undo::DiskSpeed]
@@ -135,16 +155,14 @@ impl Cluster {
     /// Until a writer of the partition is told that its record is safe.
     fn await_acknowledgement(&mut self, partition: u32, handle: &Handle) -> anyhow::Result<()> {
         let before = handle.acknowledged(partition);
-        let late = self.elapsed() + ACKNOWLEDGED_WITHIN;
-        while handle.acknowledged(partition) == before && self.elapsed() < late {
-            self.step()?;
-        }
-        Ok(())
+        self.until(ACKNOWLEDGED_WITHIN, || handle.acknowledged(partition) != before).map(drop)
     }
 
     pub(super) fn end(&mut self, undo: Undo) {
         match undo {
             Undo::Start(node) => self.start(node),
+            Undo::GoOn => self.go_on(),
+            Undo::LinkLatency(one, other) => self.end_link_latency(one, other),
             Undo::Release(one, other) => self.sim.release(one, other),
             Undo::OneWay => self.one_way = None,
             Undo::Latency => self.sim.set_max_message_latency(LATENCY.1),
@@ -171,12 +189,7 @@ impl Cluster {
         }
     }
 
-    fn everybody_but(&self, node: u64) -> Vec<String> {
-        let others = self.nodes.keys().filter(|id| **id != node).map(|id| name(*id));
-        others.chain([CLIENT.to_owned()]).collect()
-    }
-
-    fn lose_all_power(&mut self, seed: u64, apart_ms: u64) -> anyhow::Result<Vec<Undo>> {
+    pub(super) fn lose_all_power(&mut self, seed: u64, apart_ms: u64) -> anyhow::Result<Vec<Undo>> {
         for node in self.all() {
             self.lose_power(node, seed.wrapping_add(node));
             self.run_for(Duration::from_millis(apart_ms))?;
@@ -186,7 +199,7 @@ impl Cluster {
 
     /// Nothing gets from one side to the other. What is sent meanwhile arrives later, as
     /// TCP would send it again.
-    fn hold(&self, side: &[u64], others: &[String]) -> Vec<Undo> {
+    pub(super) fn hold(&self, side: &[u64], others: &[String]) -> Vec<Undo> {
         let mut undo = Vec::new();
         for (node, other) in side.iter().flat_map(|node| others.iter().map(move |o| (node, o))) {
             self.sim.hold(name(*node), other.as_str());

@@ -1,36 +1,45 @@
-//! Clients of a simulated cluster: writers of unique values while things go wrong, and
-//! readers of everything once they are right again.
+//! Clients of a simulated cluster: writers of unique values while things go wrong, readers
+//! that follow them, and readers of everything once things are right again.
+//!
+//! What they are told is one history. Only acks=all is an `ok` in it: with less a record
+//! need not stay, but what was read once must, and in its place.
 
 use super::cluster::bootstrap;
 use super::network::SimNetwork;
-use super::trace;
-use crate::history::{Call, Entry, Outcome, Recorder, Records, Run, Send};
+use super::reader::{Reader, follow};
+use super::writer::{Kind, Writer};
+use crate::history::{Entry, Recorder, Run};
 use anyhow::Context;
-use ottla_client::{
-    Client, ClientOptions, HostPort, NewTopic, PartitionReader, Producer, ProducerOptions,
-    ProducerRecord, ReaderOptions, StartPosition, TopicProducer,
-};
+use ottla_client::{Acks, Client, ClientOptions, HostPort, NewTopic, Producer};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
+/// The topic whose acknowledgements are promises: acks=all.
 pub(super) const TOPIC: &str = "load";
 
-/// Partitions written to, each by a writer of its own.
+/// Its partitions, each with a writer of its own kind. Faults are aimed at these.
 pub const PARTITIONS: u32 = 3;
 
-/// How long a writer waits for one record's fate. Longer than any window of a plan, so
-/// that some writes outlive their fault, and short beside a run.
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Written to with acks=1 and acks=0.
+const WEAK_TOPIC: &str = "weak";
 
-/// Pause between two records of a writer: some hundreds of records a run tell as much
-/// as thousands, and take less.
-const PAUSE: Duration = Duration::from_millis(10);
+/// Who writes what.
+const WRITERS: [(&str, u32, Kind); 5] = [
+    (TOPIC, 0, Kind { acks: Acks::All, idempotent: false, outstanding: 1 }),
+    (TOPIC, 1, Kind { acks: Acks::All, idempotent: true, outstanding: 1 }),
+    (TOPIC, 2, Kind { acks: Acks::All, idempotent: true, outstanding: 8 }),
+    (WEAK_TOPIC, 0, Kind { acks: Acks::Leader, idempotent: false, outstanding: 1 }),
+    (WEAK_TOPIC, 1, Kind { acks: Acks::None, idempotent: false, outstanding: 1 }),
+];
+
+/// Between two attempts to create a topic.
+const AGAIN_AFTER: Duration = Duration::from_millis(10);
 
 /// How long everything may take to work again once nothing is wrong any more.
-const HEALED_WITHIN: Duration = Duration::from_secs(60);
+pub(super) const HEALED_WITHIN: Duration = Duration::from_secs(60);
 
 /// The failure domain of a node: each has its own, so that readers can choose.
 pub(super) fn rack(node: u64) -> String {
@@ -40,13 +49,15 @@ pub(super) fn rack(node: u64) -> String {
 /// The side of the one who hurts the nodes.
 pub(super) struct Handle(Arc<Shared>);
 
-struct Shared {
+/// What all clients of a run share.
+pub(super) struct Shared {
     begun: AtomicBool,
-    over: AtomicBool,
+    /// Nothing is wrong any more.
+    pub(super) over: AtomicBool,
     /// Writes that were acknowledged, by partition.
     acknowledged: [AtomicU64; PARTITIONS as usize],
     /// What clients did and were told, and what is done to the nodes.
-    recorder: Recorder,
+    pub(super) recorder: Recorder,
     /// What did not work again although nothing was wrong any more.
     failed: Mutex<Option<String>>,
 }
@@ -116,63 +127,70 @@ async fn clients(shared: &Arc<Shared>, nodes: u64) -> anyhow::Result<()> {
     let client = Client::connect_over(network, &bootstrap, ClientOptions::default())
         .await
         .context("start")?;
-    let topic = NewTopic {
-        name: TOPIC.to_owned(),
-        partitions: PARTITIONS,
-        replication_factor: 3,
-        ..NewTopic::default()
-    };
-    created(&client, topic).await?;
+    created(&client, TOPIC, PARTITIONS).await?;
+    created(&client, WEAK_TOPIC, 2).await?;
     shared.begun.store(true, Relaxed);
-    let options = ProducerOptions {
-        // Each value is there once or not at all, whatever its writer was told.
-        retry_indefinite: false,
-        delivery_timeout: DELIVERY_TIMEOUT,
-        ..ProducerOptions::default()
-    };
-    let producer = Producer::new(&client, options);
-    let mut writers = JoinSet::new();
-    for partition in 0..PARTITIONS {
-        let topic = producer.topic(TOPIC).await?;
-        writers.spawn(write(Arc::clone(shared), topic, partition));
+    let (mut writers, mut readers) = (JoinSet::new(), JoinSet::new());
+    for (topic, partition, kind) in WRITERS {
+        let producer = Producer::new(&client, kind.options());
+        let topic_producer = producer.topic(topic).await?;
+        let writer = Writer::new(shared, topic_producer, (topic, partition), kind);
+        writers.spawn(writer.run());
+        let name = format!("reader of {}", key(topic, partition));
+        readers.spawn(follow(reader(shared, &client, name, (topic, partition)), nodes));
     }
     while let Some(written) = writers.join_next().await {
         written.context("a writer panicked")??;
     }
+    readers.abort_all();
+    while let Some(ended) = readers.join_next().await {
+        match ended {
+            Err(error) if error.is_cancelled() => {}
+            ended => ended.context("a reader panicked")??,
+        }
+    }
+    read_back(shared, &client, nodes).await
+}
+
+/// Reads everything near each node.
+async fn read_back(shared: &Arc<Shared>, client: &Client, nodes: u64) -> anyhow::Result<()> {
     shared.recorder.begin_final(now());
     for node in 1..=nodes {
-        for partition in 0..PARTITIONS {
-            let start = now();
-            let read = tokio::time::timeout(HEALED_WITHIN, read(&client, node, partition)).await;
-            let what = || format!("reading partition {partition} near node {node}");
-            let records = read.with_context(what)?.with_context(what)?;
-            read_back(&shared.recorder, node, partition, start, records);
+        for (topic, partition, _) in WRITERS {
+            let name = format!("near node {node}, {}", key(topic, partition));
+            let reader = reader(shared, client, name, (topic, partition));
+            let read = tokio::time::timeout(HEALED_WITHIN, reader.read_all(node)).await;
+            let what = || format!("reading {} near node {node}", key(topic, partition));
+            read.with_context(what)?.with_context(what)?;
         }
     }
     Ok(())
 }
 
+fn reader(shared: &Arc<Shared>, client: &Client, name: String, of: (&str, u32)) -> Reader {
+    Reader {
+        shared: Arc::clone(shared),
+        client: client.clone(),
+        topic: of.0.to_owned(),
+        partition: of.1,
+        name,
+    }
+}
+
 /// Simulated time.
-fn now() -> Duration {
+pub(super) fn now() -> Duration {
     turmoil::sim_elapsed().unwrap_or_default()
 }
 
 /// A partition as the history has it.
-fn key(partition: u32) -> String {
-    format!("{TOPIC}-{partition}")
+pub(super) fn key(topic: &str, partition: u32) -> String {
+    format!("{topic}-{partition}")
 }
 
-/// A reader that has read all of a partition.
-fn read_back(recorder: &Recorder, node: u64, partition: u32, start: Duration, records: Records) {
-    let (process, key) = (format!("near node {node}, partition {partition}"), key(partition));
-    let assign = Call::Assign(vec![key.clone()]);
-    recorder.operation(&process, (start, start), assign, Outcome::Ok, None);
-    let poll = Call::Poll([(key, records)].into());
-    recorder.operation(&process, (start, now()), poll, Outcome::Ok, None);
-}
-
-/// Creates the topic once there are enough nodes for it.
-async fn created(client: &Client, topic: NewTopic) -> anyhow::Result<()> {
+/// Creates a topic once there are enough nodes for it.
+async fn created(client: &Client, name: &str, partitions: u32) -> anyhow::Result<()> {
+    let (name, replication_factor) = (name.to_owned(), 3);
+    let topic = NewTopic { name, partitions, replication_factor, ..NewTopic::default() };
     let deadline = tokio::time::Instant::now() + HEALED_WITHIN;
     loop {
         match client.admin().create_topic(topic.clone()).await {
@@ -180,62 +198,14 @@ async fn created(client: &Client, topic: NewTopic) -> anyhow::Result<()> {
             Err(error) if tokio::time::Instant::now() >= deadline => {
                 return Err(error).context("creating the topic");
             }
-            Err(_) => tokio::time::sleep(PAUSE).await,
+            Err(_) => tokio::time::sleep(AGAIN_AFTER).await,
         }
     }
 }
 
-/// Writes until nothing is wrong any more and a value is acknowledged after that.
-async fn write(shared: Arc<Shared>, topic: TopicProducer, partition: u32) -> anyhow::Result<()> {
-    let mut deadline = None;
-    for number in 0.. {
-        let over = shared.over.load(Relaxed);
-        let value = format!("{partition}/{number}");
-        let record =
-            ProducerRecord { partition: Some(partition), ..ProducerRecord::value(value.clone()) };
-        let start = now();
-        let sent = async { topic.send(record).await?.await };
-        let (outcome, offset, why) = match sent.await {
-            Ok(delivered) => {
-                let offset = delivered.offset.context("acks=all tells the offset")?;
-                shared.acknowledged[partition as usize].fetch_add(1, Relaxed);
-                (Outcome::Ok, Some(offset), None)
-            }
-            Err(error) if error.is_indefinite() => (Outcome::Info, None, Some(error)),
-            Err(error) => (Outcome::Fail, None, Some(error)),
-        };
-        let call = Call::Send(Send { key: key(partition), value, offset });
-        trace::told(&format!("{call:?}: {outcome:?}"));
-        let (process, error) = (format!("writer {partition}"), why.as_ref().map(|e| e.to_string()));
-        shared.recorder.operation(&process, (start, now()), call, outcome, error);
-        match why {
-            None if over => break,
-            Some(error) if over => {
-                let now = tokio::time::Instant::now();
-                let deadline = *deadline.get_or_insert(now + HEALED_WITHIN);
-                anyhow::ensure!(now < deadline, "partition {partition} takes no writes: {error}");
-            }
-            None | Some(_) => {}
-        }
-        tokio::time::sleep(PAUSE).await;
+impl Shared {
+    /// A write to a partition that faults are aimed at was acknowledged.
+    pub(super) fn acknowledge(&self, partition: u32) {
+        self.acknowledged[partition as usize].fetch_add(1, Relaxed);
     }
-    Ok(())
-}
-
-/// Everything committed, from the replica on a node, or from the leader where that one
-/// cannot serve.
-async fn read(client: &Client, node: u64, partition: u32) -> anyhow::Result<Records> {
-    let end = client.offset_of(TOPIC, partition, StartPosition::End).await?;
-    let options = ReaderOptions { rack: Some(rack(node)), ..ReaderOptions::default() };
-    let start = StartPosition::Start;
-    let reader = PartitionReader::open(client, TOPIC, partition, start, options).await?;
-    let mut reader = reader.read_until(end);
-    let mut records = Vec::new();
-    while let Some(batch) = reader.next_batch().await? {
-        for record in batch.records {
-            let value = record.value.context("the writers write no tombstones")?;
-            records.push((record.offset, String::from_utf8(value.to_vec())?));
-        }
-    }
-    Ok(records)
 }

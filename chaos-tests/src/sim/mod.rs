@@ -15,24 +15,35 @@ mod cluster;
 mod faults;
 mod load;
 mod network;
+mod operator;
 mod os;
+mod pause;
 mod plan;
+mod reader;
+mod scenarios;
+mod scene;
+mod story;
 mod trace;
 mod view;
+mod writer;
 
 pub use load::PARTITIONS;
 pub use network::SimNetwork;
 pub use plan::{Fault, Target, Window, plan};
+pub use scenarios::{SCENARIOS, Scenario};
+pub use story::{Op, Sign, Step, Story, Who};
 pub use trace::{Fingerprint, Lines};
 
 use crate::checker::{Verdict, check};
 use crate::history::Entry;
-use anyhow::anyhow;
+use anyhow::bail;
 use cluster::Cluster;
+use faults::Stage;
 use parking_lot::Mutex;
 use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Once};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -42,6 +53,10 @@ use view::View;
 /// Simulated time after which a run is given up: many times what any recovery takes.
 const GIVE_UP: Duration = Duration::from_secs(300);
 
+/// Real time after which a run is given up, a hundred times what it takes: it may have
+/// stopped in a moment of simulated time in which something goes on for ever.
+const STUCK_AFTER: Duration = Duration::from_secs(120);
+
 /// What a simulation is made of, beside its seed.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -49,11 +64,13 @@ pub struct Options {
     pub nodes: Option<u64>,
     /// Windows of the plan, each of some seconds.
     pub windows: usize,
+    /// In place of a plan that is drawn. Operators do then only what it says.
+    pub scenario: Option<&'static Scenario>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: None, windows: 6 }
+        Self { nodes: None, windows: 6, scenario: None }
     }
 }
 
@@ -143,32 +160,51 @@ pub fn run(seed: u64, options: Options, lines: Option<Lines>) -> anyhow::Result<
     let started = Instant::now();
     // Here, as its name is drawn, and again if it is taken.
     let dir = tempfile::Builder::new().prefix("ottla-sim-").tempdir()?;
-    let simulated = thread::Builder::new().name(format!("seed {seed}")).spawn(move || {
+    let (done, ended) = mpsc::channel();
+    thread::Builder::new().name(format!("seed {seed}")).spawn(move || {
         os::simulate(seed);
         trace::begin(lines);
-        let run = simulate(seed, options, dir)?;
-        Ok::<_, anyhow::Error>(Run { fingerprint: trace::end(), ..run })
+        let run = simulate(seed, options, dir);
+        // Whoever waited has given up.
+        let _ = done.send(run.map(|run| Run { fingerprint: trace::end(), ..run }));
     })?;
-    let run = simulated.join().map_err(|_| anyhow!("the simulation of seed {seed} panicked"))??;
-    Ok(Run { took: started.elapsed(), ..run })
+    match ended.recv_timeout(STUCK_AFTER) {
+        Ok(run) => Ok(Run { took: started.elapsed(), ..run? }),
+        Err(RecvTimeoutError::Timeout) => bail!("seed {seed} has not ended in {STUCK_AFTER:?}"),
+        Err(RecvTimeoutError::Disconnected) => bail!("the simulation of seed {seed} panicked"),
+    }
 }
 
 fn simulate(seed: u64, options: Options, dir: TempDir) -> anyhow::Result<Run> {
-    let nodes = options.nodes.unwrap_or_else(|| plan::nodes(seed));
-    let plan = plan(seed, nodes, PARTITIONS, options.windows);
+    let drawn = || options.nodes.unwrap_or_else(|| plan::nodes(seed));
+    let nodes = options.scenario.map_or_else(drawn, |scenario| scenario.nodes);
+    let (plan, lag_ms) = match options.scenario {
+        Some(scenario) => (scenario.plan(), scenario.lag_ms),
+        None => (plan(seed, nodes, PARTITIONS, options.windows), plan::lag_ms(seed)),
+    };
     let (handle, load) = load::load(format!("simulation of seed {seed}"), nodes);
-    let mut cluster = Cluster::new(seed, nodes, dir)?;
+    let mut cluster = Cluster::new(seed, nodes, lag_ms, dir)?;
     let view = Arc::new(Mutex::new(View::default()));
     let watch = view::watch(nodes, Arc::clone(&view));
-    let churn = churn::churn(seed, nodes, Arc::clone(&cluster.members), handle.over());
+    let (desk, operator) = operator::operator(nodes);
+    let (members, over) = (Arc::clone(&cluster.members), handle.over());
+    let churn = async move {
+        if options.scenario.is_none() {
+            churn::churn(seed, nodes, members, over).await;
+        }
+    };
     cluster.client(async move {
         tokio::select! {
             biased;
             done = load => done,
-            ((), ()) = async { tokio::join!(watch, churn) } => Err("nobody watches".into()),
+            ((), (), ()) = async { tokio::join!(watch, churn, operator) } => {
+                Err("nobody watches".into())
+            }
         }
     });
-    let driven = AssertUnwindSafe(|| drive(&mut cluster, &handle, &view, &plan));
+    let driven = AssertUnwindSafe(|| {
+        drive(&mut cluster, &Stage { view: &view, handle: &handle, desk: &desk }, &plan)
+    });
     let mut trouble = match catch_unwind(driven) {
         Ok(driven) => driven.err().map(|error| format!("{error:#}")),
         Err(_) => Some("the simulation panicked".to_owned()),
@@ -184,12 +220,8 @@ fn simulate(seed: u64, options: Options, dir: TempDir) -> anyhow::Result<Run> {
     Ok(Run { seed, nodes, plan, simulated, took, history, verdict, fingerprint, trouble })
 }
 
-fn drive(
-    cluster: &mut Cluster,
-    handle: &load::Handle,
-    view: &Mutex<View>,
-    plan: &[Window],
-) -> anyhow::Result<()> {
+fn drive(cluster: &mut Cluster, stage: &Stage<'_>, plan: &[Window]) -> anyhow::Result<()> {
+    let handle = stage.handle;
     while !handle.has_begun() {
         cluster.step()?;
         anyhow::ensure!(cluster.elapsed() < GIVE_UP, "no topic after {GIVE_UP:?}");
@@ -199,8 +231,7 @@ fn drive(
             let (name, detail) = (window.fault.name(), format!("{:?}", window.fault));
             handle.recorder().fault(cluster.elapsed(), name, &detail)
         });
-        let seen = view.lock().clone();
-        let undo = cluster.begin(window.fault, &seen, handle)?;
+        let undo = cluster.begin(&window.fault, stage)?;
         cluster.run_for(window.lasts)?;
         trace::told("ends");
         undo.into_iter().for_each(|undo| cluster.end(undo));

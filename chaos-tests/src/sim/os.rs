@@ -32,7 +32,23 @@ struct Simulated {
     /// Of each host, known by when it was added to the simulation: how far its wall
     /// clock is ahead.
     skews_ms: [(Duration, i64); HOSTS],
+    uptime: Uptime,
 }
+
+/// How the clock goes that `Instant`s are read from. tokio's own clocks are not it, but
+/// for the one of a host that stands still (`pause`).
+#[derive(Clone, Copy)]
+enum Uptime {
+    /// With the simulation.
+    Goes,
+    /// Each reading moves it on.
+    Winds(Duration),
+    Stands(Duration),
+}
+
+/// How far a reading moves a clock that is wound: further than a tick, rounded up, so that
+/// nobody who waits for a tick by it waits.
+const WIND: Duration = Duration::from_millis(4);
 
 thread_local! {
     static SIMULATED: Cell<Option<Simulated>> = const { Cell::new(None) };
@@ -45,7 +61,31 @@ pub(super) fn simulate(seed: u64) {
         random: seed,
         now: Duration::ZERO,
         skews_ms: [(Duration::MAX, 0); HOSTS],
+        uptime: Uptime::Goes,
     }));
+}
+
+/// From here on each reading of this thread's monotonic clock moves it on.
+pub(super) fn wind_uptime() {
+    update(|simulated| simulated.uptime = Uptime::Winds(simulated.now));
+}
+
+/// This thread's monotonic clock stands at `at`. Returns where it was.
+pub(super) fn stop_uptime(at: Duration) -> Duration {
+    let mut was = Duration::ZERO;
+    update(|simulated| {
+        was = match simulated.uptime {
+            Uptime::Goes => simulated.now,
+            Uptime::Winds(at) | Uptime::Stands(at) => at,
+        };
+        simulated.uptime = Uptime::Stands(at);
+    });
+    was
+}
+
+/// It goes with the simulation again.
+pub(super) fn go_on_uptime() {
+    update(|simulated| simulated.uptime = Uptime::Goes);
 }
 
 /// Sets this thread's clocks to what they are `now` after the beginning.
@@ -114,7 +154,11 @@ pub(super) unsafe extern "C" fn clock_gettime(
     clock: libc::clockid_t,
     into: *mut libc::timespec,
 ) -> c_int {
-    let shown = SIMULATED.get().and_then(|simulated| simulated.clock(clock));
+    let shown = SIMULATED.get().and_then(|mut simulated| {
+        let shown = simulated.clock(clock);
+        SIMULATED.set(Some(simulated));
+        shown
+    });
     let Some(shown) = shown else {
         // SAFETY: the same call, with the caller's own arguments.
         return unsafe { libc::syscall(libc::SYS_clock_gettime, clock, into) as c_int };
@@ -127,8 +171,19 @@ pub(super) unsafe extern "C" fn clock_gettime(
 }
 
 impl Simulated {
+    fn uptime(&mut self) -> Duration {
+        match &mut self.uptime {
+            Uptime::Goes => self.now,
+            Uptime::Stands(at) => *at,
+            Uptime::Winds(at) => {
+                *at += WIND;
+                *at
+            }
+        }
+    }
+
     /// Of the host that runs, if one does.
-    fn ahead_ms(self) -> i64 {
+    fn ahead_ms(&self) -> i64 {
         if self.skews_ms.iter().all(|(_, ahead_ms)| *ahead_ms == 0) {
             return 0;
         }
@@ -138,7 +193,7 @@ impl Simulated {
         self.skews_ms.iter().find(|(host, _)| *host == added).map_or(0, |(_, ahead)| *ahead)
     }
 
-    fn clock(self, clock: libc::clockid_t) -> Option<Duration> {
+    fn clock(&mut self, clock: libc::clockid_t) -> Option<Duration> {
         match clock {
             libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE => {
                 let ahead_ms = self.ahead_ms();
@@ -147,7 +202,7 @@ impl Simulated {
                 Some(if ahead_ms < 0 { right - skew } else { right + skew })
             }
             libc::CLOCK_MONOTONIC | libc::CLOCK_MONOTONIC_COARSE | libc::CLOCK_BOOTTIME => {
-                Some(UPTIME + self.now)
+                Some(UPTIME + self.uptime())
             }
             _ => None,
         }

@@ -1,7 +1,9 @@
 //! What is done to the nodes, from a seed: one fault after the other, a quarter of the
 //! time none. Pure.
 
+use super::story::{self, Story};
 use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use std::fmt;
 use std::time::Duration;
@@ -14,6 +16,11 @@ const WINDOW_MS: (u64, u64) = (300, 4_000);
 /// records after a week, both by wall clocks, and neither is to happen.
 const SKEW_MS: i64 = 3_600_000;
 
+/// How far behind a follower may be before it leaves the ISR (`replica_lag_max_ms`): less
+/// than a session, so that it leaves while everybody knows that it is alive; within a
+/// window; longer than any.
+const LAG_MS: [u64; 3] = [400, 1_500, 10_000];
+
 /// Who is hit, found when the fault begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -23,12 +30,14 @@ pub enum Target {
     Leader(u32),
     /// A follower of it, in the ISR if there is one.
     Follower(u32),
+    /// Who is left in its ISR: the leader, once there is nobody else.
+    LastInSync(u32),
     /// The active controller.
     Controller,
 }
 
 /// One fault, while its window lasts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// None.
     Calm,
@@ -37,7 +46,12 @@ pub enum Fault {
         /// Which node.
         who: Target,
     },
-    /// The same, and what its disk had not synced is gone too, as `seed` draws.
+    /// It stops in order, and comes back when the window ends.
+    Stop {
+        /// Which node.
+        who: Target,
+    },
+    /// The process is gone, and what its disk had not synced is gone too, as `seed` draws.
     PowerLoss {
         /// Which node.
         who: Target,
@@ -58,6 +72,12 @@ pub enum Fault {
         partition: u32,
         /// Of the disks' losses.
         seed: u64,
+    },
+    /// A node stands still, as after SIGSTOP: its host takes what others send, and it goes
+    /// on when the window ends.
+    Pause {
+        /// Which node.
+        who: Target,
     },
     /// Nothing gets to or from a node, clients included, until the window ends; then
     /// what was on the way arrives.
@@ -129,35 +149,41 @@ pub enum Fault {
     Join,
     /// The node that joined last is drained and removed, if there are enough others.
     Leave,
+    /// Several, one after the other.
+    Story(Story),
 }
 
 impl Fault {
     /// Who is hit, if it is one.
     #[must_use]
-    pub fn target(self) -> Option<Target> {
+    pub fn target(&self) -> Option<Target> {
         match self {
             Self::Kill { who }
+            | Self::Stop { who }
             | Self::PowerLoss { who, .. }
+            | Self::Pause { who }
             | Self::Isolate { who }
             | Self::Mute { who }
             | Self::Deaf { who }
             | Self::Resets { who, .. }
             | Self::DiskErrors { who, .. }
             | Self::FullDisk { who }
-            | Self::Clock { who, .. } => Some(who),
+            | Self::Clock { who, .. } => Some(*who),
             _ => None,
         }
     }
 
     /// What kind it is, for a history.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Calm => "calm",
             Self::Kill { .. } => "kill",
+            Self::Stop { .. } => "planned restart",
             Self::PowerLoss { .. } => "power loss",
             Self::PowerLossOfAll { .. } => "power loss of all",
             Self::PowerLossAfterAcknowledgement { .. } => "power loss after an acknowledgement",
+            Self::Pause { .. } => "paused",
             Self::Isolate { .. } => "isolated",
             Self::Cut { .. } => "cut",
             Self::Mute { .. } => "cut, outwards",
@@ -171,12 +197,13 @@ impl Fault {
             Self::Clock { .. } => "clock skew",
             Self::Join => "node joins",
             Self::Leave => "node leaves",
+            Self::Story(story) => story.name,
         }
     }
 }
 
 /// A fault and how long it lasts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
     /// What happens.
     pub fault: Fault,
@@ -197,6 +224,14 @@ pub(super) fn nodes(seed: u64) -> u64 {
     StdRng::seed_from_u64(seed ^ u64::MAX).random_range(3..=5)
 }
 
+/// After how many milliseconds behind its leader a follower leaves the ISR.
+#[must_use]
+pub(super) fn lag_ms(seed: u64) -> u64 {
+    // Apart from the plan, as above.
+    let mut rng = StdRng::seed_from_u64(!seed.rotate_left(16));
+    *LAG_MS.choose(&mut rng).expect("there are some")
+}
+
 /// The windows of a seed.
 #[must_use]
 pub fn plan(seed: u64, nodes: u64, partitions: u32, windows: usize) -> Vec<Window> {
@@ -210,10 +245,11 @@ pub fn plan(seed: u64, nodes: u64, partitions: u32, windows: usize) -> Vec<Windo
 
 fn target(rng: &mut StdRng, nodes: u64, partitions: u32) -> Target {
     let partition = rng.random_range(0..partitions);
-    match rng.random_range(0..8) {
+    match rng.random_range(0..9) {
         0..3 => Target::Node(rng.random_range(1..=nodes)),
         3..5 => Target::Leader(partition),
         5..7 => Target::Follower(partition),
+        7 => Target::LastInSync(partition),
         _ => Target::Controller,
     }
 }
@@ -223,25 +259,28 @@ fn fault(rng: &mut StdRng, nodes: u64, partitions: u32) -> Fault {
     let one = rng.random_range(1..=nodes);
     let other = (one + rng.random_range(1..nodes) - 1) % nodes + 1;
     let (partition, seed) = (rng.random_range(0..partitions), rng.random());
-    match rng.random_range(0..32) {
-        0..7 => Fault::Calm,
-        7..10 => Fault::Kill { who },
-        10..13 => Fault::PowerLoss { who, seed },
-        13 => Fault::PowerLossOfAll { seed, apart_ms: rng.random_range(0..=300) },
-        14..16 => Fault::PowerLossAfterAcknowledgement { partition, seed },
-        16..18 => Fault::Isolate { who },
-        18 => Fault::Cut { one, other },
-        19 => Fault::Mute { who },
-        20 => Fault::Deaf { who },
-        21 => Fault::Split { side: rng.random_range(1..(1 << nodes) - 1) },
-        22..24 => Fault::Resets { who, every_ms: rng.random_range(50..=1_000) },
+    match rng.random_range(0..42) {
+        0..9 => Fault::Calm,
+        9..12 => Fault::Kill { who },
+        12..15 => Fault::PowerLoss { who, seed },
+        15 => Fault::PowerLossOfAll { seed, apart_ms: rng.random_range(0..=300) },
+        16 => Fault::PowerLossAfterAcknowledgement { partition, seed },
+        17..19 => Fault::Isolate { who },
+        19 => Fault::Cut { one, other },
+        20 => Fault::Mute { who },
+        21 => Fault::Deaf { who },
+        22 => Fault::Split { side: rng.random_range(1..(1 << nodes) - 1) },
+        23 => Fault::Resets { who, every_ms: rng.random_range(50..=1_000) },
         24 => Fault::Slow { latency_ms: rng.random_range(10..=200) },
         25 => Fault::SlowDisks { ms: rng.random_range(20..=500) },
         26..28 => Fault::DiskErrors { who, one_in: rng.random_range(1..=200), seed },
         28 => Fault::FullDisk { who },
         29 => Fault::Clock { who, ahead_ms: rng.random_range(-SKEW_MS..=SKEW_MS) },
         30 => Fault::Join,
-        _ => Fault::Leave,
+        31 => Fault::Leave,
+        32..34 => Fault::Pause { who },
+        34..36 => Fault::Stop { who },
+        _ => Fault::Story(story::story(rng, partition)),
     }
 }
 
@@ -256,7 +295,7 @@ mod tests {
         assert_ne!(plan(7, 3, 3, 50), plan(8, 3, 3, 50));
         let all = plan(1, 3, 3, 2_000);
         let names: BTreeSet<_> = all.iter().map(|window| window.fault.name()).collect();
-        assert_eq!(names.len(), 18, "{names:?}");
+        assert_eq!(names.len(), 20 + story::KINDS, "{names:?}");
         for window in all {
             match window.fault {
                 Fault::Cut { one, other } => {

@@ -13,6 +13,9 @@ use std::time::Duration;
 /// How often to look: more than once in the shortest window.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
+/// The same while something waits for what is to be seen.
+const ATTEND_EVERY: Duration = Duration::from_millis(30);
+
 /// A partition's nodes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Roles {
@@ -24,6 +27,8 @@ pub(super) struct Roles {
 /// What was seen last.
 #[derive(Clone, Debug, Default)]
 pub(super) struct View {
+    /// Somebody waits for what is to be seen.
+    pub(super) attended: bool,
     pub(super) controller: Option<u64>,
     pub(super) partitions: BTreeMap<u32, Roles>,
 }
@@ -50,6 +55,7 @@ pub(super) async fn watch(nodes: u64, view: Arc<Mutex<View>>) {
             });
             view.lock().partitions = roles.collect();
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        let attended = view.lock().attended;
+        tokio::time::sleep(if attended { ATTEND_EVERY } else { LOOK_EVERY }).await;
     }
 }

@@ -4,6 +4,8 @@
 // What a run did, for whoever reads its output.
 #![allow(clippy::print_stdout)]
 
+mod scenarios;
+
 use std::process::Command;
 
 /// Seeds of a test run, none of them chosen: the plans of all are different.
@@ -20,6 +22,22 @@ fn acknowledged_records_survive_whatever_happens() {
     let (good, said) = sim(&["--seeds", SEEDS]);
     println!("{said}");
     assert!(good && said.contains("6 good, 0 bad"), "there are bad seeds");
+}
+
+#[test]
+fn a_run_leaves_a_page_and_the_same_as_json() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let report = |name: &str| {
+        let file = dir.path().join(name);
+        let (good, said) = sim(&["--seed", "4", "--report", file.to_str().expect("UTF-8")]);
+        assert!(good, "{said}");
+        std::fs::read_to_string(file).expect("a report")
+    };
+    let page = report("page.html");
+    assert!(page.contains("<svg") && page.contains("simulation of seed 4"), "{page}");
+    let json: serde_json::Value = serde_json::from_str(&report("page.json")).expect("JSON");
+    assert_eq!(json["verdict"]["good"], true);
+    assert!(json["faults"].as_array().is_some_and(|faults| !faults.is_empty()), "{json}");
 }
 
 #[test]

@@ -168,12 +168,15 @@ impl Leader {
     /// When time alone would change the ISR or the watermark.
     pub(super) fn isr_deadline(&self, local: &Local) -> Option<Millis> {
         self.start?;
-        let committed = self.isr.committed();
+        let (committed, maximal) = (self.isr.committed(), self.isr.maximal());
         let behind = self.followers.iter().filter(|(_, state)| is_behind(local, state));
         let (members, others): (Vec<_>, Vec<_>) =
             behind.partition(|(node, _)| committed.contains(node));
         let lag = |(_, state): &(&NodeId, &FollowerState)| self.lags_at(local, state);
-        let joining = others.iter().filter(|(_, state)| state.caught_up.is_some()).map(lag).min();
+        // Who is proposed holds the watermark however late it is: its time changes nothing
+        // before the answer.
+        let others = others.iter().filter(|(node, _)| !maximal.contains(node));
+        let joining = others.filter(|(_, state)| state.caught_up.is_some()).map(lag).min();
         let own = match &self.isr {
             IsrState::Committed(_) => {
                 let stuck = members.iter().map(lag).min();

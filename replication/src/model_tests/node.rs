@@ -135,7 +135,10 @@ impl Node {
 
     pub(super) fn step(&mut self, event: Event, records: &[Record], now: Millis) {
         if let Some(process) = &mut self.process {
+            let is_tick = matches!(event, Event::Tick);
             let effects = process.replica.step(event, now);
+            let due = process.replica.next_deadline().is_some_and(|at| at <= now);
+            assert!(!(is_tick && due), "a tick leaves something due: it would go on for ever");
             self.apply(effects, records, now);
         }
     }

@@ -109,7 +109,11 @@ impl Story {
             }
             _ => words.event(view, stage, self.now),
         };
-        replica.step(event, self.now)
+        let is_tick = matches!(event, Event::Tick);
+        let effects = replica.step(event, self.now);
+        let due = replica.next_deadline().is_some_and(|at| at <= self.now);
+        assert!(!(is_tick && due), "a tick leaves something due: its shell would tick for ever");
+        effects
     }
 
     fn open(&mut self, words: &Words) -> Vec<Effect> {

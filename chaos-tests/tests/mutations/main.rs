@@ -8,23 +8,17 @@
 //! `cargo test -p ottla-chaos --test mutations -- --ignored --nocapture`, and with
 //! `MUTATION=05` only those whose names begin so.
 
+mod copied;
+mod simulated;
+
+use copied::{Copied, read, root, said};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
 
 /// The checks of the protocol that are numbered in docs/replication-protocol.md.
 const NUMBERED: usize = 10;
-
-/// For building and testing one mutation. It may make a test run for ever.
-const PATIENCE: Duration = Duration::from_mins(15);
-
-/// What the build needs, beside the folders of the crates.
-const FILES: [&str; 2] = ["Cargo.toml", "Cargo.lock"];
 
 /// Stories of the replica, and of the controller.
 const SCRIPTS: &str = "replication/src/script_tests/scripts";
@@ -39,17 +33,12 @@ struct Mutation {
     caught_by: BTreeSet<String>,
 }
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
-}
-
-fn read(path: &Path) -> String {
-    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
 fn mutations() -> Vec<Mutation> {
-    let folder = root().join("chaos-tests/mutations");
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder)
+    mutations_in("chaos-tests/mutations")
+}
+
+fn mutations_in(folder: &str) -> Vec<Mutation> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(root().join(folder))
         .expect("mutations")
         .map(|entry| entry.expect("entry").path())
         .collect();
@@ -114,7 +103,7 @@ fn every_mutation_applies_and_names_who_catches_it() {
 #[test]
 #[ignore = "builds and tests the cores once for each mutation: about half an hour"]
 fn every_removed_check_is_noticed() {
-    let copy = Copied::new();
+    let copy = Copied::new("mutations", &BTreeMap::new());
     let only = std::env::var("MUTATION").unwrap_or_default();
     let untouched = copy.test(true);
     assert!(untouched.catchers.is_empty(), "without any mutation: {:?}", untouched.catchers);
@@ -134,103 +123,27 @@ fn every_removed_check_is_noticed() {
     assert!(missed.is_empty(), "\n{missed}");
 }
 
-/// The sources of the workspace in a place of their own. It stays, so that the next run
-/// builds less.
-struct Copied {
-    dir: PathBuf,
-}
-
 impl Copied {
-    fn new() -> Self {
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mutations");
-        fs::create_dir_all(&dir).expect("a folder");
-        let copied = Self { dir };
-        let mut files: Vec<PathBuf> = FILES.iter().map(PathBuf::from).collect();
-        for folder in members() {
-            collect(&root(), Path::new(&folder), &mut files);
-        }
-        for file in files {
-            let from = root().join(&file);
-            let to = copied.dir.join(&file);
-            fs::create_dir_all(to.parent().expect("a file")).expect("a folder");
-            let bytes = fs::read(&from).expect("a source");
-            // What is the same keeps its time, so that nothing is built in vain.
-            if fs::read(&to).ok().as_ref() != Some(&bytes) {
-                fs::write(&to, bytes).expect("a copy");
-            }
-        }
-        copied
-    }
-
-    fn write(&self, file: &str, text: &str) {
-        fs::write(self.dir.join(file), text).expect("a copy");
-    }
-
     /// Runs the tests of the cores.
     fn test(&self, of_controller: bool) -> Found {
         let mut found = Found::default();
-        found.add(&self.cargo("ottla-replication", &["script_tests", "model_tests"]));
+        found.add(&self.tests_of("ottla-replication", &["script_tests", "model_tests"]));
         if of_controller {
-            found.add(&self.cargo("ottla-metadata", &["controller::tests"]));
+            found.add(&self.tests_of("ottla-metadata", &["controller::tests"]));
         }
         found
     }
 
-    fn cargo(&self, package: &str, tests: &[&str]) -> String {
-        let mut command = Command::new(std::env::var_os("CARGO").expect("run by cargo"));
+    fn tests_of(&self, package: &str, tests: &[&str]) -> String {
+        let mut command = self.cargo();
         command
             .args(["test", "--locked", "--lib", "--package", package, "--"])
             .args(tests)
-            .current_dir(&self.dir)
-            // Of its own: cargo takes equal crates of two places for the same.
-            .env("CARGO_TARGET_DIR", self.dir.join("target"))
-            .env("RUST_BACKTRACE", "0")
             // That it fails is enough: nobody reads the history.
             .env("PROPTEST_MAX_SHRINK_ITERS", "0");
-        let output = run(command);
-        let text = format!(
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let text = said(command);
         assert!(text.contains("test result: "), "{package} does not build:\n{text}");
         text
-    }
-}
-
-/// The folders of the workspace's crates.
-fn members() -> Vec<String> {
-    let manifest = read(&root().join("Cargo.toml"));
-    let list = manifest.lines().find_map(|line| line.strip_prefix("members = "));
-    serde_json::from_str(list.expect("members, in one line")).expect("a list of folders")
-}
-
-fn collect(root: &Path, folder: &Path, into: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(root.join(folder)).expect("a folder") {
-        let entry = entry.expect("an entry");
-        let path = folder.join(entry.file_name());
-        if entry.file_type().expect("a type").is_dir() {
-            collect(root, &path, into);
-        } else {
-            into.push(path);
-        }
-    }
-}
-
-/// # Panics
-/// If it takes longer than [`PATIENCE`]; it is killed then, with all it began.
-fn run(mut command: Command) -> Output {
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    let child = command.spawn().expect("cargo starts");
-    let group = format!("-{}", child.id());
-    let (done, ends) = mpsc::channel();
-    std::thread::spawn(move || drop(done.send(child.wait_with_output())));
-    match ends.recv_timeout(PATIENCE) {
-        Ok(output) => output.expect("cargo ran"),
-        Err(_) => {
-            let killed = Command::new("kill").args(["-KILL", "--", &group]).status();
-            panic!("no end after {PATIENCE:?}, killed: {killed:?}");
-        }
     }
 }
 
