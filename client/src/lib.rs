@@ -1,6 +1,6 @@
 //! The Rust client of Ottla: [`Client`] connects, [`Producer`] writes,
-//! [`PartitionReader`] reads, [`Admin`] administers. All of them follow a
-//! partition's leader wherever it goes.
+//! [`Consumer`] reads, alone or in a group, [`PartitionReader`] one partition, [`Admin`]
+//! administers. All of them follow a partition's leader wherever it goes.
 //!
 //! Not its job: anything a node decides. The client knows the protocol and the
 //! record batch format, nothing of the inside of a cluster.
@@ -24,7 +24,11 @@ mod watch;
 
 pub use admin::{Admin, Elected, Election, Grown, NewTopic, Probe, TopicChange, TopicDescription};
 pub use client::{Client, ClientOptions};
-pub use consumer::{PartitionReader, ReadBatch, ReaderOptions, StartPosition};
+pub use consumer::{
+    ConsumedBatch, ConsumedRecord, Consumer, ConsumerBuilder, ConsumerError, ConsumerEvent,
+    ConsumerOptions, IsolationLevel, Next, OffsetReset, PartitionReader, ReadBatch, ReaderOptions,
+    StartPosition, TopicPartition,
+};
 pub use endpoint::HostPort;
 pub use error::ClientError;
 pub use groups::Lag;

@@ -1,11 +1,13 @@
 //! Nodes that speak the protocol and keep everything in memory, for tests of
 //! this library: they follow a script of failures a real cluster shows rarely.
 
+pub(crate) mod groups;
 mod metadata;
 mod producers;
 
 use crate::{Client, ClientOptions, HostPort};
 use bytes::Bytes;
+use groups::Coordinator;
 use ottla_commitlog::format::{BatchHeader, BatchOptions, NewRecord, decode_records, encode_batch};
 use ottla_proto::{ApiError, Leader, LeaderEpoch, NodeId, v1};
 use parking_lot::Mutex;
@@ -17,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 use v1::ErrorReason as R;
+use v1::group_service_server::GroupServiceServer;
 use v1::log_service_server::{LogService, LogServiceServer};
 use v1::metadata_service_server::MetadataServiceServer;
 use v1::producer_service_server::ProducerServiceServer;
@@ -88,6 +91,12 @@ pub(crate) struct State {
     pub(crate) consumed_from: Vec<(u64, bool)>,
     /// Messages of consume streams after the first.
     pub(crate) credit_messages: usize,
+    /// Bytes that consume streams were sent.
+    pub(crate) bytes_sent: u64,
+    /// The first offset that is still there, of every partition.
+    pub(crate) log_start: u64,
+    pub(crate) topic_is_gone: bool,
+    pub(crate) coordinator: Coordinator,
 }
 
 /// Nodes 1, 2, …, and what they share.
@@ -120,6 +129,7 @@ impl Cluster {
             let server = tonic::transport::Server::builder()
                 .add_service(LogServiceServer::new(node.clone()))
                 .add_service(ProducerServiceServer::new(node.clone()))
+                .add_service(GroupServiceServer::new(node.clone()))
                 .add_service(MetadataServiceServer::new(node));
             tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         }
@@ -158,6 +168,9 @@ struct Node {
 impl Node {
     fn check_leader(&self, partition: u32) -> Result<(), ApiError> {
         let state = self.cluster.state.lock();
+        if state.topic_is_gone {
+            return Err(ApiError::new(R::UnknownTopic, "it was deleted"));
+        }
         let (leader, epoch) = state.leaders[partition as usize];
         if leader == Some(self.id) {
             return Ok(());
@@ -214,6 +227,16 @@ impl Node {
                 ..Default::default()
             }),
         }
+    }
+
+    fn check_offset(&self, partition: u32, offset: u64) -> Result<(), ApiError> {
+        let state = self.cluster.state.lock();
+        let log = state.log_start..=state.logs[partition as usize].len() as u64;
+        if log.contains(&offset) {
+            return Ok(());
+        }
+        Err(ApiError::new(R::OffsetOutOfRange, "not there")
+            .with("log_start_offset", state.log_start))
     }
 
     fn read(&self, partition: u32, offset: u64) -> v1::ConsumeResponse {
@@ -313,6 +336,7 @@ impl LogService for Node {
             Some(Consume::BreakAfter(messages)) => messages,
             None => usize::MAX,
         };
+        self.check_offset(start.partition, start.offset)?;
         self.cluster.state.lock().consumed_from.push((self.id, start.allow_follower));
         let (answers, outgoing) = mpsc::channel(64);
         let node = self.clone();
@@ -331,8 +355,13 @@ impl LogService for Node {
                     }
                     budget -= 1;
                     let taken = answer.next_offset - position;
+                    let length = match &answer.payload {
+                        Some(v1::consume_response::Payload::RecordBatches(bytes)) => bytes.len(),
+                        _ => 0,
+                    } as u64;
+                    node.cluster.state.lock().bytes_sent += length;
                     records = records.saturating_sub(taken);
-                    bytes = bytes.saturating_sub(taken * 70);
+                    bytes = bytes.saturating_sub(length);
                     position = answer.next_offset;
                     if answers.send(Ok(answer)).await.is_err() {
                         return;
@@ -366,7 +395,7 @@ impl LogService for Node {
         }
         let offset = match request.position() {
             v1::OffsetPosition::Latest => state.logs[request.partition as usize].len() as u64,
-            _ => 0,
+            _ => state.log_start,
         };
         Ok(Response::new(v1::ListOffsetsResponse { offset, ..Default::default() }))
     }

@@ -67,6 +67,12 @@ impl Coordinator {
         coordinator
     }
 
+    /// Bounds and times.
+    #[must_use]
+    pub fn options(&self) -> &GroupOptions {
+        &self.0.options
+    }
+
     /// Ends all shards. What was asked and not answered is answered with an error.
     pub async fn shutdown(&self) {
         self.0.stop.cancel();

@@ -35,6 +35,18 @@ pub(super) struct Credit {
     pub(super) bytes: u64,
 }
 
+impl Credit {
+    pub(super) fn add(&mut self, other: Self) {
+        self.records += other.records;
+        self.bytes += other.bytes;
+    }
+
+    pub(super) fn subtract(&mut self, other: Self) {
+        self.records -= other.records;
+        self.bytes -= other.bytes;
+    }
+}
+
 impl Answer {
     /// The records from `position` on and below `until`. Batches are handed
     /// out whole, so the first may begin before what was asked for.

@@ -3,7 +3,6 @@
 //!
 //! Not its job: what to do when it ends.
 
-use super::ReaderOptions;
 use super::batch::{Answer, Credit};
 use crate::ClientError;
 use crate::channel::Connection;
@@ -25,9 +24,8 @@ pub(super) struct ConsumeStream {
     connection: Connection,
     requests: mpsc::Sender<v1::ConsumeRequest>,
     answers: Streaming<v1::ConsumeResponse>,
-    /// What was used and not given back yet.
-    used: Credit,
-    window: Credit,
+    /// What the node may still send. Below zero when a large batch took more.
+    granted: Granted,
     opened: Instant,
     /// Whether anything has come.
     pub(super) delivered: bool,
@@ -39,17 +37,18 @@ impl ConsumeStream {
         client: &Client,
         leader: FoundLeader,
         start: v1::ConsumeStart,
-        options: &ReaderOptions,
+        window: Credit,
+        kept: Credit,
     ) -> Result<Self, ClientError> {
         let from_follower = start.allow_follower;
-        let window = Credit { records: options.window_records, bytes: options.window_bytes };
+        let credit = Granted::default().missing(window, kept);
         let endpoint = &leader.endpoint;
         let connection = client.pool().get(endpoint).await?;
         let (requests, outgoing) = mpsc::channel(CREDIT_MESSAGES);
         let first = v1::ConsumeRequest {
             start: Some(start),
-            add_credit_records: window.records,
-            add_credit_bytes: window.bytes,
+            add_credit_records: credit.records,
+            add_credit_bytes: credit.bytes,
         };
         requests.try_send(first).expect("a new channel has room");
         let mut log = connection.log();
@@ -61,8 +60,7 @@ impl ConsumeStream {
                     connection,
                     requests,
                     answers: response.into_inner(),
-                    used: Credit::default(),
-                    window,
+                    granted: Granted::of(credit),
                     opened: Instant::now(),
                     delivered: false,
                     from_follower,
@@ -94,7 +92,6 @@ impl ConsumeStream {
 
     /// The next message. An error ends the stream.
     pub(super) async fn next(&mut self) -> Result<Answer, ClientError> {
-        self.return_credit();
         let endpoint = self.connection.endpoint();
         match self.answers.message().await {
             Ok(Some(answer)) => {
@@ -109,26 +106,55 @@ impl ConsumeStream {
         }
     }
 
-    /// Notes what the caller has taken.
-    pub(super) fn use_credit(&mut self, credit: Credit) {
-        self.used.records += credit.records;
-        self.used.bytes += credit.bytes;
+    /// Notes what has come.
+    pub(super) fn received(&mut self, credit: Credit) {
+        self.granted.records -= i128::from(credit.records);
+        self.granted.bytes -= i128::from(credit.bytes);
     }
 
-    /// Gives back what was used, once it is worth a message.
-    fn return_credit(&mut self) {
-        let Credit { records, bytes } = self.used;
-        if records < self.window.records.div_ceil(2) && bytes < self.window.bytes.div_ceil(2) {
+    /// Grants what is missing of the window, beside what the reader keeps of it, once that
+    /// is worth a message.
+    pub(super) fn grant(&mut self, window: Credit, kept: Credit) {
+        let missing = self.granted.missing(window, kept);
+        let is_much = missing.records >= window.records.div_ceil(2)
+            || missing.bytes >= window.bytes.div_ceil(2);
+        if !is_much {
             return;
         }
         let message = v1::ConsumeRequest {
             start: None,
-            add_credit_records: records,
-            add_credit_bytes: bytes,
+            add_credit_records: missing.records,
+            add_credit_bytes: missing.bytes,
         };
-        // Full or closed: what was used stays noted, and the next call tries again.
+        // Full or closed: it stays missing, and the next call tries again.
         if self.requests.try_send(message).is_ok() {
-            self.used = Credit::default();
+            self.granted.records += i128::from(missing.records);
+            self.granted.bytes += i128::from(missing.bytes);
+        }
+    }
+}
+
+/// Credit that the node has.
+#[derive(Clone, Copy, Debug, Default)]
+struct Granted {
+    records: i128,
+    bytes: i128,
+}
+
+impl Granted {
+    fn of(credit: Credit) -> Self {
+        Self { records: credit.records.into(), bytes: credit.bytes.into() }
+    }
+
+    /// What the node lacks of a window of which the reader keeps a part.
+    fn missing(self, window: Credit, kept: Credit) -> Credit {
+        let missing = |window: u64, kept: u64, granted: i128| {
+            let missing = i128::from(window) - i128::from(kept) - granted;
+            u64::try_from(missing.max(0)).unwrap_or(u64::MAX)
+        };
+        Credit {
+            records: missing(window.records, kept.records, self.records),
+            bytes: missing(window.bytes, kept.bytes, self.bytes),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What the nodes tell of themselves and of the topic.
 
+use super::groups::TOPIC_ID;
 use super::{BoxStream, Node, TOPIC};
 use bytes::Bytes;
 use ottla_proto::v1;
@@ -29,11 +30,11 @@ impl Node {
         });
         let topic = v1::TopicMetadata {
             name: TOPIC.to_owned(),
-            topic_id: Bytes::from_static(&[7; 16]),
+            topic_id: Bytes::from_static(&TOPIC_ID),
             partitions: partitions.collect(),
             ..Default::default()
         };
-        let wanted = topics.iter().any(|name| name == TOPIC);
+        let wanted = !state.topic_is_gone && topics.iter().any(|name| name == TOPIC);
         v1::ClusterMetadata {
             nodes: nodes.collect(),
             topics: wanted.then_some(topic).into_iter().collect(),

@@ -16,9 +16,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-/// How often a member is to be heard.
-const HEARTBEAT_INTERVAL_MS: u32 = 1_000;
-
 /// How long leaders are asked whether offsets of a commit are beyond their ends: many round
 /// trips, and short beside a member's session.
 const ENDS_PATIENCE: Duration = Duration::from_millis(500);
@@ -146,8 +143,9 @@ impl GroupService for Groups {
         Ok(Response::new(v1::HeartbeatResponse {
             header: self.context.header(),
             member_epoch: answer.epoch,
-            heartbeat_interval_ms: HEARTBEAT_INTERVAL_MS,
+            heartbeat_interval_ms: self.coordinator.options().heartbeat_interval_ms,
             assignment,
+            session_timeout_ms: self.coordinator.options().session_timeout_ms,
         }))
     }
 

@@ -1,0 +1,187 @@
+//! The task that reads one partition onto the shelf, as far as its window goes.
+//!
+//! It does not give up: what stands in the way is told, and tried again.
+
+use super::batch::{Credit, ReadBatch};
+use super::reader::{PartitionReader, ReaderOptions};
+use super::shared::{Begin, Shared};
+use super::shelf::Held;
+use super::slot::Credits;
+use super::types::{ConsumerError, ConsumerEvent, OffsetReset};
+use crate::backoff::Backoff;
+use crate::{Client, ClientError, StartPosition};
+use ottla_proto::v1::ErrorReason as R;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+/// How long a partition that does not exist is left alone, in a group: the coordinator
+/// will take it away, or knows better.
+const GONE_AGAIN: Duration = Duration::from_secs(1);
+
+pub(super) struct Feed {
+    pub(super) shared: Weak<Shared>,
+    pub(super) client: Client,
+    pub(super) held: Held,
+    pub(super) number: u64,
+    pub(super) credits: Arc<Credits>,
+    pub(super) window: watch::Receiver<Credit>,
+}
+
+/// What to do after an error.
+enum After {
+    Again(StartPosition),
+    End,
+}
+
+impl Feed {
+    /// Until it is not wanted any more.
+    pub(super) async fn run(mut self, mut at: StartPosition) {
+        let mut backoff = Backoff::default();
+        loop {
+            let (error, read_something) = match self.open(at).await {
+                Ok(mut reader) => {
+                    let (error, read_something) = self.read(&mut reader).await;
+                    let Some(error) = error else { return };
+                    at = StartPosition::Offset(reader.position());
+                    (error, read_something)
+                }
+                Err(error) => (error, false),
+            };
+            if read_something {
+                backoff = Backoff::default();
+            }
+            match self.after(at, error).await {
+                After::Again(from) => at = from,
+                After::End => return,
+            }
+            sleep(backoff.next()).await;
+        }
+    }
+
+    async fn open(&self, at: StartPosition) -> Result<PartitionReader, ClientError> {
+        let (topic, partition) = (&self.held.partition.topic, self.held.partition.partition);
+        let window = *self.window.borrow();
+        let Some(shared) = self.shared.upgrade() else { return Err(ClientError::Closed) };
+        let options = ReaderOptions {
+            window_records: window.records,
+            window_bytes: window.bytes,
+            rack: shared.options.rack.clone(),
+            ..ReaderOptions::default()
+        };
+        drop(shared);
+        let reader = PartitionReader::open(&self.client, topic, partition, at, options).await?;
+        if !matches!(at, StartPosition::Offset(_)) {
+            self.begun(at, reader.position()).await;
+        }
+        Ok(reader)
+    }
+
+    /// Where reading begins is known now. Where a group begins behind what there is, it is
+    /// to go on there whoever reads.
+    async fn begun(&self, at: StartPosition, position: u64) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let is_wanted = shared.shelf.lock().begins_at(&self.held, self.number, position);
+        if is_wanted && at != StartPosition::Start && shared.group.is_some() {
+            // A queue of commits that is full has some that come later, and have it, too.
+            let _ = shared.commits.try_send(super::commits::Asked::Now);
+        }
+    }
+
+    /// Reads until something fails, or (`None`) nobody wants it any more.
+    async fn read(&mut self, reader: &mut PartitionReader) -> (Option<ClientError>, bool) {
+        let mut read_something = false;
+        loop {
+            tokio::select! {
+                biased;
+                credit = self.credits.take() => reader.give_back(credit),
+                changed = self.window.changed() => {
+                    if changed.is_err() {
+                        return (None, read_something);
+                    }
+                    reader.set_window(*self.window.borrow_and_update());
+                }
+                read = reader.next_kept() => match read {
+                    Ok(Some((batch, credit))) => {
+                        read_something = true;
+                        if !self.put(batch, credit) {
+                            return (None, true);
+                        }
+                    }
+                    Ok(None) => return (None, read_something),
+                    Err(error) => return (Some(error), read_something),
+                }
+            }
+        }
+    }
+
+    fn put(&self, batch: ReadBatch, credit: Credit) -> bool {
+        let Some(shared) = self.shared.upgrade() else { return false };
+        let is_wanted = shared.shelf.lock().put(&self.held, self.number, batch, credit);
+        shared.news.notify_one();
+        is_wanted
+    }
+
+    async fn after(&self, at: StartPosition, error: ClientError) -> After {
+        let Some(shared) = self.shared.upgrade() else { return After::End };
+        let partition = self.held.partition.clone();
+        tracing::debug!(%partition, %error, "not read");
+        if error.is_unknown() {
+            shared.tell(|shelf| shelf.event(ConsumerEvent::Gone(partition)));
+            if shared.lease.borrow().is_none() {
+                shared.remove(std::slice::from_ref(&self.held));
+                return After::End;
+            }
+            drop(shared);
+            sleep(GONE_AGAIN).await;
+            return After::Again(at);
+        }
+        if let (Some(R::OffsetOutOfRange), StartPosition::Offset(from)) = (error.reason(), at) {
+            return self.reset(&shared, from, error).await;
+        }
+        if error.is_retriable() || matches!(error, ClientError::DeadlineExceeded { .. }) {
+            shared.tell(|shelf| shelf.event(ConsumerEvent::Delayed { partition, error }));
+            return After::Again(at);
+        }
+        shared.tell(|shelf| shelf.error(ConsumerError::Partition { partition, error }));
+        After::Again(at)
+    }
+
+    async fn reset(&self, shared: &Arc<Shared>, from: u64, error: ClientError) -> After {
+        let partition = self.held.partition.clone();
+        let to = match shared.options.reset {
+            OffsetReset::Earliest => StartPosition::Start,
+            OffsetReset::Latest => StartPosition::End,
+            OffsetReset::Fail => {
+                let error = ConsumerError::OutOfRange { partition, offset: from, error };
+                shared.tell(|shelf| shelf.error(error));
+                return After::End;
+            }
+        };
+        match self.client.offset_of(&partition.topic, partition.partition, to).await {
+            Ok(offset) => {
+                let event = ConsumerEvent::Reset { partition, from, to: offset };
+                shared.tell(|shelf| {
+                    shelf.begins_at(&self.held, self.number, offset);
+                    shelf.event(event);
+                });
+                After::Again(StartPosition::Offset(offset))
+            }
+            Err(error) => {
+                shared.tell(|shelf| shelf.event(ConsumerEvent::Delayed { partition, error }));
+                After::Again(StartPosition::Offset(from))
+            }
+        }
+    }
+}
+
+/// Where a partition begins for which nothing was committed; `None`: nowhere.
+pub(super) fn without_commit(reset: OffsetReset) -> Option<Begin> {
+    let at = match reset {
+        OffsetReset::Earliest => StartPosition::Start,
+        OffsetReset::Latest => StartPosition::End,
+        OffsetReset::Fail => return None,
+    };
+    Some(Begin { at, committed: None })
+}
