@@ -2,8 +2,8 @@
 //! what to do about it.
 
 use crate::output::Format;
-use ottla_client::ClientError;
 use ottla_client::v1::ErrorReason as R;
+use ottla_client::{ClientError, ConsumerError};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -24,7 +24,10 @@ pub(crate) fn diagnose(line: &str) {
 }
 
 fn render(error: &anyhow::Error, format: Format) -> String {
-    let client = error.chain().find_map(|cause| cause.downcast_ref::<ClientError>());
+    let client = error.chain().find_map(|cause| {
+        let consumer = cause.downcast_ref::<ConsumerError>();
+        consumer.map_or_else(|| cause.downcast_ref::<ClientError>(), ConsumerError::client)
+    });
     if format == Format::Json {
         let mut object = serde_json::json!({ "error": format!("{error:#}") });
         if let Some(error) = client {

@@ -323,3 +323,73 @@ fn dev_names_a_port_in_use_and_leaves_nothing_behind() {
     assert!(told.contains("port 7401") && told.contains("--any-port"), "{told}");
     assert!(!dir.path().join("node-1").exists(), "no node was started");
 }
+
+/// Sends a signal to a child and gives how it ended.
+#[cfg(unix)]
+fn stopped(mut child: Child, signal: &str) -> Option<i32> {
+    let pid = child.id().to_string();
+    let sent = Command::new("kill").args([signal, &pid]).status().expect("`kill` is there");
+    assert!(sent.success());
+    child.wait().expect("ended").code()
+}
+
+/// A member of a group prints what the group has not read, and commits it, however it is
+/// stopped.
+#[cfg(unix)]
+#[test]
+fn a_group_goes_on_where_it_was() {
+    let dev = Dev::start(TempDir::new().expect("a directory"));
+    for topic in ["orders-1", "orders-2"] {
+        dev.ok(&["topic", "create", topic, "--partitions", "2"], b"");
+    }
+    let lines =
+        |range: std::ops::Range<u32>| -> Vec<String> { range.map(|n| n.to_string()).collect() };
+    let produce = |topic: &str, lines: &[String]| {
+        dev.ok(&["produce", topic], (lines.join("\n") + "\n").as_bytes());
+    };
+    let group = |args: &[&str]| -> Vec<String> {
+        let args = [&["consume", "orders-1", "--group", "billing"], args].concat();
+        let out = String::from_utf8(dev.ok(&args, b"")).expect("text");
+        out.lines().map(str::to_owned).collect()
+    };
+    produce("orders-1", &lines(0..100));
+    let mut seen = group(&["--max", "30"]);
+    assert_eq!(seen.len(), 30);
+    seen.extend(group(&["--until", "end"]));
+    seen.sort_by_key(|line| line.parse::<u32>().expect("a number"));
+    assert_eq!(seen, lines(0..100), "each once");
+    assert!(group(&["--until", "end"]).is_empty());
+
+    for (signal, code) in [("-TERM", 143), ("-INT", 130)] {
+        let mut tail = ottla()
+            .args(["consume", "orders-1", "--group", "billing"])
+            .args(["--bootstrap", &dev.bootstrap])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("started");
+        produce("orders-1", &lines(100..120));
+        let out = BufReader::new(tail.stdout.take().expect("piped"));
+        let mut tailed: Vec<String> =
+            out.lines().take(20).map(|line| line.expect("text")).collect();
+        tailed.sort();
+        assert_eq!(tailed, lines(100..120));
+        assert_eq!(stopped(tail, signal), Some(code));
+        assert!(group(&["--until", "end"]).is_empty(), "it was committed");
+    }
+
+    produce("orders-2", &lines(0..3));
+    let both = ["consume", "--pattern", "orders-.*", "--group", "audit", "--max", "143"];
+    let records = dev.ok(&[&both[..], &["--format", "json"]].concat(), b"");
+    let topics = String::from_utf8(records).expect("text");
+    assert_eq!(topics.matches(r#""topic":"orders-1""#).count(), 140);
+    assert_eq!(topics.matches(r#""topic":"orders-2""#).count(), 3);
+
+    for (args, told) in [
+        (&["consume", "orders-1", "orders-2"][..], "--group"),
+        (&["consume", "orders-1", "--group", "g", "--from", "5"], "ottla group seek g"),
+        (&["consume", "--pattern", "(", "--group", "g"], "INVALID_SUBSCRIPTION"),
+    ] {
+        let output = dev.run(args, b"");
+        assert!(!output.status.success() && stderr(&output).contains(told), "{}", stderr(&output));
+    }
+}

@@ -1,6 +1,8 @@
 //! `ottla consume`: records of a topic on standard output.
 
+mod group;
 mod position;
+mod printer;
 mod render;
 mod template;
 
@@ -10,18 +12,14 @@ pub(crate) use render::optional as json_bytes;
 use crate::connection::Connection;
 use crate::output::Format;
 use crate::produce::INTERRUPTED;
-use crate::progress::{Progress, Unit, output_is_elsewhere};
-use anyhow::Context;
 use futures::FutureExt;
 use futures::stream::{self, BoxStream, SelectAll, StreamExt, TryStreamExt};
 use ottla_client::{Client, ClientError, PartitionReader, ReadBatch, ReaderOptions, StartPosition};
 use position::{Until, parse_until};
-use std::io::{self, BufWriter, Write};
+use printer::{Enough, Printer};
+use std::io::Write;
 use std::process::ExitCode;
 use template::Template;
-
-/// Bytes gathered before they are written, unless nothing more comes.
-const OUTPUT_BUFFER_BYTES: usize = 256 * 1024;
 
 /// Bytes that nodes may send ahead, over all partitions.
 const WINDOW_BYTES: u64 = 64 * 1024 * 1024;
@@ -38,6 +36,11 @@ const OFFSETS_AT_ONCE: usize = 64;
 /// an object with topic, offset, partition, timestamp, key, value and headers. Each partition
 /// comes in its order; partitions come as they arrive. Partitions that the topic
 /// gets meanwhile are read too, from their start, unless --until is given.
+///
+/// With --group it is a member of a consumer group: it shares the partitions with the
+/// other members, goes on where the group was, and commits what it has printed, also
+/// when it is stopped by SIGINT or SIGTERM. With --until it exits when the group has read
+/// everything up to there.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -45,6 +48,8 @@ Examples:
   ottla consume orders --from end               only what comes from now on
   ottla consume orders --from @-10m --format json
   ottla consume history --partition 0 --from 1000 --max 10
+  ottla consume orders refunds --group billing  as a member of a group
+  ottla consume --pattern 'orders-.*' --group audit
   ottla consume orders --output '%t-%p@%o %d %k: %v\\n'
   ottla consume orders --until end --format json | ottla produce copy --input json
 
@@ -54,10 +59,27 @@ Examples:
   %m milliseconds since 1970            %d date and time     %% a percent sign
   \\n newline   \\t tab   \\r carriage return   \\0 NUL   \\\\ backslash   \\xHH any byte")]
 pub(crate) struct Args {
-    topic: String,
+    /// The topic; with --group one or more.
+    #[arg(value_name = "TOPIC", required_unless_present = "pattern")]
+    topics: Vec<String>,
+
+    /// Read as a member of this group.
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+
+    /// All topics whose whole name matches this regular expression, those to come
+    /// included.
+    #[arg(long, value_name = "REGEX", requires = "group")]
+    pattern: Option<String>,
+
+    /// Be the same member as the last one of this name, if it has not been gone for
+    /// longer than a session.
+    #[arg(long, value_name = "NAME", requires = "group")]
+    instance: Option<String>,
 
     /// Where to begin: start, end, an offset, or @TIME, which is milliseconds
-    /// since 1970, 2026-01-31T12:00:00Z, or @-1h for an hour ago.
+    /// since 1970, 2026-01-31T12:00:00Z, or @-1h for an hour ago. With --group start or
+    /// end, for where the group has committed nothing yet.
     #[arg(long, value_name = "POSITION", default_value = "start", value_parser = parse_from, allow_hyphen_values = true)]
     from: StartPosition,
 
@@ -102,34 +124,38 @@ impl Args {
     pub(crate) fn format(&self) -> Format {
         self.connection.format
     }
+
+    /// Without a group.
+    fn topic(&self) -> anyhow::Result<&str> {
+        match self.topics.as_slice() {
+            [topic] => Ok(topic),
+            _ => anyhow::bail!("one topic at a time; a member of a --group reads several"),
+        }
+    }
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if let Some(group) = &args.group {
+        return group::run(&args, group).await;
+    }
+    let topic = args.topic()?;
     let client = args.connection.client().await?;
-    let known = client.partitions(&args.topic).await?;
+    let known = client.partitions(topic).await?;
     let partitions: Vec<u32> = match args.partition {
         Some(partition) => vec![partition],
         None => (0..known).collect(),
     };
     let (readers, ahead): (Vec<_>, Vec<_>) =
-        open(&client, &args, &partitions).await?.into_iter().unzip();
+        open(&client, &args, topic, &partitions).await?.into_iter().unzip();
     // Offsets, of which some may hold no record: good enough to show progress.
     let total = ahead.into_iter().sum::<Option<u64>>().map(|n| n.min(args.max.unwrap_or(n)));
     let batches = merged(readers);
     let batches = if args.partition.is_none() && args.until.is_none() {
-        stream::select(batches, later_partitions(client, &args, known)).boxed()
+        stream::select(batches, later_partitions(client, &args, topic, known)).boxed()
     } else {
         batches.boxed()
     };
-    let out = BufWriter::with_capacity(OUTPUT_BUFFER_BYTES, io::stdout().lock());
-    let shape = match (args.format(), args.output.clone()) {
-        (Format::Json, _) => Shape::Json,
-        (Format::Text, None) => Shape::Raw,
-        (Format::Text, Some(template)) => Shape::Template(template, args.null.clone()),
-    };
-    let topic = args.topic.clone();
-    let progress = Progress::new(Unit::Things("records"), total, output_is_elsewhere());
-    let mut printer = Printer { out, topic, shape, left: args.max, progress };
+    let mut printer = Printer::new(&args, total);
     tokio::select! {
         printed = print(batches, &mut printer) => printed?,
         _ = tokio::signal::ctrl_c() => {
@@ -145,6 +171,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 async fn open(
     client: &Client,
     args: &Args,
+    topic: &str,
     partitions: &[u32],
 ) -> Result<Vec<(PartitionReader, Option<u64>)>, ClientError> {
     let options = reader_options(args, partitions.len() as u64);
@@ -154,7 +181,7 @@ async fn open(
                 None => Ok(None),
                 Some(Until::Offset(offset)) => Ok(Some(offset)),
                 Some(Until::End) => {
-                    client.offset_of(&args.topic, partition, StartPosition::End).await.map(Some)
+                    client.offset_of(topic, partition, StartPosition::End).await.map(Some)
                 }
             }
         })
@@ -166,8 +193,7 @@ async fn open(
             let options = options.clone();
             async move {
                 let reader =
-                    PartitionReader::open(client, &args.topic, partition, args.from, options)
-                        .await?;
+                    PartitionReader::open(client, topic, partition, args.from, options).await?;
                 Ok(match end {
                     Some(end) => {
                         let ahead = end.saturating_sub(reader.position());
@@ -203,15 +229,15 @@ fn merged(readers: Vec<PartitionReader>) -> SelectAll<Batches<'static>> {
 
 /// What comes in the partitions that the topic gets from now on. All of it is
 /// news, so each is read from its start. Never ends.
-fn later_partitions(client: Client, args: &Args, known: u32) -> Batches<'_> {
+fn later_partitions<'a>(client: Client, args: &'a Args, topic: &'a str, known: u32) -> Batches<'a> {
     let read = move |client: Client, partition: u32, of: u32| async move {
         let options = reader_options(args, of.into());
         let start = StartPosition::Start;
-        let reader = PartitionReader::open(&client, &args.topic, partition, start, options).await?;
+        let reader = PartitionReader::open(&client, topic, partition, start, options).await?;
         Ok::<_, ClientError>(reader.into_batches())
     };
     stream::unfold((client, known), move |(client, known)| async move {
-        let now = client.more_partitions(&args.topic, known).await;
+        let now = client.more_partitions(topic, known).await;
         let from = client.clone();
         let readers = (known..now).map(move |partition| {
             stream::once(read(from.clone(), partition, now)).try_flatten().boxed()
@@ -251,85 +277,4 @@ async fn print<W: Write>(mut batches: Batches<'_>, printer: &mut Printer<W>) -> 
         tokio::task::yield_now().await;
     }
     printer.flush()
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Enough {
-    Yes,
-    No,
-}
-
-/// How records are written.
-enum Shape {
-    Raw,
-    Json,
-    /// And what stands for null.
-    Template(Template, String),
-}
-
-struct Printer<W> {
-    out: W,
-    topic: String,
-    shape: Shape,
-    progress: Progress,
-    /// Records still wanted; `None` is all.
-    left: Option<u64>,
-}
-
-impl<W: Write> Printer<W> {
-    fn print(&mut self, batch: &ReadBatch) -> anyhow::Result<Enough> {
-        for record in &batch.records {
-            let (out, topic, partition) = (&mut self.out, &self.topic, batch.partition);
-            match &self.shape {
-                Shape::Raw => render::raw(out, record),
-                Shape::Json => render::json(out, topic, partition, record),
-                Shape::Template(template, null) => {
-                    template.write(out, topic, partition, record, null)
-                }
-            }
-            .context("writing to standard output")?;
-            self.progress.add(1);
-            if let Some(left) = &mut self.left {
-                *left -= 1;
-                if *left == 0 {
-                    return Ok(Enough::Yes);
-                }
-            }
-        }
-        Ok(Enough::No)
-    }
-
-    fn flush(&mut self) -> anyhow::Result<()> {
-        self.out.flush().context("writing to standard output")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use ottla_client::Record;
-
-    #[test]
-    fn printing_stops_at_the_number_asked_for() {
-        let record = |offset| Record {
-            offset,
-            timestamp_ms: 0,
-            key: None,
-            value: Some(offset.to_string().into()),
-            headers: Vec::new(),
-        };
-        let batch = ReadBatch {
-            partition: 0,
-            records: (0..5).map(record).collect(),
-            next_offset: 5,
-            high_watermark: 5,
-            log_start_offset: 0,
-        };
-        let progress = Progress::new(Unit::Things("records"), None, false);
-        let (topic, shape) = ("t".to_owned(), Shape::Raw);
-        let mut printer = Printer { out: Vec::new(), topic, shape, left: Some(7), progress };
-        assert_eq!(printer.print(&batch).expect("a vector takes it"), Enough::No);
-        assert_eq!(printer.print(&batch).expect("a vector takes it"), Enough::Yes);
-        assert_eq!(printer.out, b"0\n1\n2\n3\n4\n0\n1\n");
-    }
 }

@@ -254,6 +254,7 @@ impl Consumer {
         progress: Vec<Progress>,
     ) -> impl Future<Output = Outcome> + Send + 'static {
         let has_group = self.shared.group.is_some();
+        self.shared.shelf.lock().process(&progress);
         let (reply, outcome) = oneshot::channel();
         let commits = self.shared.commits.clone();
         let asked = Asked::Commit(progress, reply);

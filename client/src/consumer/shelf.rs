@@ -342,6 +342,15 @@ impl Shelf {
         self.all().filter_map(news).collect()
     }
 
+    /// The application says how far it is.
+    pub(super) fn process(&mut self, progress: &[Progress]) {
+        for Progress { held, offset } in progress {
+            if let Some(slot) = self.slot(held) {
+                slot.processed = Some(*offset);
+            }
+        }
+    }
+
     pub(super) fn committed(&mut self, progress: &[Progress]) {
         for Progress { held, offset } in progress {
             if let Some(slot) = self.slot(held) {

@@ -115,6 +115,18 @@ async fn only_the_application_commits() {
     assert_eq!(cluster.state.lock().coordinator.committed("billing", 0), Some(15));
 }
 
+/// What the application commits is processed: nothing older is committed over it.
+#[tokio::test]
+async fn an_offset_committed_by_hand_stays() {
+    let cluster = cluster(1, 100).await;
+    let consumer = member(&cluster).await.build().await.expect("built");
+    let batch = consumer.next_batch().await.expect("readable").expect("not closed");
+    assert!(batch.records.len() > 4, "{batch:?}");
+    consumer.commit_offsets([(partition(0), 4)]).await.expect("committed");
+    consumer.close().await.expect("closed");
+    assert_eq!(cluster.state.lock().coordinator.committed("billing", 0), Some(4));
+}
+
 /// A batch handed out can be committed until it is given back, and the other goes on
 /// behind it.
 #[tokio::test]

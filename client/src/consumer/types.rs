@@ -174,6 +174,21 @@ pub enum ConsumerError {
     Closed,
 }
 
+impl ConsumerError {
+    /// What a node said, or why it could not be asked, if that is what stands behind it.
+    #[must_use]
+    pub fn client(&self) -> Option<&ClientError> {
+        match self {
+            Self::OutOfRange { error, .. }
+            | Self::Partition { error, .. }
+            | Self::Group { error, .. }
+            | Self::Commit(error)
+            | Self::Client(error) => Some(error),
+            Self::Invalid(_) | Self::NoOffset(_) | Self::NotAssigned(_) | Self::Closed => None,
+        }
+    }
+}
+
 fn listed(partitions: &[TopicPartition]) -> String {
     partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

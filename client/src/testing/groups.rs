@@ -33,9 +33,7 @@ pub(crate) struct Coordinator {
 impl Default for Coordinator {
     fn default() -> Self {
         let session_timeout_ms = u32::try_from(SESSION.as_millis()).expect("a second");
-        let heartbeat_interval_ms = HEARTBEAT_MS;
-        let options =
-            GroupOptions { session_timeout_ms, heartbeat_interval_ms, ..GroupOptions::default() };
+        let options = GroupOptions { session_timeout_ms, ..GroupOptions::default() };
         Self {
             groups: Groups::new(options),
             begun: Instant::now(),
@@ -85,7 +83,7 @@ impl Coordinator {
     }
 
     fn expire(&mut self, topics: &OneTopic) {
-        let facts = self.groups.expire(topics, self.now());
+        let facts = self.groups.expire(topics, self.now(), 100);
         self.write(&facts);
         let facts = self.groups.follow_topics(topics, self.now(), 100);
         self.write(&facts);

@@ -262,7 +262,7 @@ impl World {
     pub(super) fn pass(&mut self, ms: Millis) {
         self.now.monotonic += ms;
         self.now.wall_ms += ms;
-        let facts = self.groups.expire(&self.topics, self.now);
+        let facts = self.groups.expire(&self.topics, self.now, 100);
         self.write(facts);
         for member in self.members() {
             self.tell(member, Event::Time);
