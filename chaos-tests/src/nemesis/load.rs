@@ -20,11 +20,14 @@ use tokio::time::{Instant, timeout};
 /// The topic whose acknowledgements are promises: acks=all.
 pub(super) const STRICT: &str = "all";
 
+/// Topics of which everything that is acknowledged is there in the end.
+pub(super) const KEPT: [&str; 2] = [STRICT, "once"];
+
 /// Topics, what their writers wait for, and whether those send again what may have been
 /// written already: as a producer that is idempotent does, or never.
 const TOPICS: [(&str, Acks, Again); 4] = [
     (STRICT, Acks::All, Again::Never),
-    ("once", Acks::All, Again::Idempotent),
+    (KEPT[1], Acks::All, Again::Idempotent),
     ("one", Acks::Leader, Again::Never),
     ("none", Acks::None, Again::Never),
 ];

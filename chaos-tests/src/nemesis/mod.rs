@@ -6,6 +6,7 @@
 
 mod hurt;
 mod load;
+mod members;
 mod operators;
 mod plan;
 mod roles;
@@ -20,7 +21,8 @@ use crate::process::{Cluster, binary};
 use anyhow::Context as _;
 use hurt::Hand;
 pub use load::Histories;
-use load::{HEALED_WITHIN, Load, PARTITIONS};
+use load::{HEALED_WITHIN, KEPT, Load, PARTITIONS};
+use members::Members;
 use operators::Operators;
 use ottla_client::{Client, ClientOptions, HostPort};
 use rand::SeedableRng;
@@ -99,7 +101,8 @@ async fn in_place(options: Options, world: Option<Arc<World>>) -> anyhow::Result
     let bootstrap = HostPort::parse_list(&cluster.bootstrap().join(","))?;
     let histories = Histories::new(options.seed);
     let client = Client::connect(&bootstrap, ClientOptions::default()).await?;
-    let load = Load::start(bootstrap, options.nodes, histories.clone(), say).await?;
+    let load = Load::start(bootstrap.clone(), options.nodes, histories.clone(), say).await?;
+    let members = Members::start(&bootstrap, &KEPT, say).await?;
     let mut rng = StdRng::seed_from_u64(options.seed);
     let operators = Operators::new(options.nodes + 1, StdRng::from_rng(&mut rng));
     let hand = Hand::new(cluster, world, client, rng);
@@ -112,7 +115,7 @@ async fn in_place(options: Options, world: Option<Arc<World>>) -> anyhow::Result
             anyhow::bail!("interrupted");
         }
     }
-    nemesis.heal(load).await
+    nemesis.heal(load, members).await
 }
 
 struct Nemesis {
@@ -183,10 +186,10 @@ impl Nemesis {
     }
 
     /// Waits until all is well, reads everything, judges.
-    async fn heal(mut self, mut load: Load) -> anyhow::Result<Report> {
+    async fn heal(mut self, mut load: Load, members: Members) -> anyhow::Result<Report> {
         self.say.line("nothing is wrong any more");
         let deadline = Instant::now() + HEALED_WITHIN;
-        if let Err(why) = self.well_again(&mut load, deadline).await {
+        if let Err(why) = self.well_again(&mut load, members, deadline).await {
             self.failures.push(format!("{why:#}"));
         }
         let judge = |history: &Recorder| checker::check(&history.entries()).context("the history");
@@ -199,7 +202,12 @@ impl Nemesis {
         Ok(report)
     }
 
-    async fn well_again(&mut self, load: &mut Load, deadline: Instant) -> anyhow::Result<()> {
+    async fn well_again(
+        &mut self,
+        load: &mut Load,
+        members: Members,
+        deadline: Instant,
+    ) -> anyhow::Result<()> {
         while !self.operators.is_idle() {
             anyhow::ensure!(Instant::now() < deadline, "operators' commands still run");
             self.operators.look(&mut self.hand, &self.say).await?;
@@ -214,6 +222,8 @@ impl Nemesis {
         self.look_for_the_dead()?;
         self.say.line("healthy");
         load.finish_writing().await?;
+        members.finish(Instant::now() + HEALED_WITHIN).await?;
+        self.say.line("the group has read and committed everything");
         load.read_back().await?;
         self.say.line("everything is read");
         Ok(())
