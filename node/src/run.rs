@@ -12,9 +12,9 @@ use crate::services::{Cluster, Context, Groups, Log, MetadataWatch, Producers, T
 use crate::telemetry::{self, LogLevels};
 use crate::{http, storage};
 use anyhow::Context as _;
-use ottla_commitlog::Shared;
 use ottla_commitlog::data_dir::{DataDirs, DirectoryState, DirectoryStatus};
 use ottla_commitlog::vfs::{RealVfs, Vfs};
+use ottla_commitlog::{LogError, Shared};
 use ottla_coordinator::Coordinator;
 use ottla_coordinator::groups::GroupOptions;
 use ottla_host::{Listener, Network, Tcp};
@@ -40,6 +40,10 @@ use tonic::service::RoutesBuilder;
 use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
 use tracing::{error, info, warn};
+
+/// Between two looks whether there is room on a full disk: no load, and soon beside the
+/// time in which somebody makes room.
+const LOOK_FOR_ROOM: Duration = Duration::from_secs(1);
 
 /// How often idle HTTP/2 connections are checked for a vanished peer.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -97,12 +101,44 @@ async fn run_with(
     levels: LogLevels,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let node = Node::open(host, config, levels).await?;
+    let node = open_when_there_is_room(host, config, levels, &stop).await?;
     let served = node.serve(&stop).await;
     if let Err(error) = &served {
         error!("node stops: {error:#}");
     }
     served
+}
+
+/// A full disk is no reason to end: whoever watches over processes might give up, and
+/// the node would stay away when there is room again.
+async fn open_when_there_is_room(
+    host: Host,
+    config: NodeConfig,
+    levels: LogLevels,
+    stop: &CancellationToken,
+) -> anyhow::Result<Node> {
+    let mut told = false;
+    loop {
+        let error = match Node::open(host.clone(), config.clone(), levels.clone()).await {
+            Err(error) if lacks_room(&error) => error,
+            opened => return opened,
+        };
+        if !std::mem::replace(&mut told, true) {
+            warn!("no room on a disk to start; waiting for it: {error:#}");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Err(error),
+            () = tokio::time::sleep(LOOK_FOR_ROOM) => {}
+        }
+    }
+}
+
+fn lacks_room(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>();
+        io.is_some_and(|io| io.kind() == std::io::ErrorKind::StorageFull)
+            || matches!(cause.downcast_ref(), Some(LogError::DiskFull { .. }))
+    })
 }
 
 /// Cancelled by `stop`, SIGTERM or SIGINT, whichever comes first.
@@ -471,5 +507,23 @@ async fn hand_over(replicas: &Replicas, metadata: &Metadata, within: Duration) {
     }
     if let Err(error) = metadata.controlled_shutdown(within).await {
         warn!("leaderships were not handed over: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ottla_metadata::MetadataError;
+    use std::io;
+
+    #[test]
+    fn only_want_of_room_is_waited_for() {
+        let no_room = || io::Error::from_raw_os_error(28);
+        assert!(lacks_room(&MetadataError::Io(no_room()).into()));
+        assert!(lacks_room(&LogError::DiskFull { path: "log".into() }.into()));
+        assert!(lacks_room(&anyhow::Error::new(no_room()).context("formatting")));
+        let broken = io::Error::from_raw_os_error(5);
+        assert!(!lacks_room(&MetadataError::Io(broken).into()));
+        assert!(!lacks_room(&anyhow::anyhow!("No space left on device")));
     }
 }
