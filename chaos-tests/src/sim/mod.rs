@@ -39,6 +39,7 @@ use crate::history::Entry;
 use anyhow::bail;
 use cluster::Cluster;
 use faults::Stage;
+use nix::sys::resource::{UsageWho, getrusage};
 use parking_lot::Mutex;
 use std::cell::Cell;
 use std::fmt;
@@ -53,9 +54,13 @@ use view::View;
 /// Simulated time after which a run is given up: many times what any recovery takes.
 const GIVE_UP: Duration = Duration::from_secs(300);
 
-/// Real time after which a run is given up, a hundred times what it takes: it may have
-/// stopped in a moment of simulated time in which something goes on for ever.
+/// Processor time after which a run is given up, a hundred times what it takes: it may have
+/// stopped in a moment of simulated time in which something goes on for ever. Not real
+/// time: a busy machine makes no run a bad one.
 const STUCK_AFTER: Duration = Duration::from_secs(120);
+
+/// How often to look at it.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What a simulation is made of, beside its seed.
 #[derive(Clone, Copy, Debug)]
@@ -164,14 +169,21 @@ pub fn run(seed: u64, options: Options, lines: Option<Lines>) -> anyhow::Result<
     thread::Builder::new().name(format!("seed {seed}")).spawn(move || {
         os::simulate(seed);
         trace::begin(lines);
+        let _logs = trace::logs();
         let run = simulate(seed, options, dir);
         // Whoever waited has given up.
         let _ = done.send(run.map(|run| Run { fingerprint: trace::end(), ..run }));
     })?;
-    match ended.recv_timeout(STUCK_AFTER) {
-        Ok(run) => Ok(Run { took: started.elapsed(), ..run? }),
-        Err(RecvTimeoutError::Timeout) => bail!("seed {seed} has not ended in {STUCK_AFTER:?}"),
-        Err(RecvTimeoutError::Disconnected) => bail!("the simulation of seed {seed} panicked"),
+    loop {
+        match ended.recv_timeout(LOOK_EVERY) {
+            Ok(run) => return Ok(Run { took: started.elapsed(), ..run? }),
+            Err(RecvTimeoutError::Disconnected) => bail!("the simulation of seed {seed} panicked"),
+            Err(RecvTimeoutError::Timeout) => {
+                let used = getrusage(UsageWho::RUSAGE_SELF)?.user_time().tv_sec();
+                let is_stuck = used.unsigned_abs() >= STUCK_AFTER.as_secs();
+                anyhow::ensure!(!is_stuck, "seed {seed} has not ended in {STUCK_AFTER:?}");
+            }
+        }
     }
 }
 

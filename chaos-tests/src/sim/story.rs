@@ -40,6 +40,8 @@ pub enum Sign {
     Out(Who),
     /// This one is.
     In(Who),
+    /// All replicas are.
+    Whole,
 }
 
 /// What operators are asked for.

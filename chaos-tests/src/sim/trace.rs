@@ -7,7 +7,15 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Write;
+use std::io::{self, Write};
+use tracing::{Level, subscriber::DefaultGuard};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::layer;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::{Layer as _, registry};
+
+/// Whose logs: our own.
+const LOGGED: &str = "ottla";
 
 /// Where lines go.
 pub type Lines = Box<dyn Write + Send>;
@@ -103,6 +111,34 @@ pub(super) fn note(event: &Event<'_>) {
             let _ = writeln!(lines, "{:11.6} {event}", now.as_secs_f64());
         }
     });
+}
+
+/// What nodes and clients log goes to the lines, if there are any, and into no hash: what
+/// is logged may change without the run.
+pub(super) fn logs() -> Option<DefaultGuard> {
+    TRACE.with_borrow(|trace| trace.as_ref()?.lines.as_ref().map(drop))?;
+    let lines = layer().with_ansi(false).without_time().with_writer(|| Logs);
+    // No filter that has a hash map: it would draw, and what follows draw something else.
+    let logged = lines.with_filter(Targets::new().with_target(LOGGED, Level::DEBUG));
+    Some(tracing::subscriber::set_default(registry().with(logged)))
+}
+
+struct Logs;
+
+impl Write for Logs {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        TRACE.with_borrow_mut(|trace| {
+            if let Some(lines) = trace.as_mut().and_then(|trace| trace.lines.as_mut()) {
+                let (now, text) = (super::os::now().as_secs_f64(), String::from_utf8_lossy(text));
+                writeln!(lines, "{now:11.6} log: {}", text.trim_end())?;
+            }
+            Ok(text.len())
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Notes what was done or told.

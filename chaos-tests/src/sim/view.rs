@@ -4,6 +4,7 @@
 use super::cluster::bootstrap;
 use super::load::TOPIC;
 use super::network::SimNetwork;
+use super::trace;
 use ottla_client::{Client, ClientOptions, HostPort};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const ATTEND_EVERY: Duration = Duration::from_millis(30);
 
 /// A partition's nodes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Roles {
     pub(super) leader: Option<u64>,
     pub(super) isr: Vec<u64>,
@@ -46,14 +47,22 @@ pub(super) async fn watch(nodes: u64, view: Arc<Mutex<View>>) {
     loop {
         // Not `cluster_info`: in it are the real disk's path and free bytes.
         if let Ok(quorum) = client.admin().describe_quorum().await {
-            view.lock().controller = Some(quorum.leader_id);
+            let before = view.lock().controller.replace(quorum.leader_id);
+            if before != Some(quorum.leader_id) {
+                trace::told(&format!("seen: {} is the controller", quorum.leader_id));
+            }
         }
         if let Ok(described) = client.admin().describe_topic(TOPIC).await {
             let roles = described.topic.partitions.into_iter().map(|partition| {
                 let (leader, isr) = (partition.leader_id, partition.isr);
                 (partition.partition, Roles { leader, isr, replicas: partition.replicas })
             });
-            view.lock().partitions = roles.collect();
+            for (partition, roles) in roles {
+                let before = view.lock().partitions.insert(partition, roles.clone());
+                if before.as_ref() != Some(&roles) {
+                    trace::told(&format!("seen: partition {partition}: {roles:?}"));
+                }
+            }
         }
         let attended = view.lock().attended;
         tokio::time::sleep(if attended { ATTEND_EVERY } else { LOOK_EVERY }).await;

@@ -4,8 +4,8 @@ use super::events::{Effect, Event};
 use super::follower::Follower;
 use super::leader::Leader;
 use super::types::{
-    DeletionRefusal, Follow, FollowRefusal, LogState, Millis, ProduceRefusal, ReplicaStatus,
-    RequestId, RoleKind, SessionRef, Stage, View,
+    DeletionRefusal, Follow, FollowRefusal, LogState, Millis, ProduceRefusal, Progress,
+    ReplicaStatus, RequestId, RoleKind, SessionRef, Stage, View,
 };
 use ottla_proto::{LeaderEpoch, NodeId, Offset};
 use std::collections::{BTreeMap, BTreeSet};
@@ -170,6 +170,7 @@ impl Replica {
                     refusal.map(|refusal| Effect::AnswerDeletion { id, result: Err(refusal) }),
                 );
             }
+            Event::Progress(progress) if self.is_parked(&progress) => self.note_parked(&progress),
             other => match &mut self.role {
                 Role::Leader(leader) => leader.on_event(&mut self.local, other, now, &mut out),
                 Role::Follower(follower) => {
@@ -404,6 +405,22 @@ impl Replica {
             let of = SessionRef { session: follow.session, leader_epoch: self.local.epoch() };
             let refusal = FollowRefusal::UnknownLeaderEpoch;
             out.push(Effect::Refuse { peer: follow.peer, of, refusal });
+        }
+    }
+
+    /// Whether a follower goes on acknowledging in a session that waits here.
+    fn is_parked(&self, progress: &Progress) -> bool {
+        self.parked.get(&progress.peer.node).is_some_and(|parked| {
+            let of = (parked.peer, parked.session, parked.leader_epoch, parked.log.end);
+            of == (progress.peer, progress.session, progress.leader_epoch, progress.end)
+        })
+    }
+
+    /// It is not said again: a follower that has nothing more to sync has nothing more to
+    /// say. It is sent nothing before it is heard, so its log has the same end.
+    fn note_parked(&mut self, progress: &Progress) {
+        if let Some(parked) = self.parked.get_mut(&progress.peer.node) {
+            (parked.log.synced, parked.log.start) = (progress.synced, progress.start);
         }
     }
 

@@ -41,7 +41,8 @@ pub(super) fn effect(effect: &Effect) -> String {
             format!("refuse node {} {}: {}", peer.node, session(of), follow_refusal(*refusal))
         }
         Effect::Reconsider(follow) => {
-            format!("reconsider node {}'s session {}", follow.peer.node, follow.session)
+            let (node, session, log) = (follow.peer.node, follow.session, log_state(&follow.log));
+            format!("reconsider node {node}'s session {session} with {log}")
         }
         Effect::Follow { leader, of, log } => {
             format!("follow node {leader} {} with {}", session(of), log_state(log))
