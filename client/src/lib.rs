@@ -15,6 +15,7 @@ mod error;
 mod groups;
 mod leader;
 mod metadata;
+pub mod processing;
 mod producer;
 mod reassign;
 mod settings;

@@ -78,3 +78,24 @@ fn bench_catch_up_measures_what_it_says() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// Five members, one of which dies: what it had is read again, what the others had went
+/// on, and commits are counted.
+#[test]
+fn bench_groups_measures_what_it_says() -> anyhow::Result<()> {
+    let output = Command::new(binary()?)
+        .args(["bench", "groups", "--members", "5", "--partitions", "10", "--crashes", "1"])
+        .args(["--groups", "20", "--duration", "3s", "--format", "json"])
+        .output()?;
+    let report = String::from_utf8(crate::plain::succeeded(output)?)?;
+    let report: Value = serde_json::from_str(&report)?;
+    let crashes = &report["crashes"];
+    assert_eq!(crashes["detected_ms"]["count"], 1, "{report}");
+    assert_eq!(crashes["moved_read_again_after_detection_ms"]["count"], 2, "{report}");
+    assert_eq!(crashes["unmoved_longest_gap_ms"]["count"], 8, "{report}");
+    assert_eq!(crashes["calm_longest_gap_ms"]["count"], 10, "{report}");
+    let commits = &report["commits"];
+    assert_eq!(commits["failed"], 0, "{report}");
+    assert_eq!(commits["since_due_ms"]["count"], 60, "{report}");
+    Ok(())
+}

@@ -107,6 +107,11 @@ impl LocalCluster {
         self.client.admin()
     }
 
+    /// Where its nodes are.
+    pub(super) fn bootstrap(&self) -> Vec<HostPort> {
+        HostPort::parse_list(&self.plan.bootstrap()).expect("addresses that were connected to")
+    }
+
     /// Node id and process id of every node that runs.
     pub(super) fn pids(&self) -> Vec<(u64, u32)> {
         self.nodes.iter().map(|process| (process.node.node_id, process.pid)).collect()

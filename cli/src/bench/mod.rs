@@ -8,6 +8,7 @@ mod cluster;
 mod controller;
 mod failover;
 mod figures;
+mod groups;
 mod proc;
 
 use crate::output::Format;
@@ -26,6 +27,7 @@ enum Command {
     CatchUp(catch_up::Args),
     Controller(controller::Args),
     Failover(failover::Args),
+    Groups(groups::Args),
 }
 
 impl Args {
@@ -34,6 +36,7 @@ impl Args {
             Command::CatchUp(args) => args.format(),
             Command::Controller(args) => args.format(),
             Command::Failover(args) => args.format(),
+            Command::Groups(args) => args.format(),
         }
     }
 }
@@ -43,5 +46,6 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::CatchUp(args) => catch_up::run(args).await,
         Command::Controller(args) => controller::run(args).await,
         Command::Failover(args) => failover::run(args).await,
+        Command::Groups(args) => groups::run(args).await,
     }
 }

@@ -20,6 +20,12 @@ impl Consumer {
         self.shared.shelf.lock().position(partition)
     }
 
+    /// Whether what is processed is committed without being told to.
+    #[must_use]
+    pub fn commits_by_itself(&self) -> bool {
+        self.shared.options.auto_commit.is_some()
+    }
+
     /// The member's id in its group.
     #[must_use]
     pub fn member_id(&self) -> &str {

@@ -1,0 +1,104 @@
+//! What `bench groups` measured, as text and as JSON.
+
+use super::super::figures::{Spread, cores, millis, rounded, seconds, spread};
+use super::commits::Commits;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Members that died.
+#[derive(Default)]
+pub(super) struct Rebalance {
+    /// From the first join until everybody had its share.
+    pub(super) settled_in: Duration,
+    /// Of each partition: the longest time without a record while nothing happened.
+    pub(super) calm_gaps: Vec<Duration>,
+    /// From each crash until the coordinator noticed.
+    pub(super) detections: Vec<Duration>,
+    /// Of each partition that a dead member had: from then until it was read again.
+    pub(super) resumed: Vec<Duration>,
+    /// Of each other partition: the longest time without a record, from the crash on.
+    pub(super) gaps: Vec<Duration>,
+    pub(super) records: u64,
+}
+
+/// Everything.
+pub(super) struct Report {
+    pub(super) members: u32,
+    pub(super) partitions: u32,
+    pub(super) interval: Duration,
+    pub(super) rebalance: Rebalance,
+    pub(super) commits: Option<Commits>,
+}
+
+impl Report {
+    pub(super) fn json(&self) -> Value {
+        let Rebalance { settled_in, calm_gaps, detections, resumed, gaps, records } =
+            &self.rebalance;
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "cores": cores(),
+            "members": self.members,
+            "partitions": self.partitions,
+            "interval_ms": millis(self.interval),
+            "settled_seconds": seconds(*settled_in),
+            "crashes": {
+                "detected_ms": spread(detections),
+                "moved_read_again_after_detection_ms": spread(resumed),
+                "unmoved_longest_gap_ms": spread(gaps),
+                "calm_longest_gap_ms": spread(calm_gaps),
+            },
+            "records": records,
+            "commits": self.commits.as_ref().map(commits),
+        })
+    }
+
+    pub(super) fn text(&self) -> String {
+        let Rebalance { settled_in, calm_gaps, detections, resumed, gaps, records } =
+            &self.rebalance;
+        let line = |what: &str, times: &[Duration]| {
+            let Spread { p50, p99, max } = Spread::of(times);
+            format!("{what}: p50 {p50} ms, p99 {p99} ms, longest {max} ms ({})", times.len())
+        };
+        let mut lines = vec![
+            format!(
+                "{} members, {} partitions, a record each {} ms; settled in {} s; {records} records",
+                self.members,
+                self.partitions,
+                millis(self.interval),
+                seconds(*settled_in)
+            ),
+            line("a death was noticed after", detections),
+            line("then what it had was read again after", resumed),
+            line("longest silence of other partitions", gaps),
+            line("the same while nothing happened", calm_gaps),
+        ];
+        if let Some(commits) = &self.commits {
+            lines.push(format!(
+                "{} groups, a commit a second each, for {} s: {} acknowledged a second, {} failed",
+                commits.groups,
+                seconds(commits.duration),
+                rate(commits),
+                commits.failed
+            ));
+            lines.push(line("from when it was due", &commits.latencies));
+        }
+        lines.join("\n")
+    }
+}
+
+fn rate(commits: &Commits) -> f64 {
+    rounded(commits.latencies.len() as f64 / commits.duration.as_secs_f64())
+}
+
+fn commits(commits: &Commits) -> Value {
+    json!({
+        "groups": commits.groups,
+        "seconds": seconds(commits.duration),
+        "acknowledged_per_second": rate(commits),
+        "failed": commits.failed,
+        "last_failure": commits.last_failure,
+        "since_due_ms": spread(&commits.latencies),
+        "last_round_latest_start_ms": millis(commits.latest_start),
+        "nodes_cpu_seconds": seconds(commits.nodes_cpu),
+    })
+}
