@@ -14,6 +14,7 @@ mod consumers;
 mod disks;
 mod drain;
 mod elections;
+mod examples;
 mod group_edges;
 mod groups;
 mod growth;

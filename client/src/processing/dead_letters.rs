@@ -163,3 +163,34 @@ pub async fn replay_dead_letters(
     consumer.close().await?;
     Ok(replayed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(headers: Vec<RecordHeader>) -> ConsumedRecord {
+        let value = Some(Bytes::from_static(b"v"));
+        let record = Record { offset: 7, timestamp_ms: 5, key: None, value, headers };
+        ConsumedRecord { partition: TopicPartition::new("orders", 3), record }
+    }
+
+    /// The first place and the last cause are kept, the rounds counted, and what the
+    /// application had in its headers stays.
+    #[test]
+    fn a_failure_is_told_in_headers_and_taken_off_again() {
+        let own = RecordHeader { name: Bytes::from_static(b"trace"), value: None };
+        let first = record(vec![own.clone()]);
+        assert_eq!(Failure::of(&first), None);
+        let sent = Failure::next(&first, "too early", 100).on(&first);
+        let mut again = record(sent.headers);
+        again.partition = TopicPartition::new("orders-retry", 0);
+        again.record.offset = 99;
+        let sent = Failure::next(&again, &"too late ".repeat(1_000), 0).on(&again);
+        let dead = record(sent.headers);
+        let failure = Failure::of(&dead).expect("it has failed");
+        assert_eq!((failure.partition.to_string().as_str(), failure.offset), ("orders-3", 7));
+        assert_eq!((failure.rounds, failure.not_before_ms), (2, 0));
+        assert!(failure.cause.starts_with("too late") && failure.cause.len() <= MAX_CAUSE_BYTES);
+        assert_eq!(without_failure(&dead).headers, [own]);
+    }
+}

@@ -36,7 +36,11 @@ pub struct Parallel<'a> {
     consumer: &'a Consumer,
     at_once: usize,
     running: FuturesUnordered<BoxFuture<'a, Done>>,
+    /// The first of each lane, until it is begun.
+    ready: VecDeque<(Lane, ConsumedRecord)>,
+    /// Those behind the first, which is ready or running.
     lanes: HashMap<Lane, VecDeque<ConsumedRecord>>,
+    /// How many are not begun.
     waiting: usize,
     progress: BTreeMap<TopicPartition, Progress>,
 }
@@ -49,6 +53,7 @@ impl<'a> Parallel<'a> {
             consumer,
             at_once: at_once.max(1),
             running: FuturesUnordered::new(),
+            ready: VecDeque::new(),
             lanes: HashMap::new(),
             waiting: 0,
             progress: BTreeMap::new(),
@@ -85,7 +90,7 @@ impl<'a> Parallel<'a> {
         };
         let ended = self.work(&begin).await;
         // What has begun is ended, what waits is not begun.
-        self.lanes.values_mut().for_each(VecDeque::clear);
+        self.ready.clear();
         while let Some((_, partition, offset, outcome)) = self.running.next().await {
             if outcome.is_ok() {
                 self.done(&partition, offset);
@@ -110,8 +115,9 @@ impl<'a> Parallel<'a> {
                     Some(Next::Batch(batch)) => {
                         for record in batch.records {
                             let partition = batch.partition.clone();
-                            self.admit(ConsumedRecord { partition, record }, begin);
+                            self.admit(ConsumedRecord { partition, record });
                         }
+                        self.begin_some(begin);
                     }
                 },
                 () = sleep_until(due) => {
@@ -122,25 +128,29 @@ impl<'a> Parallel<'a> {
         }
     }
 
-    fn admit(
-        &mut self,
-        record: ConsumedRecord,
-        begin: &impl Fn(Lane, ConsumedRecord) -> BoxFuture<'a, Done>,
-    ) {
+    fn admit(&mut self, record: ConsumedRecord) {
         self.progress.entry(record.partition.clone()).or_default().begin(record.record.offset);
         let lane = match &record.record.key {
             Some(key) => Lane::Key(record.partition.clone(), key.clone()),
             None => Lane::Alone(record.partition.clone(), record.record.offset),
         };
+        self.waiting += 1;
         match self.lanes.get_mut(&lane) {
-            Some(behind) => {
-                behind.push_back(record);
-                self.waiting += 1;
-            }
+            Some(behind) => behind.push_back(record),
             None => {
                 self.lanes.insert(lane.clone(), VecDeque::new());
-                self.running.push(begin(lane, record));
+                self.ready.push_back((lane, record));
             }
+        }
+    }
+
+    /// As many as may be processed at the same time.
+    fn begin_some(&mut self, begin: &impl Fn(Lane, ConsumedRecord) -> BoxFuture<'a, Done>) {
+        while self.running.len() < self.at_once
+            && let Some((lane, record)) = self.ready.pop_front()
+        {
+            self.waiting -= 1;
+            self.running.push(begin(lane, record));
         }
     }
 
@@ -154,12 +164,10 @@ impl<'a> Parallel<'a> {
         }
         self.done(&partition, offset);
         match self.lanes.get_mut(&lane).and_then(VecDeque::pop_front) {
-            Some(record) => {
-                self.waiting -= 1;
-                self.running.push(begin(lane, record));
-            }
+            Some(record) => self.ready.push_back((lane, record)),
             None => drop(self.lanes.remove(&lane)),
         }
+        self.begin_some(begin);
         Ok(())
     }
 
@@ -190,12 +198,21 @@ impl<'a> Parallel<'a> {
             }
             ConsumerEvent::Lost(partitions) => {
                 self.progress.retain(|one, _| !partitions.contains(one));
-                for (lane, behind) in &mut self.lanes {
+                let is_lost = |lane: &Lane| {
                     let (Lane::Key(of, _) | Lane::Alone(of, _)) = lane;
-                    if partitions.contains(of) {
-                        self.waiting -= behind.len();
-                        behind.clear();
-                    }
+                    partitions.contains(of)
+                };
+                for (_, behind) in self.lanes.iter_mut().filter(|(lane, _)| is_lost(lane)) {
+                    self.waiting -= behind.len();
+                    behind.clear();
+                }
+                let (lost, ready) = std::mem::take(&mut self.ready)
+                    .into_iter()
+                    .partition::<VecDeque<_>, _>(|(lane, _)| is_lost(lane));
+                self.ready = ready;
+                self.waiting -= lost.len();
+                for (lane, _) in lost {
+                    self.lanes.remove(&lane);
                 }
             }
             _ => {}
