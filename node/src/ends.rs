@@ -19,6 +19,10 @@ use tonic::transport::{Channel, Endpoint};
 /// Longest wait for a connection to another node. A live host answers in a round trip.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// How long a follower's watermark is waited for before the leader is asked: a reader that
+/// keeps up may commit before it has come here. It is pushed as it moves, so many trips.
+const WATERMARK_PATIENCE: Duration = Duration::from_millis(20);
+
 /// What is known of a place in a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
@@ -44,15 +48,26 @@ impl Ends {
         Self { node_id, replicas, network, channels: Mutex::default() }
     }
 
-    /// Whether an offset is beyond what is committed, if this node knows without asking.
-    pub(crate) fn is_beyond(&self, id: PartitionId, offset: Offset) -> Option<bool> {
-        let state = self.replicas.status(id)?;
-        // What is committed stays so: a follower knows less than there is, never more.
-        if offset <= state.status()?.high_watermark {
-            return Some(false);
+    /// Whether this node knows, without asking, that everything below an offset is
+    /// committed. What is committed stays so: a follower knows less than there is, never
+    /// more. Where it has the records, it waits a moment for the watermark to come, too.
+    pub(crate) async fn is_committed(&self, id: PartitionId, offset: Offset) -> bool {
+        let Some(mut state) = self.replicas.watch(id) else { return false };
+        let (committed, is_here) = match state.borrow().status() {
+            Some(status) => (offset <= status.high_watermark, offset <= status.log_end),
+            None => return false,
+        };
+        if committed || !is_here {
+            return committed;
         }
-        let leading = state.leading().filter(|status| status.watermark_is_current)?;
-        Some(offset > leading.high_watermark)
+        let comes = state.wait_for(|now| {
+            now.status()
+                .is_none_or(|status| status.high_watermark >= offset || status.log_end < offset)
+        });
+        match tokio::time::timeout(WATERMARK_PATIENCE, comes).await {
+            Ok(Ok(now)) => now.status().is_some_and(|status| status.high_watermark >= offset),
+            Ok(Err(_)) | Err(_) => false,
+        }
     }
 
     /// The end of a partition, and how old the record at `offset` is.

@@ -7,12 +7,14 @@
 pub mod config;
 mod deadline;
 mod ends;
+mod health;
 mod http;
 pub mod inspect;
 mod lag;
 mod live;
 mod metrics;
 mod payload;
+mod ports;
 mod producer_ids;
 mod run;
 mod services;

@@ -4,15 +4,17 @@
 
 use crate::config::NodeConfig;
 use crate::ends::Ends;
+use crate::health::{readiness, report_health, set_serving};
 use crate::lag::LagMeter;
 use crate::live::{self, Followers, InForce};
 use crate::metrics::Metrics;
+use crate::ports::{bind, serve_grpc};
 use crate::producer_ids::ProducerIds;
 use crate::services::{Cluster, Context, Groups, Log, MetadataWatch, Producers, Topics};
 use crate::telemetry::{self, LogLevels};
 use crate::{http, storage};
 use anyhow::Context as _;
-use ottla_commitlog::data_dir::{DataDirs, DirectoryState, DirectoryStatus};
+use ottla_commitlog::data_dir::DataDirs;
 use ottla_commitlog::vfs::{RealVfs, Vfs};
 use ottla_commitlog::{LogError, Shared};
 use ottla_coordinator::Coordinator;
@@ -26,30 +28,18 @@ use ottla_proto::v1::log_service_server::LogServiceServer;
 use ottla_proto::v1::metadata_service_server::MetadataServiceServer;
 use ottla_proto::v1::producer_service_server::ProducerServiceServer;
 use ottla_proto::v1::topic_service_server::TopicServiceServer;
-use ottla_proto::{
-    FILE_DESCRIPTOR_SET, HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_FRAME_BYTES,
-    HTTP2_STREAM_WINDOW_BYTES, IncarnationId, MAX_GRPC_MESSAGE_BYTES, NodeId,
-};
+use ottla_proto::{FILE_DESCRIPTOR_SET, IncarnationId, MAX_GRPC_MESSAGE_BYTES, NodeId};
 use ottla_replication::{Replicas, ReplicasOptions};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
-use tonic::transport::Server;
-use tonic_health::server::HealthReporter;
 use tracing::{error, info, warn};
 
 /// Between two looks whether there is room on a full disk: no load, and soon beside the
 /// time in which somebody makes room.
 const LOOK_FOR_ROOM: Duration = Duration::from_secs(1);
-
-/// How often idle HTTP/2 connections are checked for a vanished peer.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-
-/// How long such a check may stay unanswered.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long writes under way may take to be answered when the node stops: many
 /// times a sync, and short beside what a supervisor grants.
@@ -389,18 +379,6 @@ fn reflection<'a>() -> tonic_reflection::server::Builder<'a> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
-async fn bind(
-    network: &dyn Network,
-    address: SocketAddr,
-    what: &str,
-    option: &str,
-) -> anyhow::Result<Listener> {
-    network
-        .bind(address)
-        .await
-        .with_context(|| format!("cannot bind the {what} port {address} (option `{option}`)"))
-}
-
 fn voters(
     config: &NodeConfig,
 ) -> anyhow::Result<std::collections::BTreeMap<NodeId, (String, u16)>> {
@@ -416,82 +394,6 @@ fn timings(config: &NodeConfig) -> Timings {
         broker_heartbeat: Duration::from_millis(config.heartbeat_interval_ms),
         broker_session_timeout: Duration::from_millis(config.session_timeout_ms),
     }
-}
-
-async fn serve_grpc(
-    listener: Listener,
-    routes: tonic::service::Routes,
-    stop: CancellationToken,
-) -> Result<(), tonic::transport::Error> {
-    Server::builder()
-        .max_frame_size(HTTP2_FRAME_BYTES)
-        .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(listener, stop.cancelled_owned())
-        .await
-}
-
-fn readiness(
-    metadata: &Metadata,
-    replicas: &Replicas,
-    data_dirs: &Arc<DataDirs>,
-    stop: &CancellationToken,
-) -> http::Readiness {
-    let (broker, opening) = (metadata.broker(), replicas.opening());
-    let (data_dirs, stop) = (Arc::clone(data_dirs), stop.clone());
-    Arc::new(move || {
-        if stop.is_cancelled() {
-            return Err("shutting down".to_owned());
-        }
-        let status = broker.borrow();
-        match (status.epoch, status.fenced) {
-            (None, _) => return Err("not registered with a controller".to_owned()),
-            (Some(_), true) => return Err("fenced: not caught up with the metadata".to_owned()),
-            (Some(_), false) => {}
-        }
-        let progress = *opening.borrow();
-        if !progress.is_done() {
-            return Err(format!("opening logs: {} of {} done", progress.done, progress.logs));
-        }
-        Ok(data_dirs.statuses().iter().filter_map(trouble).collect())
-    })
-}
-
-/// A data directory that is not as it should be, for whoever looks after the node.
-fn trouble(directory: &DirectoryStatus) -> Option<String> {
-    let path = directory.path.display();
-    match &directory.state {
-        DirectoryState::Online => None,
-        DirectoryState::Suspect { reason } => Some(format!("data directory {path}: {reason}")),
-        DirectoryState::Offline { reason } => {
-            Some(format!("data directory {path} is offline: {reason}"))
-        }
-    }
-}
-
-/// Keeps `grpc.health.v1` in step with the broker's standing.
-async fn report_health(metadata: Metadata, health: HealthReporter) {
-    let mut broker = metadata.broker();
-    loop {
-        let serving = {
-            let status = broker.borrow_and_update();
-            status.epoch.is_some() && !status.fenced
-        };
-        set_serving(&health, serving).await;
-        if broker.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-async fn set_serving(health: &HealthReporter, serving: bool) {
-    use tonic_health::ServingStatus::{NotServing, Serving};
-    let status = if serving { Serving } else { NotServing };
-    health.set_service_status("", status).await;
-    health.set_service_status("ottla.v1.LogService", status).await;
 }
 
 /// Moves this node's leaderships elsewhere while it still serves. Writes are

@@ -85,7 +85,7 @@ impl Groups {
         // Owned: how long a borrow within a stream lives cannot be told to the compiler.
         let checked = commits.iter().cloned().map(|commit| async move {
             let (id, offset) = (commit.partition, commit.offset);
-            if self.ends.is_beyond(id, offset) == Some(false) {
+            if self.ends.is_committed(id, offset).await {
                 return Ok(());
             }
             match self.ends.look(image, id, offset, deadline).await {
