@@ -33,6 +33,13 @@ async fn run(cluster: &Cluster, example: &'static str) -> anyhow::Result<String>
     Ok(shown)
 }
 
+/// Views in time, and late ones.
+fn counted(views: &str) -> anyhow::Result<(u64, u64)> {
+    let line = views.lines().find_map(|line| line.strip_prefix("counted "));
+    let (counted, late) = line.and_then(|line| line.split_once(", late ")).context("no counts")?;
+    Ok((counted.parse()?, late.parse()?))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn examples_do_what_they_say() -> anyhow::Result<()> {
     let cluster = Cluster::start_patient(3).await?;
@@ -42,7 +49,10 @@ async fn examples_do_what_they_say() -> anyhow::Result<()> {
     let accounts = run(&cluster, "event_sourcing").await?;
     assert_eq!(accounts.lines().count(), 7, "{accounts}");
     let views = run(&cluster, "analytics").await?;
-    assert!(views.contains("counted 594, late 6"), "{views}");
+    // Six views were long on their way. How many of them come too late depends on which
+    // partition is read first; none of the others ever does.
+    let (counted, late) = counted(&views)?;
+    assert!(counted + late == 600 && late <= 6, "{views}");
     let notifications = run(&cluster, "notifications").await?;
     for line in ["sent 29, one is a dead letter", "replayed 1, sent 30", "the service says 30"] {
         assert!(notifications.contains(line), "{notifications}");
