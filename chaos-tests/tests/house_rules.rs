@@ -46,25 +46,30 @@ const IMPURE: [&str; 22] = [
 ];
 
 /// Who may depend on whom: DESIGN's arrows, and docs/decisions/0001.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("proto", &[]),
     ("host", &[]),
+    ("grpc", &[]),
     ("commitlog", &["ottla-proto"]),
     ("metadata", &["ottla-commitlog", "ottla-host", "ottla-proto"]),
-    ("replication", &["ottla-commitlog", "ottla-host", "ottla-metadata", "ottla-proto"]),
+    (
+        "replication",
+        &["ottla-commitlog", "ottla-grpc", "ottla-host", "ottla-metadata", "ottla-proto"],
+    ),
     ("coordinator", &["ottla-commitlog", "ottla-metadata", "ottla-proto", "ottla-replication"]),
     (
         "node",
         &[
             "ottla-commitlog",
             "ottla-coordinator",
+            "ottla-grpc",
             "ottla-host",
             "ottla-metadata",
             "ottla-proto",
             "ottla-replication",
         ],
     ),
-    ("client", &["ottla-commitlog", "ottla-host", "ottla-proto"]),
+    ("client", &["ottla-commitlog", "ottla-grpc", "ottla-host", "ottla-proto"]),
     ("cli", &["ottla-client", "ottla-node", "ottla-proto"]),
     (
         "chaos-tests",
@@ -80,7 +85,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
 ];
 
 /// Arrows that only tests follow.
-const TEST_ARROWS: [(&str, &str); 1] = [("client", "ottla-coordinator")];
+const TEST_ARROWS: [(&str, &str); 2] = [("client", "ottla-coordinator"), ("grpc", "ottla-proto")];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()

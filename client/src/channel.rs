@@ -46,8 +46,9 @@ impl Connection {
         &self.endpoint
     }
 
-    pub(crate) fn log(&self) -> LogServiceClient<Channel> {
-        LogServiceClient::new(self.channel.clone())
+    /// Its streams may carry record batches without copies.
+    pub(crate) fn log(&self) -> LogServiceClient<ottla_grpc::Client<Channel>> {
+        LogServiceClient::new(ottla_grpc::Client::new(self.channel.clone()))
             .max_decoding_message_size(MAX_GRPC_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_GRPC_MESSAGE_BYTES)
     }

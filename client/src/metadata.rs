@@ -7,7 +7,7 @@
 use crate::leader::FoundLeader;
 use crate::{ClientError, HostPort};
 use bytes::Bytes;
-use ottla_proto::{Leader, v1};
+use ottla_proto::{Leader, TopicId, v1};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use tokio::sync::watch;
@@ -34,6 +34,8 @@ pub(crate) enum LeaderLookup {
 /// What a producer needs to know of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TopicShape {
+    /// Its id, for ever.
+    pub(crate) id: Option<TopicId>,
     /// Number of partitions.
     pub(crate) partitions: u32,
     /// Largest batch the topic takes, in bytes.
@@ -100,6 +102,7 @@ impl MetadataCache {
         let state = self.state.lock();
         let topic = state.topics.get(name)?;
         Some(TopicShape {
+            id: TopicId::from_wire(&topic.id),
             partitions: u32::try_from(topic.partitions.len()).ok()?,
             max_batch_bytes: topic.max_batch_bytes,
         })

@@ -96,6 +96,8 @@ pub(crate) struct State {
     /// The first offset that is still there, of every partition.
     pub(crate) log_start: u64,
     pub(crate) topic_is_gone: bool,
+    /// From this offset on every partition holds no record any more.
+    pub(crate) empty_from: Option<u64>,
     pub(crate) coordinator: Coordinator,
 }
 
@@ -245,7 +247,12 @@ impl Node {
         let state = self.cluster.state.lock();
         let log = &state.logs[partition as usize];
         let from = (offset as usize).min(log.len());
-        let to = (from + RECORDS).min(log.len());
+        let records = state.empty_from.map_or(log.len(), |empty| log.len().min(empty as usize));
+        let to = match records {
+            records if from < records => (from + RECORDS).min(records),
+            _ => log.len(),
+        };
+        let from = if to > records { to } else { from };
         // As from a real log: a batch may begin before the offset asked for.
         let base = if to > from { from.saturating_sub(1) } else { from };
         let values: Vec<_> =

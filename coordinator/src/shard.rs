@@ -165,6 +165,8 @@ struct Turn {
     /// Of all records.
     bytes: usize,
     replies: Vec<Reply>,
+    /// A member is told that it keeps what it has.
+    extends_leases: bool,
 }
 
 enum Woken {
@@ -286,6 +288,7 @@ impl Shard {
                     return Err(error.into());
                 }
                 self.groups.heard(&beat.group, &beat.member, now);
+                turn.extends_leases = true;
                 Ok(Answer::Heartbeat(answer))
             }
             Request::Commit(group, committer, commits) => {
@@ -308,12 +311,18 @@ impl Shard {
     }
 
     /// Writes down what was decided, and answers. False: the groups are to be read anew.
-    async fn end(&self, turn: Turn) -> bool {
+    async fn end(&mut self, mut turn: Turn) -> bool {
+        let now = self.now();
+        let decided_nothing = turn.records.is_empty();
+        if decided_nothing && turn.extends_leases && self.groups.must_confirm(now) {
+            turn.records.push(Fact::nothing().encode());
+        }
         let written = if turn.records.is_empty() {
             Ok(())
         } else {
-            let wall_ms = self.now().wall_ms;
-            write(&self.replicas, self.id, self.epoch, turn.records, wall_ms).await
+            let written =
+                write(&self.replicas, self.id, self.epoch, turn.records, now.wall_ms).await;
+            written.map(|()| self.groups.confirmed(now))
         };
         for (reply, answer) in turn.replies {
             let answer = match &written {
@@ -326,6 +335,7 @@ impl Shard {
         if let Err(error) = &written {
             tracing::warn!(partition = %self.id, %error, "facts of groups were not written");
         }
-        written.is_ok()
+        // Whatever became of a record that says nothing, the groups are what they were.
+        written.is_ok() || decided_nothing
     }
 }

@@ -42,6 +42,7 @@ class Member:
         self.cluster, self.group, self.topic = cluster, group, topic
         self.id = str(uuid.uuid4())
         self.epoch = 0
+        self.sequence = 0
         self.due = 0.0
         self.topic_id = b""
         # What it reads, and where it goes on.
@@ -59,12 +60,14 @@ class Member:
             request.leave = True
         elif self.epoch == 0:
             request.subscription.topics.append(self.topic)
+        self.number(request)
         if self.told != set(self.positions):
             self.say_what_is_read(request)
 
         def again(error):
             # The answer that is lost may have told a new epoch: who says what it reads is
             # believed under the one before, too.
+            self.number(request)
             self.say_what_is_read(request)
             return True
 
@@ -86,6 +89,11 @@ class Member:
         self.due = time.monotonic() + answer.heartbeat_interval_ms / 1000
         if answer.HasField("assignment") and not leave:
             self.follow(answer.assignment.topics)
+
+    def number(self, request):
+        # One that is delayed and comes after this one is not believed.
+        self.sequence += 1
+        request.sequence = self.sequence
 
     def say_what_is_read(self, request):
         # Present and empty is not the same as absent.
@@ -137,6 +145,7 @@ class Member:
                 return
             request = log.FetchRequest(
                 topic=self.topic,
+                topic_id=self.topic_id,
                 partition=partition,
                 offset=self.positions[partition],
                 max_bytes=FETCH_BYTES,
@@ -169,7 +178,7 @@ class Member:
         )
         for partition in sorted(self.uncommitted):
             offset = self.positions[partition]
-            request.offsets.add(topic=self.topic, partition=partition, offset=offset)
+            request.offsets.add(topic_id=self.topic_id, partition=partition, offset=offset)
         call = lambda node, seconds: node.groups.CommitOffsets(request, timeout=seconds)
         try:
             # Said twice it is so once: whatever became of an attempt, it may be repeated.

@@ -2,7 +2,9 @@
 //!
 //! `/livez` says that the process serves; it must not fail because a leader is
 //! missing or a disk is full, or a supervisor would kill nodes for nothing.
-//! `/readyz` says whether clients should be sent here.
+//! `/readyz` says whether clients should be sent here; `/startupz` says that it was so once:
+//! until then a supervisor has patience. `/public_metrics` has what `/metrics` has, without
+//! the figures of each group and partition.
 
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use axum::http::{StatusCode, header};
@@ -10,8 +12,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures::future::BoxFuture;
 use ottla_host::{Listener, Stream};
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -55,35 +59,52 @@ pub(crate) async fn serve(
     (metrics, before_scrape): (Metrics, BeforeScrape),
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let readyz = move || {
-        let answer = match ready() {
-            Ok(troubles) => {
-                let lines = troubles.iter().map(|trouble| format!("{trouble}\n"));
-                (StatusCode::OK, "ready\n".to_owned() + &lines.collect::<String>())
-            }
-            Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
-        };
-        async { answer }
+    let readyz = {
+        let ready = Arc::clone(&ready);
+        move || std::future::ready(answer(&ready))
     };
+    let started = AtomicBool::new(false);
+    let startupz = move || {
+        if started.load(Ordering::Relaxed) {
+            return std::future::ready((StatusCode::OK, "started\n".to_owned()));
+        }
+        let answer = answer(&ready);
+        started.store(answer.0 == StatusCode::OK, Ordering::Relaxed);
+        std::future::ready(answer)
+    };
+    let startupz = Arc::new(startupz);
     let metrics = Arc::new(metrics);
+    let public = Arc::clone(&metrics);
     let router = axum::Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz))
+        .route("/startupz", get(move || startupz()))
+        .route("/public_metrics", get(move || std::future::ready(shown(public.public_text()))))
         .route(
             "/metrics",
             get(move || {
                 let (before, metrics) = (before_scrape(), Arc::clone(&metrics));
                 async move {
                     before.await;
-                    shown(&metrics)
+                    shown(metrics.text())
                 }
             }),
         );
     axum::serve(Served(listener), router).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
-fn shown(metrics: &Metrics) -> Response {
-    match metrics.text() {
+fn answer(ready: &Readiness) -> (StatusCode, String) {
+    match ready() {
+        Ok(troubles) => {
+            let lines = troubles.iter().map(|trouble| format!("{trouble}\n"));
+            (StatusCode::OK, "ready\n".to_owned() + &lines.collect::<String>())
+        }
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
+    }
+}
+
+fn shown(text: Result<String, fmt::Error>) -> Response {
+    match text {
         Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

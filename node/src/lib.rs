@@ -4,6 +4,7 @@
 //! Not its job: deciding anything about the cluster (`ottla-metadata`), moving
 //! partition data (`ottla-replication`), or parsing a command line (`ottla`).
 
+mod changes;
 pub mod config;
 mod deadline;
 mod ends;

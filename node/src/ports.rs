@@ -3,6 +3,7 @@
 //! Not its job: what is served.
 
 use anyhow::Context as _;
+use ottla_grpc::ServerLayer;
 use ottla_host::{Listener, Network};
 use ottla_proto::{HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_FRAME_BYTES, HTTP2_STREAM_WINDOW_BYTES};
 use std::net::SocketAddr;
@@ -39,6 +40,7 @@ pub(crate) async fn serve_grpc(
         .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .layer(ServerLayer)
         .add_routes(routes)
         .serve_with_incoming_shutdown(listener, stop.cancelled_owned())
         .await

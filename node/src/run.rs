@@ -2,12 +2,13 @@
 //!
 //! Not its job: what happens inside any of these; it only fixes their order.
 
+use crate::changes::Changes;
 use crate::config::NodeConfig;
 use crate::ends::Ends;
 use crate::health::{readiness, report_health, set_serving};
 use crate::lag::LagMeter;
 use crate::live::{self, Followers, InForce};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Requests, Sources};
 use crate::ports::{bind, serve_grpc};
 use crate::producer_ids::ProducerIds;
 use crate::services::{Cluster, Context, Groups, Log, MetadataWatch, Producers, Topics};
@@ -156,6 +157,7 @@ struct Node {
     replicas: Replicas,
     coordinator: Coordinator,
     ends: Arc<Ends>,
+    requests: Arc<Requests>,
     levels: LogLevels,
     /// Options as they were when the parts were started.
     in_force: InForce,
@@ -226,6 +228,7 @@ impl Node {
             replicas,
             coordinator,
             ends,
+            requests: Arc::default(),
             levels,
             in_force,
             grpc,
@@ -246,7 +249,19 @@ impl Node {
         let (coordinator, metadata) = (self.coordinator.clone(), self.metadata.clone());
         let lags = Arc::new(LagMeter::new(coordinator, metadata, Arc::clone(&self.ends)));
         let sent = move || replicas.sent_bytes();
-        let metrics = Metrics::new(self.shared.clone(), sent, lags.shown());
+        let changes = Arc::new(Changes::default());
+        let node_id = NodeId(self.config.node_id);
+        let counting = tokio::spawn(Arc::clone(&changes).follow(self.metadata.clone(), node_id));
+        let metrics = Metrics::new(Sources {
+            logs: self.shared.clone(),
+            sent,
+            lags: lags.shown(),
+            requests: Arc::clone(&self.requests),
+            data_dirs: Arc::clone(&self.data_dirs),
+            metadata: self.metadata.clone(),
+            changes,
+            node_id,
+        });
         let before_scrape: http::BeforeScrape = Arc::new(move || {
             let lags = Arc::clone(&lags);
             Box::pin(async move { lags.measure().await })
@@ -275,6 +290,7 @@ impl Node {
             evicted = self.metadata.evicted() => Some(evicted),
         };
 
+        counting.abort();
         reporting.abort();
         following.abort();
         set_serving(&health, false).await;
@@ -328,7 +344,11 @@ impl Node {
             metadata: self.metadata.clone(),
             stop: clients.clone(),
         };
-        let log = Log { context: context.clone(), replicas: self.replicas.clone() };
+        let log = Log {
+            context: context.clone(),
+            replicas: self.replicas.clone(),
+            requests: Arc::clone(&self.requests),
+        };
         let cluster = Cluster {
             context: context.clone(),
             voters: voters(&self.config)?,

@@ -19,11 +19,11 @@ use tokio::sync::Notify;
 /// tens of thousands a second, so a call stays well below a heartbeat's time.
 const MAX_PROPOSALS_PER_CALL: usize = 1000;
 
-/// Proposals that wait for their call. A partition has at most one.
 /// How long the last proposal of a leader waits for writes under way: many times a
 /// sync, and no more than a client notices.
 const PARTING: Duration = Duration::from_millis(500);
 
+/// Proposals that wait for their call. A partition has at most one.
 #[derive(Default)]
 pub(crate) struct IsrProposals {
     waiting: Mutex<BTreeMap<PartitionId, PartitionAlteration>>,

@@ -11,6 +11,8 @@ use std::fs::{File, OpenOptions};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tonic::transport::Channel;
 
 /// A node: its files, its addresses, and its process while it runs.
@@ -61,6 +63,20 @@ impl Node {
     #[must_use]
     pub fn http_address(&self) -> String {
         self.place.http.to_string()
+    }
+
+    /// What its HTTP service answers.
+    ///
+    /// # Errors
+    /// It cannot be reached, or answers with something else than 200: with what.
+    pub async fn get(&self, path: &str) -> anyhow::Result<String> {
+        let mut stream = TcpStream::connect(self.http_address()).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        anyhow::ensure!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
+        Ok(answer)
     }
 
     /// Its data directory.

@@ -1,35 +1,17 @@
 //! What groups refuse by name, and how far behind they are, as nodes and commands tell.
 
-use crate::groups::ask;
+use crate::groups::{ask, commit_alone};
 use crate::plain::{ottla, succeeded};
 use anyhow::Context as _;
 use ottla_chaos::process::{Cluster, wait_until};
-use ottla_proto::ApiError;
 use ottla_proto::v1::{self, ErrorReason as R};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 /// Of a topic with one copy of each partition: on three nodes the coordinator hosts one
 /// of them at most, and has to ask for the ends of the others.
 const PARTITIONS: u32 = 3;
 
-async fn commit(
-    cluster: &Cluster,
-    group: &str,
-    offsets: Vec<v1::OffsetCommit>,
-) -> Result<(), ApiError> {
-    let request =
-        v1::CommitOffsetsRequest { group: group.to_owned(), offsets, ..Default::default() };
-    let answer = ask(&[1, 2, 3], |node| {
-        let (client, request) = (cluster.group_client(node), request.clone());
-        async move {
-            let mut client =
-                client.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
-            client.commit_offsets(request).await
-        }
-    });
-    answer.await.map(drop)
-}
+/// Every node.
+const ALL: [u64; 3] = [1, 2, 3];
 
 fn at(partition: u32, offset: u64) -> v1::OffsetCommit {
     v1::OffsetCommit { topic: "single".to_owned(), partition, offset, ..Default::default() }
@@ -37,7 +19,7 @@ fn at(partition: u32, offset: u64) -> v1::OffsetCommit {
 
 async fn committed(cluster: &Cluster, group: &str) -> anyhow::Result<Vec<u64>> {
     let request = v1::FetchOffsetsRequest { group: group.to_owned(), ..Default::default() };
-    let answer = ask(&[1, 2, 3], |node| {
+    let answer = ask(&ALL, |node| {
         let (client, request) = (cluster.group_client(node), request.clone());
         async move {
             let mut client =
@@ -59,10 +41,10 @@ pub(crate) async fn wrong_calls_change_nothing(cluster: &Cluster) -> anyhow::Res
         succeeded(ottla(cluster, &produce, b"one\ntwo\nthree\n")?)?;
     }
     let all = |offset| (0..PARTITIONS).map(|partition| at(partition, offset)).collect::<Vec<_>>();
-    commit(cluster, "audit", all(1)).await?;
+    commit_alone(cluster, &ALL, "audit", all(1)).await?;
 
     for partition in 0..PARTITIONS {
-        let refused = commit(cluster, "audit", vec![at(partition, 4)]).await;
+        let refused = commit_alone(cluster, &ALL, "audit", vec![at(partition, 4)]).await;
         let refused = refused.expect_err("beyond the end");
         assert_eq!((refused.reason, refused.is_indefinite()), (R::OffsetOutOfRange, false));
         assert_eq!(refused.metadata["high_watermark"], "3", "{refused}");
@@ -70,22 +52,25 @@ pub(crate) async fn wrong_calls_change_nothing(cluster: &Cluster) -> anyhow::Res
     // All of a commit or nothing.
     let mut mixed = all(3);
     mixed[1].offset = u64::MAX;
-    let refused = commit(cluster, "audit", mixed).await.expect_err("one is beyond the end");
+    let refused =
+        commit_alone(cluster, &ALL, "audit", mixed).await.expect_err("one is beyond the end");
     assert_eq!(refused.reason, R::OffsetOutOfRange);
     let large = v1::OffsetCommit { metadata: "x".repeat(4097), ..at(0, 2) };
-    let refused = commit(cluster, "audit", vec![large]).await.expect_err("too much metadata");
+    let refused =
+        commit_alone(cluster, &ALL, "audit", vec![large]).await.expect_err("too much metadata");
     assert_eq!(refused.reason, R::OffsetMetadataTooLarge);
     for name in [String::new(), "x".repeat(256)] {
-        let refused = commit(cluster, &name, all(1)).await.expect_err("not a name");
+        let refused = commit_alone(cluster, &ALL, &name, all(1)).await.expect_err("not a name");
         assert_eq!(refused.reason, R::InvalidRequest);
     }
     let many = vec![at(0, 1); 2_001];
-    let refused = commit(cluster, "audit", many).await.expect_err("more than a batch holds");
+    let refused =
+        commit_alone(cluster, &ALL, "audit", many).await.expect_err("more than a batch holds");
     assert_eq!(refused.reason, R::InvalidRequest);
     assert_eq!(committed(cluster, "audit").await?, [1, 1, 1], "nothing changed");
     wrong_heartbeats(cluster).await?;
     let just = v1::OffsetCommit { metadata: "x".repeat(4096), ..at(0, 1) };
-    commit(cluster, "audit", vec![just]).await?;
+    commit_alone(cluster, &ALL, "audit", vec![just]).await?;
     unknown_groups(cluster)?;
     lag_is_shown(cluster).await
 }
@@ -119,7 +104,7 @@ async fn wrong_heartbeats(cluster: &Cluster) -> anyhow::Result<()> {
     let reasons =
         [R::InvalidRequest; 4].into_iter().chain([R::UnknownMember, R::InvalidSubscription]);
     for ((what, request), reason) in wrong.into_iter().zip(reasons) {
-        let answer = ask(&[1, 2, 3], |node| {
+        let answer = ask(&ALL, |node| {
             let (client, request) = (cluster.group_client(node), request.clone());
             async move {
                 let mut client =
@@ -165,7 +150,7 @@ async fn lag_is_shown(cluster: &Cluster) -> anyhow::Result<()> {
     // What was measured a moment ago is shown again.
     wait_until("the coordinator shows the lag", async || {
         for node in cluster.nodes() {
-            let shown = lags(&metrics(node.http_address()).await?, "audit");
+            let shown = lags(&node.get("/metrics").await?, "audit");
             let expected = if node.id() == coordinator { 3 } else { 0 };
             anyhow::ensure!(shown.len() == expected, "node {}: {shown:?}", node.id());
             anyhow::ensure!(shown.iter().all(|lag| *lag == 2.0), "{shown:?}");
@@ -173,10 +158,16 @@ async fn lag_is_shown(cluster: &Cluster) -> anyhow::Result<()> {
         Ok(())
     })
     .await?;
-    commit(cluster, "audit", (0..PARTITIONS).map(|partition| at(partition, 3)).collect()).await?;
+    commit_alone(
+        cluster,
+        &ALL,
+        "audit",
+        (0..PARTITIONS).map(|partition| at(partition, 3)).collect(),
+    )
+    .await?;
     wait_until("nothing is left to be read", async || {
         let node = &cluster.nodes()[coordinator as usize - 1];
-        let shown = lags(&metrics(node.http_address()).await?, "audit");
+        let shown = lags(&node.get("/metrics").await?, "audit");
         anyhow::ensure!(shown == [0.0, 0.0, 0.0], "{shown:?}");
         Ok(())
     })
@@ -196,13 +187,4 @@ fn lags(metrics: &str, group: &str) -> Vec<f64> {
         assert_eq!(*records == 0.0, *seconds == 0.0, "{records} records, {seconds} s old");
     }
     records
-}
-
-async fn metrics(address: impl tokio::net::ToSocketAddrs) -> anyhow::Result<String> {
-    let mut stream = TcpStream::connect(address).await?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n").await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    anyhow::ensure!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    Ok(answer)
 }

@@ -46,12 +46,13 @@ impl Member {
     }
 }
 
-/// Asks one node after the other until one is the coordinator.
+/// Asks one node after the other until one is the coordinator. If nobody answers, what the
+/// coordinator said, if any of them was it, is told.
 pub(crate) async fn ask<T, F: Future<Output = Result<T, tonic::Status>>>(
     nodes: &[u64],
     call: impl Fn(u64) -> F,
 ) -> Result<T, ApiError> {
-    let mut last = None;
+    let mut told: Option<ApiError> = None;
     for node in nodes {
         match call(*node).await {
             Ok(answer) => return Ok(answer),
@@ -60,11 +61,12 @@ pub(crate) async fn ask<T, F: Future<Output = Result<T, tonic::Status>>>(
                 if !error.is_retriable() {
                     return Err(error);
                 }
-                last = Some(error);
+                let others = told.filter(|told| told.reason != R::NotCoordinator);
+                told = Some(others.unwrap_or(error));
             }
         }
     }
-    Err(last.expect("there are nodes"))
+    Err(told.expect("there are nodes"))
 }
 
 async fn heartbeat(
@@ -97,6 +99,26 @@ async fn commit(
         member_epoch: member.map_or(0, |member| member.epoch),
         offsets: vec![v1::OffsetCommit { topic, partition, offset, ..Default::default() }],
     };
+    commit_offsets(cluster, nodes, request).await
+}
+
+/// A commit by nobody's member.
+pub(crate) async fn commit_alone(
+    cluster: &Cluster,
+    nodes: &[u64],
+    group: &str,
+    offsets: Vec<v1::OffsetCommit>,
+) -> Result<(), ApiError> {
+    let request =
+        v1::CommitOffsetsRequest { group: group.to_owned(), offsets, ..Default::default() };
+    commit_offsets(cluster, nodes, request).await.map(drop)
+}
+
+async fn commit_offsets(
+    cluster: &Cluster,
+    nodes: &[u64],
+    request: v1::CommitOffsetsRequest,
+) -> Result<v1::CommitOffsetsResponse, ApiError> {
     ask(nodes, |node| {
         let (client, request) = (cluster.group_client(node), request.clone());
         async move {

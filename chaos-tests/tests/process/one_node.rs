@@ -7,8 +7,6 @@ use ottla_commitlog::format::{BatchOptions, NewRecord, ProducerSequence, encode_
 use ottla_proto::v1;
 use ottla_proto::v1::produce_request::Payload;
 use std::time::{SystemTime, UNIX_EPOCH};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 /// With `message.timestamp.type=LogAppendTime` a consumer sees the node's clock,
 /// whatever the producer wrote.
@@ -70,12 +68,7 @@ fn figure(text: &str, name: &str) -> anyhow::Result<f64> {
 }
 
 async fn figures(cluster: &Cluster) -> anyhow::Result<String> {
-    let mut stream = TcpStream::connect(cluster.nodes()[0].http_address()).await?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n").await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    anyhow::ensure!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    Ok(answer)
+    cluster.nodes()[0].get("/metrics").await
 }
 
 /// A batch of an idempotent producer that is sent again is acknowledged with the

@@ -1,6 +1,7 @@
 //! Figures as reports show them: durations in seconds, or in milliseconds where the
 //! name says so, and percentiles of few measurements.
 
+use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -44,6 +45,48 @@ pub(super) fn rounded(figure: f64) -> f64 {
     (figure * 1000.0).round() / 1000.0
 }
 
+/// Bytes a second.
+pub(super) fn per_second(bytes: u64, time: Duration) -> u64 {
+    if time.is_zero() { 0 } else { (bytes as f64 / time.as_secs_f64()) as u64 }
+}
+
+/// Processor seconds for a gigabyte (10^9 bytes); 0 of nothing.
+pub(super) fn per_gigabyte(cpu: Duration, bytes: u64) -> f64 {
+    if bytes == 0 { 0.0 } else { rounded(cpu.as_secs_f64() / (bytes as f64 / 1e9)) }
+}
+
+/// Percentiles in milliseconds of latencies in microseconds.
+pub(super) fn percentiles(latencies: &Histogram<u64>) -> Value {
+    let at = |quantile| quantile_ms(latencies, quantile);
+    json!({
+        "count": latencies.len(),
+        "p50": at(0.5),
+        "p90": at(0.9),
+        "p99": at(0.99),
+        "p999": at(0.999),
+        "max": at(1.0),
+    })
+}
+
+/// The same in a line.
+pub(super) fn percentiles_text(latencies: &Histogram<u64>) -> String {
+    let at = |quantile| quantile_ms(latencies, quantile);
+    format!(
+        "p50 {} ms, p90 {} ms, p99 {} ms, p99.9 {} ms, longest {} ms of {}",
+        at(0.5),
+        at(0.9),
+        at(0.99),
+        at(0.999),
+        at(1.0),
+        latencies.len()
+    )
+}
+
+/// So many of the latencies are not above it, in milliseconds.
+pub(super) fn quantile_ms(latencies: &Histogram<u64>, quantile: f64) -> f64 {
+    rounded(latencies.value_at_quantile(quantile) as f64 / 1000.0)
+}
+
 pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(0, usize::from)
 }
@@ -51,6 +94,19 @@ pub(super) fn cores() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rate_of_nothing_is_none() {
+        assert_eq!(per_second(5, Duration::ZERO), 0);
+        assert_eq!(per_second(5_000, Duration::from_millis(500)), 10_000);
+        assert_eq!(
+            (
+                per_gigabyte(Duration::from_secs(1), 0),
+                per_gigabyte(Duration::from_secs(3), 2_000_000_000)
+            ),
+            (0.0, 1.5)
+        );
+    }
 
     #[test]
     fn percentiles_are_measurements() {

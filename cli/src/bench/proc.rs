@@ -17,9 +17,18 @@ pub(super) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
 
 /// Memory of a process that is in RAM, in bytes.
 pub(super) fn resident_bytes(pid: u32) -> anyhow::Result<u64> {
+    status(pid, "VmRSS:")
+}
+
+/// The most of it that was in RAM at any time, in bytes.
+pub(super) fn peak_bytes(pid: u32) -> anyhow::Result<u64> {
+    status(pid, "VmHWM:")
+}
+
+fn status(pid: u32, line: &str) -> anyhow::Result<u64> {
     let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    resident(&status).with_context(|| format!("{path} has no VmRSS"))
+    memory(&status, line).with_context(|| format!("{path} has no {line}"))
 }
 
 fn time_of(ticks: u64) -> Duration {
@@ -34,8 +43,8 @@ fn ticks(stat: &str) -> Option<u64> {
     Some(next()? + next()?)
 }
 
-fn resident(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+fn memory(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
@@ -48,8 +57,10 @@ mod tests {
     fn reads_what_linux_writes() {
         let stat = "42 (a (b) c) S 1 42 42 0 -1 4194560 500 0 0 0 150 25 7 9 20 0 4 0 100 1 2 3";
         assert_eq!(ticks(stat).map(time_of), Some(Duration::from_millis(1750)));
-        assert_eq!(resident("VmPeak:\t 9 kB\nVmRSS:\t    2048 kB\n"), Some(2 << 20));
-        assert_eq!((ticks("nonsense"), resident("")), (None, None));
+        let status = "VmHWM:\t 9 kB\nVmRSS:\t    2048 kB\n";
+        assert_eq!(memory(status, "VmRSS:"), Some(2 << 20));
+        assert_eq!(memory(status, "VmHWM:"), Some(9 << 10));
+        assert_eq!((ticks("nonsense"), memory("", "VmRSS:")), (None, None));
     }
 
     #[test]
@@ -57,5 +68,6 @@ mod tests {
         let pid = std::process::id();
         cpu_time(pid).expect("readable");
         assert!(resident_bytes(pid).expect("readable") > 1 << 20);
+        assert!(peak_bytes(pid).expect("readable") > 1 << 20);
     }
 }

@@ -25,44 +25,28 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    List(List),
-    Describe(Describe),
-    Seek(seek::Seek),
-    Delete(Delete),
-}
-
-/// List all groups.
-#[derive(clap::Args)]
-#[command(after_help = "\
+    /// List all groups.
+    #[command(after_help = "\
 Examples:
   ottla group list
   ottla group list --format json | jq -r '.groups[] | select(.members == 0).group'")]
-struct List {
-    #[command(flatten)]
-    connection: Connection,
-}
-
-/// Show a group's members, what they read, and how far it is behind.
-#[derive(clap::Args)]
-#[command(after_help = "\
+    List(Connection),
+    /// Show a group's members, what they read, and how far it is behind.
+    #[command(after_help = "\
 Examples:
   ottla group describe billing
   ottla group describe billing --format json")]
-struct Describe {
-    /// The group.
-    #[arg(value_name = "GROUP")]
-    group: String,
-
-    #[command(flatten)]
-    connection: Connection,
-}
-
-/// Delete a group that nobody is in, and what it remembers.
-#[derive(clap::Args)]
-#[command(after_help = "\
+    Describe(Named),
+    Seek(seek::Seek),
+    /// Delete a group that nobody is in, and what it remembers.
+    #[command(after_help = "\
 Examples:
   ottla group delete billing")]
-struct Delete {
+    Delete(Named),
+}
+
+#[derive(clap::Args)]
+struct Named {
     /// The group.
     #[arg(value_name = "GROUP")]
     group: String,
@@ -74,17 +58,16 @@ struct Delete {
 impl Args {
     pub(crate) fn format(&self) -> Format {
         match &self.command {
-            Command::List(args) => args.connection.format,
-            Command::Describe(args) => args.connection.format,
+            Command::List(connection) => connection.format,
+            Command::Describe(args) | Command::Delete(args) => args.connection.format,
             Command::Seek(args) => args.connection.format,
-            Command::Delete(args) => args.connection.format,
         }
     }
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
-        Command::List(args) => list(&args).await?,
+        Command::List(connection) => list(&connection).await?,
         Command::Describe(args) => describe(&args).await?,
         Command::Seek(args) => seek::run(&args).await?,
         Command::Delete(args) => {
@@ -107,9 +90,9 @@ fn state(state: i32) -> &'static str {
     }
 }
 
-async fn list(args: &List) -> anyhow::Result<()> {
-    let groups = args.connection.client().await?.admin().list_groups().await?;
-    if args.connection.format == Format::Json {
+async fn list(connection: &Connection) -> anyhow::Result<()> {
+    let groups = connection.client().await?.admin().list_groups().await?;
+    if connection.format == Format::Json {
         let group = |group: &v1::ListedGroup| json!({ "group": group.group, "state": state(group.state), "members": group.members });
         let groups: Vec<Value> = groups.iter().map(group).collect();
         return Ok(output::json(&json!({ "groups": groups }))?);
@@ -132,7 +115,7 @@ struct Row {
     member: Option<String>,
 }
 
-async fn describe(args: &Describe) -> anyhow::Result<()> {
+async fn describe(args: &Named) -> anyhow::Result<()> {
     let client = args.connection.client().await?;
     let group = client.admin().describe_group(&args.group).await?;
     let rows = rows(&client, &group).await;

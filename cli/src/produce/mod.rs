@@ -86,8 +86,8 @@ pub(crate) struct Args {
     connection: Connection,
 }
 
-#[derive(Clone, Copy, Default, clap::ValueEnum)]
-enum AcksArg {
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+pub(crate) enum AcksArg {
     #[value(name = "0")]
     None,
     #[value(name = "1")]
@@ -106,8 +106,8 @@ impl From<AcksArg> for Acks {
     }
 }
 
-#[derive(Clone, Copy, Default, clap::ValueEnum)]
-enum CompressionArg {
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+pub(crate) enum CompressionArg {
     #[default]
     None,
     Gzip,

@@ -171,7 +171,7 @@ fn new_topic(args: Create) -> anyhow::Result<NewTopic> {
     })
 }
 
-fn each_once(pairs: Vec<(String, String)>) -> anyhow::Result<HashMap<String, String>> {
+pub(crate) fn each_once(pairs: Vec<(String, String)>) -> anyhow::Result<HashMap<String, String>> {
     let mut configs = HashMap::new();
     for (key, value) in pairs {
         if configs.insert(key.clone(), value).is_some() {

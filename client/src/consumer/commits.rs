@@ -206,11 +206,15 @@ impl Committer {
         epoch: Option<u32>,
         deadline: Deadline,
     ) -> Result<(), ClientError> {
-        let offset = |one: &&Progress| v1::OffsetCommit {
-            topic: one.held.partition.topic.to_string(),
-            partition: one.held.partition.partition,
-            offset: one.offset,
-            ..Default::default()
+        let offset = |one: &&Progress| {
+            let id = shared.shelf.lock().id(&one.held);
+            v1::OffsetCommit {
+                topic: one.held.partition.topic.to_string(),
+                topic_id: id.map(|id| id.topic.to_wire().into()).unwrap_or_default(),
+                partition: one.held.partition.partition,
+                offset: one.offset,
+                ..Default::default()
+            }
         };
         let request = v1::CommitOffsetsRequest {
             group: shared.group.as_deref().unwrap_or_default().to_owned(),

@@ -90,7 +90,7 @@ impl Consumer {
         let committed = match (&self.shared.group, open) {
             (Some(_), true) => {
                 let deadline = self.shared.client.deadline();
-                link.offsets_of_all(deadline).await?
+                link.offsets_of_all(deadline).await?.offsets
             }
             _ => Vec::new(),
         };
@@ -105,7 +105,7 @@ impl Consumer {
                     let at = StartPosition::Offset(offset);
                     Some(Begin { at, committed: Some(offset) })
                 }
-                (None, None) => super::feed::without_commit(self.shared.options.reset),
+                (None, None) => super::feed::without_commit(self.shared.options.reset, false),
             };
             let held = self.shared.add(partition.clone(), None);
             match begin {

@@ -62,13 +62,13 @@ impl CoordinatorLink {
         &self,
         partitions: Vec<v1::TopicPartitions>,
         deadline: Deadline,
-    ) -> Result<Vec<v1::CommittedOffset>, ClientError> {
+    ) -> Result<v1::FetchOffsetsResponse, ClientError> {
         let request = v1::FetchOffsetsRequest { group: self.group.to_string(), partitions };
         let call = |connection: Connection, timeout| {
             let request = with_timeout(request.clone(), timeout);
             async move { connection.groups().fetch_offsets(request).await }
         };
-        Ok(self.ask(deadline, call).await?.offsets)
+        self.ask(deadline, call).await
     }
 
     /// Of every partition that the group has committed for; with other tries until the
@@ -76,7 +76,7 @@ impl CoordinatorLink {
     pub(super) async fn offsets_of_all(
         &self,
         deadline: Deadline,
-    ) -> Result<Vec<v1::CommittedOffset>, ClientError> {
+    ) -> Result<v1::FetchOffsetsResponse, ClientError> {
         let mut backoff = Backoff::default();
         loop {
             match self.offsets(Vec::new(), deadline).await {

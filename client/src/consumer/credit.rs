@@ -8,11 +8,11 @@ use crate::ClientError;
 use crate::channel::Connection;
 use crate::client::{Client, QUESTION_TIMEOUT};
 use crate::leader::FoundLeader;
-use ottla_proto::v1;
+use ottla_grpc::Messages;
+use ottla_proto::{MAX_GRPC_MESSAGE_BYTES, v1};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
 use v1::consume_response::Payload;
 
 /// Credit messages under way. One is sent per half of the window, so more than
@@ -23,7 +23,7 @@ pub(super) struct ConsumeStream {
     leader: FoundLeader,
     connection: Connection,
     requests: mpsc::Sender<v1::ConsumeRequest>,
-    answers: Streaming<v1::ConsumeResponse>,
+    answers: Messages<v1::ConsumeResponse>,
     /// What the node may still send. Below zero when a large batch took more.
     granted: Granted,
     opened: Instant,
@@ -59,7 +59,7 @@ impl ConsumeStream {
                     leader,
                     connection,
                     requests,
-                    answers: response.into_inner(),
+                    answers: Messages::of_response(response, MAX_GRPC_MESSAGE_BYTES),
                     granted: Granted::of(credit),
                     opened: Instant::now(),
                     delivered: false,

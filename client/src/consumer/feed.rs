@@ -7,9 +7,10 @@ use super::reader::{PartitionReader, ReaderOptions};
 use super::shared::{Begin, Shared};
 use super::shelf::Held;
 use super::slot::Credits;
-use super::types::{ConsumerError, ConsumerEvent, OffsetReset};
+use super::types::{ConsumerError, ConsumerEvent, OffsetReset, TopicPartition};
 use crate::backoff::Backoff;
 use crate::{Client, ClientError, StartPosition};
+use ottla_proto::TopicId;
 use ottla_proto::v1::ErrorReason as R;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -25,6 +26,7 @@ pub(super) struct Feed {
     pub(super) client: Client,
     pub(super) held: Held,
     pub(super) number: u64,
+    pub(super) topic_id: Option<TopicId>,
     pub(super) credits: Arc<Credits>,
     pub(super) window: watch::Receiver<Credit>,
 }
@@ -60,20 +62,25 @@ impl Feed {
         }
     }
 
-    async fn open(&self, at: StartPosition) -> Result<PartitionReader, ClientError> {
-        let (topic, partition) = (&self.held.partition.topic, self.held.partition.partition);
+    async fn open(&mut self, at: StartPosition) -> Result<PartitionReader, ClientError> {
+        let TopicPartition { topic, partition } = &self.held.partition;
         let window = *self.window.borrow();
         let Some(shared) = self.shared.upgrade() else { return Err(ClientError::Closed) };
         let options = ReaderOptions {
             window_records: window.records,
             window_bytes: window.bytes,
             rack: shared.options.rack.clone(),
+            topic_id: self.topic_id,
             ..ReaderOptions::default()
         };
         drop(shared);
-        let reader = PartitionReader::open(&self.client, topic, partition, at, options).await?;
+        let reader = PartitionReader::open(&self.client, topic, *partition, at, options).await?;
+        self.topic_id = reader.topic_id();
         if !matches!(at, StartPosition::Offset(_)) {
             self.begun(at, reader.position()).await;
+        }
+        if let (Some(shared), Some(topic)) = (self.shared.upgrade(), self.topic_id) {
+            shared.shelf.lock().is_of(&self.held, self.number, topic);
         }
         Ok(reader)
     }
@@ -176,10 +183,12 @@ impl Feed {
     }
 }
 
-/// Where a partition begins for which nothing was committed; `None`: nowhere.
-pub(super) fn without_commit(reset: OffsetReset) -> Option<Begin> {
+/// Where a partition begins for which nothing was committed; `None`: nowhere. All that is
+/// in one that has appeared came after the group had begun (K-20539).
+pub(super) fn without_commit(reset: OffsetReset, has_appeared: bool) -> Option<Begin> {
     let at = match reset {
         OffsetReset::Earliest => StartPosition::Start,
+        OffsetReset::Latest if has_appeared => StartPosition::Start,
         OffsetReset::Latest => StartPosition::End,
         OffsetReset::Fail => return None,
     };

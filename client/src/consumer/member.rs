@@ -1,17 +1,17 @@
 //! The task of a member of a group: carries out what [`Membership`] decides.
 
+use super::begin::{begin, ids, listed};
 use super::commits::Asked;
 use super::coordinator::CoordinatorLink;
-use super::feed::without_commit;
 use super::membership::{
     Beat, Departure, Effect, End, Event, Membership, Millis, Partitions, Refused, Subscription,
     Told,
 };
-use super::shared::{Begin, Shared};
+use super::shared::Shared;
 use super::shelf::Held;
 use super::types::{ConsumerError, ConsumerEvent, TopicPartition};
-use crate::backoff::{Backoff, Deadline};
-use crate::{ClientError, StartPosition};
+use crate::ClientError;
+use crate::backoff::Backoff;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use ottla_proto::v1::{self, ErrorReason as R, heartbeat_request};
@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 /// What the application and the task that commits have to say; both wait for room.
 pub(super) const COMMANDS_WAITING: usize = 64;
@@ -31,9 +31,6 @@ const DEFAULT_SESSION: Duration = Duration::from_secs(10);
 
 /// Wait for the name of a static member that another still has.
 const NAME_AGAIN: Duration = Duration::from_millis(500);
-
-/// Pause before offsets are asked for again.
-const OFFSETS_AGAIN: Duration = Duration::from_millis(100);
 
 /// How long a member that goes may take to say so.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
@@ -68,6 +65,8 @@ pub(super) struct MemberTask {
     /// Partitions whose offsets are being asked for.
     starts: JoinSet<()>,
     beat: Option<BoxFuture<'static, Answer>>,
+    /// Of the last heartbeat: one that was given up and comes later is not believed.
+    sequence: u64,
     backoff: Backoff,
     begun: Instant,
     /// Why the coordinator refused last.
@@ -93,6 +92,7 @@ impl MemberTask {
             names: HashMap::new(),
             starts: JoinSet::new(),
             beat: None,
+            sequence: 0,
             backoff: Backoff::default(),
             begun: Instant::now(),
             refusal: None,
@@ -221,13 +221,11 @@ impl MemberTask {
 
     fn told(&mut self, answer: v1::HeartbeatResponse) -> Told {
         let assigned = answer.assignment.map(|assignment| {
-            let mut all = Partitions::new();
-            for listed in assignment.topics {
+            for listed in &assignment.topics {
                 let Some(topic) = TopicId::from_wire(&listed.topic_id) else { continue };
-                self.names.insert(topic, listed.topic.into());
-                all.extend(listed.partitions.iter().map(|&index| PartitionId { topic, index }));
+                self.names.insert(topic, listed.topic.as_str().into());
             }
-            all
+            ids(&assignment.topics).collect()
         });
         let session = match answer.session_timeout_ms {
             0 => DEFAULT_SESSION.as_secs() * 1_000,
@@ -241,6 +239,7 @@ impl MemberTask {
     async fn carry_out(&mut self, effect: Effect) -> bool {
         match effect {
             Effect::Send(beat) => {
+                self.sequence += 1;
                 let (link, request) = (self.link.clone(), self.request(beat));
                 self.beat = Some(async move { link.heartbeat(request).await }.boxed());
             }
@@ -321,55 +320,7 @@ impl MemberTask {
             owned: beat.held.map(|held| v1::OwnedPartitions { topics: listed(&held) }),
             client_id: options.client_id.clone(),
             departure,
-        }
-    }
-}
-
-fn listed<'a>(ids: impl IntoIterator<Item = &'a PartitionId>) -> Vec<v1::TopicPartitions> {
-    let mut topics: BTreeMap<TopicId, Vec<u32>> = BTreeMap::new();
-    for id in ids {
-        topics.entry(id.topic).or_default().push(id.index);
-    }
-    let listed = |(topic, partitions): (TopicId, Vec<u32>)| v1::TopicPartitions {
-        topic_id: topic.to_wire().into(),
-        topic: String::new(),
-        partitions,
-    };
-    topics.into_iter().map(listed).collect()
-}
-
-/// Asks how far the group is, until that is known, and begins to read there.
-async fn begin(
-    shared: Arc<Shared>,
-    link: CoordinatorLink,
-    mut begins: BTreeMap<PartitionId, Held>,
-) {
-    let committed = loop {
-        begins.retain(|_, held| shared.shelf.lock().is_held(held));
-        if begins.is_empty() {
-            return;
-        }
-        let deadline = Deadline::after(shared.client.options().request_timeout);
-        match link.offsets(listed(begins.keys()), deadline).await {
-            Ok(committed) => break committed,
-            Err(error) => {
-                tracing::debug!(group = ?shared.group, %error, "offsets are not known yet");
-                sleep(OFFSETS_AGAIN).await;
-            }
-        }
-    };
-    let offset = |one: v1::CommittedOffset| {
-        let id = PartitionId { topic: TopicId::from_wire(&one.topic_id)?, index: one.partition };
-        Some((id, one.offset))
-    };
-    let committed: BTreeMap<PartitionId, u64> = committed.into_iter().filter_map(offset).collect();
-    for (id, held) in begins {
-        let known = committed
-            .get(&id)
-            .map(|offset| Begin { at: StartPosition::Offset(*offset), committed: Some(*offset) });
-        match known.or_else(|| without_commit(shared.options.reset)) {
-            Some(begin) => shared.begin(&held, begin),
-            None => shared.tell(|shelf| shelf.error(ConsumerError::NoOffset(held.partition))),
+            sequence: self.sequence,
         }
     }
 }

@@ -10,6 +10,7 @@
 //! ```
 
 mod batch;
+mod begin;
 mod builder;
 mod commits;
 #[allow(clippy::module_inception)] // what it is

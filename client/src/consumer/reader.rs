@@ -13,7 +13,7 @@ use crate::leader::{FoundLeader, LeaderSearch};
 use crate::{Client, ClientError};
 use futures::stream::{self, Stream, TryStreamExt};
 use ottla_commitlog::format::Record;
-use ottla_proto::v1;
+use ottla_proto::{TopicId, v1};
 use std::time::Duration;
 use tokio::time::Instant;
 use v1::fetch_response::Payload;
@@ -42,6 +42,9 @@ pub struct ReaderOptions {
     /// follower there than from a leader elsewhere. It sees the same records, perhaps
     /// a moment later.
     pub rack: Option<String>,
+    /// The topic that is meant: of another that was created under its name nothing is
+    /// read. By default the one that has the name when reading begins.
+    pub topic_id: Option<TopicId>,
 }
 
 impl Default for ReaderOptions {
@@ -51,6 +54,7 @@ impl Default for ReaderOptions {
             window_bytes: 4 * 1024 * 1024,
             recovery_timeout: Duration::from_secs(30),
             rack: None,
+            topic_id: None,
         }
     }
 }
@@ -83,8 +87,11 @@ impl PartitionReader {
         topic: &str,
         partition: u32,
         start: StartPosition,
-        options: ReaderOptions,
+        mut options: ReaderOptions,
     ) -> Result<Self, ClientError> {
+        if options.topic_id.is_none() {
+            options.topic_id = client.topic_shape(topic).await?.id;
+        }
         let position = client.offset_of(topic, partition, start).await?;
         client.follow(topic);
         Ok(Self {
@@ -106,6 +113,12 @@ impl PartitionReader {
     pub fn read_until(mut self, offset: u64) -> Self {
         self.until = Some(offset);
         self
+    }
+
+    /// The topic that is read.
+    #[must_use]
+    pub fn topic_id(&self) -> Option<TopicId> {
+        self.options.topic_id
     }
 
     /// The next offset to be read.
@@ -288,6 +301,7 @@ impl PartitionReader {
             offset: self.position,
             format: v1::PayloadFormat::RecordBatches.into(),
             allow_follower,
+            topic_id: self.options.topic_id.map(|id| id.to_wire().into()).unwrap_or_default(),
         }
     }
 
@@ -341,6 +355,7 @@ impl Client {
             max_wait_ms: u32::try_from(max_wait.as_millis()).unwrap_or(u32::MAX),
             format: v1::PayloadFormat::RecordBatches.into(),
             allow_follower: false,
+            ..Default::default()
         };
         let what = format!("fetching from {topic}-{partition}");
         let deadline = Deadline::after(max_wait + self.options().request_timeout);

@@ -113,12 +113,13 @@ impl Shared {
             _ => None,
         };
         let begun = self.shelf.lock().begin(held, known, begin.committed);
-        let Some((number, credits)) = begun else { return };
+        let Some((number, topic_id, credits)) = begun else { return };
         let feed = feed::Feed {
             shared: Arc::downgrade(self),
             client: self.client.clone(),
             held: held.clone(),
             number,
+            topic_id,
             credits,
             window: self.window.subscribe(),
         };

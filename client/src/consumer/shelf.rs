@@ -8,7 +8,7 @@ use super::batch::{Credit, ReadBatch};
 use super::slot::{Credits, Phase, Shelved, Slot};
 use super::types::{ConsumedBatch, ConsumerEvent, TopicPartition};
 use ottla_commitlog::format::Record;
-use ottla_proto::PartitionId;
+use ottla_proto::{PartitionId, TopicId};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use tokio::task::AbortHandle;
@@ -88,7 +88,7 @@ impl Shelf {
         held: &Held,
         position: Option<u64>,
         committed: Option<u64>,
-    ) -> Option<(u64, Arc<Credits>)> {
+    ) -> Option<(u64, Option<TopicId>, Arc<Credits>)> {
         let slot = self.slot(held).filter(|slot| slot.phase == Phase::Reading)?;
         slot.clear();
         slot.feed += 1;
@@ -97,7 +97,7 @@ impl Shelf {
         if committed.is_some() {
             slot.committed = committed;
         }
-        Some((slot.feed, Arc::clone(&slot.credits)))
+        Some((slot.feed, slot.id.map(|id| id.topic), Arc::clone(&slot.credits)))
     }
 
     pub(super) fn reads(&mut self, held: &Held, feed: u64, reader: AbortHandle) {
@@ -112,6 +112,14 @@ impl Shelf {
         let Some(slot) = self.slot(held).filter(|slot| slot.feed == feed) else { return false };
         (slot.position, slot.processed) = (Some(position), Some(position));
         true
+    }
+
+    /// A reader knows which topic it reads: another may have its name later.
+    pub(super) fn is_of(&mut self, held: &Held, feed: u64, topic: TopicId) {
+        let index = held.partition.partition;
+        if let Some(slot) = self.slot(held).filter(|slot| slot.feed == feed) {
+            slot.id = Some(PartitionId { topic, index });
+        }
     }
 
     /// A reader has read something. False: it is not wanted any more.
@@ -308,6 +316,11 @@ impl Shelf {
     pub(super) fn assignment(&self) -> Vec<TopicPartition> {
         let read = self.slots.iter().filter(|(_, slot)| slot.phase == Phase::Reading);
         read.map(|(partition, _)| partition.clone()).collect()
+    }
+
+    /// If that is known.
+    pub(super) fn id(&self, held: &Held) -> Option<PartitionId> {
+        self.slots.get(&held.partition).filter(|slot| slot.generation == held.generation)?.id
     }
 
     pub(super) fn find(&self, partition: &TopicPartition) -> Option<Held> {

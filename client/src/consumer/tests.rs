@@ -313,6 +313,27 @@ async fn the_end_at_which_a_group_begins_is_committed() {
     }
 }
 
+/// K-20539: a partition that came while nobody was there is read from its start.
+#[tokio::test]
+async fn a_partition_that_comes_later_is_read_from_its_start() {
+    let cluster = cluster(1, 100).await;
+    let latest = async || member(&cluster).await.reset(OffsetReset::Latest).build().await;
+    let consumer = latest().await.expect("built");
+    let committed = || cluster.state.lock().coordinator.committed("billing", 0);
+    tokio::select! {
+        record = consumer.next_record() => panic!("older than the group: {record:?}"),
+        () = until("it begins at the end", || committed() == Some(100)) => {}
+    }
+    consumer.close().await.expect("closed");
+    cluster.state.lock().logs.push(Vec::new());
+    cluster.state.lock().producers.push(Default::default());
+    cluster.state.lock().leaders.push((Some(1), 1));
+    cluster.write(1, (0..5).map(|n| n.to_string()));
+    let consumer = latest().await.expect("built");
+    let first = next(&consumer).await;
+    assert_eq!((first.partition, first.record.offset), (partition(1), 0));
+}
+
 #[tokio::test]
 async fn a_topic_that_goes_is_left_out() {
     let cluster = cluster(2, 100).await;

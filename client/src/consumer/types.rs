@@ -106,7 +106,8 @@ pub enum OffsetReset {
     #[default]
     Earliest,
     /// Behind the last one. Where a group begins so is committed at once, so that nothing
-    /// is skipped when another member goes on.
+    /// is skipped when another member goes on; partitions that came after the group are
+    /// read from their start.
     Latest,
     /// Nowhere: it is an error.
     Fail,

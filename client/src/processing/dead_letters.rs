@@ -2,10 +2,11 @@
 
 use super::ProcessingError;
 use crate::{
-    Client, ConsumedRecord, Consumer, Producer, ProducerRecord, Record, RecordHeader,
-    StartPosition, TopicPartition,
+    Client, ConsumedRecord, ConsumerError, PartitionReader, Producer, ProducerRecord,
+    ReaderOptions, Record, RecordHeader, StartPosition, TopicPartition,
 };
 use bytes::Bytes;
+use ottla_proto::v1::{self, ErrorReason};
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
@@ -119,7 +120,7 @@ fn without_failure(record: &Record) -> ProducerRecord {
 
 /// Sends dead letters back to where they came from, as they were, up to those that are
 /// there now; only those that are `wanted`. The others stay where they are, and are passed
-/// over. `group` remembers what was replayed. Returns how many were.
+/// over. `group` remembers what was replayed, and has no members. Returns how many were.
 ///
 /// # Errors
 /// Nothing is committed of what could not be sent.
@@ -130,43 +131,102 @@ pub async fn replay_dead_letters(
     topic: &str,
     mut wanted: impl FnMut(&Record, &Failure) -> bool,
 ) -> Result<u64, ProcessingError> {
-    let mut ends = BTreeMap::new();
+    let committed = how_far(client, group, topic).await?;
+    let mut replayed = 0;
     for partition in 0..client.partitions(topic).await? {
         let start = client.offset_of(topic, partition, StartPosition::Start).await?;
         let end = client.offset_of(topic, partition, StartPosition::End).await?;
-        if start < end {
-            ends.insert(TopicPartition::new(topic, partition), end);
+        let from = committed.get(&partition).map_or(start, |at| start.max(*at));
+        if from >= end {
+            continue;
         }
-    }
-    let mut replayed = 0;
-    if ends.is_empty() {
-        return Ok(replayed);
-    }
-    let builder = Consumer::builder(client).group(group).assign(ends.keys().cloned());
-    let consumer = builder.manual_commit().build().await?;
-    ends.retain(|partition, end| consumer.position(partition).is_none_or(|at| at < *end));
-    while !ends.is_empty() {
-        let Some(record) = consumer.next_record().await? else { break };
-        let Some(end) = ends.get(&record.partition).copied() else { continue };
-        let failure = Failure::of(&record).filter(|_| record.offset < end);
-        if let Some(failure) = failure.filter(|failure| wanted(&record, failure)) {
-            let origin = producer.topic(&failure.partition.topic).await?;
-            origin.send(without_failure(&record)).await?.await?;
-            replayed += 1;
+        let place = TopicPartition::new(topic, partition);
+        let (from, options) = (StartPosition::Offset(from), ReaderOptions::default());
+        let reader = PartitionReader::open(client, topic, partition, from, options).await;
+        let mut reader = reader.map_err(ConsumerError::from)?.read_until(end);
+        while let Some(batch) = reader.next_batch().await.map_err(ConsumerError::from)? {
+            for record in &batch.records {
+                let failure = Failure::of(record);
+                let Some(failure) = failure.filter(|failure| wanted(record, failure)) else {
+                    continue;
+                };
+                let origin = producer.topic(&failure.partition.topic).await?;
+                origin.send(without_failure(record)).await?.await?;
+                replayed += 1;
+                commit(client, group, &reader, &place, record.offset + 1).await?;
+            }
         }
-        if record.offset + 1 >= end {
-            ends.remove(&record.partition);
-        }
-        let next = (record.offset + 1).min(end);
-        consumer.commit_offsets([(record.partition.clone(), next)]).await?;
+        // The last offsets may hold no record: compaction took it, or there never was one.
+        commit(client, group, &reader, &place, end).await?;
     }
-    consumer.close().await?;
     Ok(replayed)
+}
+
+/// By partition.
+async fn how_far(
+    client: &Client,
+    group: &str,
+    topic: &str,
+) -> Result<BTreeMap<u32, u64>, ConsumerError> {
+    match client.admin().describe_group(group).await {
+        Ok(found) => {
+            let of_it = found.offsets.into_iter().filter(|one| one.topic == topic);
+            Ok(of_it.map(|one| (one.partition, one.offset)).collect())
+        }
+        Err(error) if error.is(ErrorReason::UnknownGroup) => Ok(BTreeMap::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn commit(
+    client: &Client,
+    group: &str,
+    reader: &PartitionReader,
+    place: &TopicPartition,
+    offset: u64,
+) -> Result<(), ConsumerError> {
+    let commit = v1::OffsetCommit {
+        topic: place.topic.to_string(),
+        topic_id: reader.topic_id().map(|id| id.to_wire().into()).unwrap_or_default(),
+        partition: place.partition,
+        offset,
+        ..Default::default()
+    };
+    client.admin().commit_offsets(group, vec![commit]).await.map_err(ConsumerError::Commit)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ProducerOptions;
+    use crate::testing::Cluster;
+
+    /// Nothing here takes so long when things go well.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// What compaction has left of the end, or a transaction, is no record to wait for.
+    #[tokio::test]
+    async fn a_replay_ends_where_the_last_offsets_hold_no_record() {
+        let cluster = Cluster::start(1, 2).await;
+        for partition in 0..2 {
+            cluster.write(partition, (0..5).map(|n| n.to_string()));
+        }
+        cluster.state.lock().empty_from = Some(3);
+        let client = cluster.client().await;
+        let producer = Producer::new(&client, ProducerOptions::default());
+        for _ in 0..2 {
+            let replay =
+                replay_dead_letters(&client, &producer, "replay", crate::testing::TOPIC, |_, _| {
+                    true
+                });
+            let replayed = tokio::time::timeout(PATIENCE, replay).await.expect("it ends");
+            assert_eq!(replayed.expect("replayed"), 0, "none of them has failed");
+        }
+        let state = cluster.state.lock();
+        let committed = |partition| state.coordinator.committed("replay", partition);
+        assert_eq!([0, 1].map(committed), [Some(5); 2]);
+        assert_eq!(state.coordinator.commits, 2, "nothing is read a second time");
+    }
 
     fn record(headers: Vec<RecordHeader>) -> ConsumedRecord {
         let value = Some(Bytes::from_static(b"v"));

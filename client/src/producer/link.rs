@@ -7,7 +7,8 @@
 
 use crate::channel::Connection;
 use crate::{Client, ClientError, HostPort};
-use ottla_proto::{ApiError, v1};
+use ottla_grpc::ask;
+use ottla_proto::{ApiError, MAX_GRPC_MESSAGE_BYTES, v1};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -50,7 +51,8 @@ impl Link {
             endpoint: endpoint.clone(),
             message: format!("no produce stream: {message}"),
         };
-        let opening = client.produce_stream(ReceiverStream::new(outgoing));
+        let opening =
+            client.produce_stream(ask(ReceiverStream::new(outgoing), MAX_GRPC_MESSAGE_BYTES));
         let answers = match timeout(OPEN_TIMEOUT, opening).await {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => {

@@ -2,7 +2,8 @@
 
 use super::{Node, R, TOPIC};
 use ottla_coordinator::groups::{
-    Commit, Committer, Departure, Fact, GroupError, GroupOptions, Groups, Heartbeat, Now, Topics,
+    Commit, Committer, Departure, Fact, GroupError, GroupOptions, Groups, Heartbeat, Now,
+    OffsetFact, Topics,
 };
 use ottla_proto::{ApiError, PartitionId, TopicId, v1};
 use std::collections::BTreeSet;
@@ -33,7 +34,9 @@ pub(crate) struct Coordinator {
 impl Default for Coordinator {
     fn default() -> Self {
         let session_timeout_ms = u32::try_from(SESSION.as_millis()).expect("a second");
-        let options = GroupOptions { session_timeout_ms, ..GroupOptions::default() };
+        let confirmation_ms = 0;
+        let options =
+            GroupOptions { session_timeout_ms, confirmation_ms, ..GroupOptions::default() };
         Self {
             groups: Groups::new(options),
             begun: Instant::now(),
@@ -125,6 +128,24 @@ fn ids(listed: &[v1::TopicPartitions]) -> BTreeSet<PartitionId> {
     listed.iter().flat_map(|topic| topic.partitions.iter().map(of)).collect()
 }
 
+fn listed(ids: BTreeSet<PartitionId>) -> v1::TopicPartitions {
+    v1::TopicPartitions {
+        topic_id: TOPIC_ID.to_vec().into(),
+        topic: TOPIC.to_owned(),
+        partitions: ids.into_iter().map(|id| id.index).collect(),
+    }
+}
+
+fn committed(id: PartitionId, fact: &OffsetFact) -> v1::CommittedOffset {
+    v1::CommittedOffset {
+        topic: TOPIC.to_owned(),
+        topic_id: TOPIC_ID.to_vec().into(),
+        partition: id.index,
+        offset: fact.offset,
+        ..Default::default()
+    }
+}
+
 fn heartbeat(request: v1::HeartbeatRequest) -> Heartbeat {
     let subscription =
         |wanted: v1::Subscription| (wanted.topics.into_iter().collect(), wanted.pattern);
@@ -141,6 +162,7 @@ fn heartbeat(request: v1::HeartbeatRequest) -> Heartbeat {
         rebalance_timeout_ms: request.rebalance_timeout_ms,
         subscription: request.subscription.map(subscription),
         owned: request.owned.map(|owned| ids(&owned.topics)),
+        sequence: request.sequence,
         ..Heartbeat::default()
     }
 }
@@ -190,11 +212,6 @@ impl GroupService for Node {
         let (facts, answer) = coordinator.groups.heartbeat(&beat, &topics, now).map_err(refusal)?;
         coordinator.write(&facts);
         coordinator.groups.heard(&beat.group, &beat.member, now);
-        let listed = |ids: BTreeSet<PartitionId>| v1::TopicPartitions {
-            topic_id: TOPIC_ID.to_vec().into(),
-            topic: TOPIC.to_owned(),
-            partitions: ids.into_iter().map(|id| id.index).collect(),
-        };
         let assignment =
             answer.assignment.map(|ids| v1::OwnedPartitions { topics: vec![listed(ids)] });
         Ok(Response::new(v1::HeartbeatResponse {
@@ -245,15 +262,15 @@ impl GroupService for Node {
         let found = state.coordinator.groups.get(&request.group).ok();
         let all = found.iter().flat_map(|group| &group.offsets);
         let asked = all.filter(|(id, _)| wanted.is_empty() || wanted.contains(id));
-        let offsets = asked.map(|(id, fact)| v1::CommittedOffset {
-            topic: TOPIC.to_owned(),
-            topic_id: TOPIC_ID.to_vec().into(),
-            partition: id.index,
-            offset: fact.offset,
-            ..Default::default()
-        });
+        let offsets = asked.map(|(id, fact)| committed(*id, fact));
         let offsets = offsets.collect();
-        Ok(Response::new(v1::FetchOffsetsResponse { header: None, offsets }))
+        let appeared = found.iter().flat_map(|group| {
+            let is_new =
+                |id: &&PartitionId| group.has_appeared(**id) && !group.offsets.contains_key(*id);
+            wanted.iter().filter(is_new)
+        });
+        let appeared = vec![listed(appeared.copied().collect())];
+        Ok(Response::new(v1::FetchOffsetsResponse { header: None, offsets, appeared }))
     }
 
     async fn list_groups(
@@ -265,9 +282,13 @@ impl GroupService for Node {
 
     async fn describe_group(
         &self,
-        _: Request<v1::DescribeGroupRequest>,
+        request: Request<v1::DescribeGroupRequest>,
     ) -> Result<Response<v1::DescribeGroupResponse>, Status> {
-        Err(Status::unimplemented("not part of these tests"))
+        let group = request.into_inner().group;
+        let state = self.cluster.state.lock();
+        let found = state.coordinator.groups.get(&group).map_err(refusal)?;
+        let offsets = found.offsets.iter().map(|(id, fact)| committed(*id, fact)).collect();
+        Ok(Response::new(v1::DescribeGroupResponse { group, offsets, ..Default::default() }))
     }
 
     async fn delete_group(

@@ -28,6 +28,14 @@ pub enum GroupError {
         /// Where it believes to be.
         got: u32,
     },
+    /// A heartbeat that was overtaken by a later one: nobody waits for its answer.
+    #[error("heartbeat {got} of the member came after {last}, which has changed what it has")]
+    Overtaken {
+        /// The later one.
+        last: u64,
+        /// This one.
+        got: u64,
+    },
     /// A commit of an earlier epoch: take the one of the last heartbeat.
     #[error("the member is at epoch {expected}, and the commit is of {got}")]
     StaleMemberEpoch {

@@ -28,6 +28,20 @@ pub struct GroupFact {
     pub topics: BTreeMap<TopicId, u32>,
     /// When the last member went, in milliseconds since the Unix epoch.
     pub empty_since_ms: Option<u64>,
+    /// Of each topic that it has read: how many partitions it had when the group began
+    /// with it.
+    pub begun: BTreeMap<TopicId, u32>,
+    /// What its members subscribe to, or did when the last of them went.
+    pub wanted: Wanted,
+}
+
+/// Topics to be read, whether they exist or not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// By name.
+    pub topics: BTreeSet<String>,
+    /// And those whose whole name matches one of these.
+    pub patterns: BTreeSet<String>,
 }
 
 /// Who a member is, and what it wants.
@@ -62,6 +76,8 @@ pub struct CurrentFact {
     pub revoking: BTreeSet<PartitionId>,
     /// A static member that said that it will be back.
     pub away: bool,
+    /// Of the heartbeat that led here: who says what it knew before is not believed.
+    pub sequence: u64,
 }
 
 /// How far a group is in a partition.
@@ -110,6 +126,13 @@ pub enum UnreadableFact {
 }
 
 impl Fact {
+    /// Says nothing of any group: to be written when it is only asked whether writing is
+    /// possible. No group has this name.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self::Group(GroupId::from(""), None)
+    }
+
     /// The group that it is about.
     #[must_use]
     pub fn group(&self) -> &GroupId {
@@ -189,18 +212,28 @@ fn encode_group(fact: &GroupFact) -> Vec<u8> {
         assignor: fact.assignor.name().to_owned(),
         topics: fact.topics.iter().map(topic).collect(),
         empty_since_ms: fact.empty_since_ms,
+        begun: fact.begun.iter().map(topic).collect(),
+        wanted_topics: fact.wanted.topics.iter().cloned().collect(),
+        wanted_patterns: fact.wanted.patterns.iter().cloned().collect(),
     }
     .encode_to_vec()
 }
 
 fn decode_group(value: &[u8]) -> Result<GroupFact, UnreadableFact> {
     let value = wire::GroupValue::decode(value)?;
-    let topic = |topic: wire::CountedTopic| Ok((topic_id(&topic.topic_id)?, topic.partitions));
+    let counted = |topics: Vec<wire::CountedTopic>| -> Result<_, UnreadableFact> {
+        topics.iter().map(|topic| Ok((topic_id(&topic.topic_id)?, topic.partitions))).collect()
+    };
     Ok(GroupFact {
         epoch: value.epoch,
         assignor: Assignor::from_name(&value.assignor).unwrap_or_default(),
-        topics: value.topics.into_iter().map(topic).collect::<Result<_, UnreadableFact>>()?,
+        topics: counted(value.topics)?,
         empty_since_ms: value.empty_since_ms,
+        begun: counted(value.begun)?,
+        wanted: Wanted {
+            topics: value.wanted_topics.into_iter().collect(),
+            patterns: value.wanted_patterns.into_iter().collect(),
+        },
     })
 }
 
@@ -237,6 +270,7 @@ fn encode_current(fact: &CurrentFact) -> Vec<u8> {
         assigned: lists(&fact.assigned),
         revoking: lists(&fact.revoking),
         away: fact.away,
+        sequence: fact.sequence,
     }
     .encode_to_vec()
 }
@@ -249,6 +283,7 @@ fn decode_current(value: &[u8]) -> Result<CurrentFact, UnreadableFact> {
         assigned: partitions(value.assigned)?,
         revoking: partitions(value.revoking)?,
         away: value.away,
+        sequence: value.sequence,
     })
 }
 

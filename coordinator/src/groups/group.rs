@@ -1,7 +1,9 @@
 //! One group: its facts, and what follows from them. Pure.
 
 use super::assign::{Assignor, Reader, Shares, Target};
-use super::facts::{CurrentFact, Fact, GroupFact, GroupId, MemberFact, MemberId, OffsetFact};
+use super::facts::{
+    CurrentFact, Fact, GroupFact, GroupId, MemberFact, MemberId, OffsetFact, Wanted,
+};
 use super::subscription::Patterns;
 use super::topics::Topics;
 use ottla_proto::{PartitionId, TopicId};
@@ -124,11 +126,16 @@ impl Group {
         }
     }
 
+    /// Whether the partition came after the group had begun to read its topic, or to wait
+    /// for one like it: nothing in it is older than the group's interest.
+    #[must_use]
+    pub fn has_appeared(&self, id: PartitionId) -> bool {
+        self.fact.begun.get(&id.topic).is_some_and(|begun| id.index >= *begun)
+    }
+
     /// The topics that a member reads, of those that there are.
     fn topics_of(&self, member: &Member, topics: &dyn Topics, patterns: &Patterns) -> Vec<TopicId> {
-        let named = member.fact.topics.iter().filter_map(|name| topics.by_name(name));
-        let matching = member.fact.pattern.iter().flat_map(|p| patterns.topics(p, topics));
-        named.chain(matching).collect()
+        patterns.matching(&member.fact.topics, member.fact.pattern.as_ref(), topics)
     }
 
     /// The topics that members read, and how many partitions they have now.
@@ -163,6 +170,7 @@ impl Group {
         now_ms: u64,
     ) -> Vec<Fact> {
         let counted = self.read_topics(topics, patterns);
+        let begun = self.begun(&counted, topics, patterns);
         let assignor = self.preferred_assignor();
         let target = self.assign(assignor, &counted, topics, patterns);
         let fact = GroupFact {
@@ -170,6 +178,8 @@ impl Group {
             assignor,
             topics: counted,
             empty_since_ms: self.members.is_empty().then_some(now_ms),
+            begun,
+            wanted: self.wanted(),
         };
         let mut facts = vec![Fact::Group(id.clone(), Some(fact))];
         for (member, partitions) in target {
@@ -178,6 +188,46 @@ impl Group {
             }
         }
         facts
+    }
+
+    /// What members want. Of a group without any: what the last one did, who will be back.
+    fn wanted(&self) -> Wanted {
+        if self.members.is_empty() {
+            return self.fact.wanted.clone();
+        }
+        let facts = || self.members.values().map(|member| &member.fact);
+        Wanted {
+            topics: facts().flat_map(|fact| fact.topics.iter().cloned()).collect(),
+            patterns: facts().filter_map(|fact| fact.pattern.clone()).collect(),
+        }
+    }
+
+    /// With how many partitions of each topic the group begins, or has begun. A topic that
+    /// it waited for has come since, with all of its partitions. What the group does not
+    /// read now is kept as long as it may go on there.
+    fn begun(
+        &self,
+        counted: &BTreeMap<TopicId, u32>,
+        topics: &dyn Topics,
+        patterns: &Patterns,
+    ) -> BTreeMap<TopicId, u32> {
+        let GroupFact { begun, wanted, .. } = &self.fact;
+        let may_go_on = |id: &TopicId| {
+            counted.contains_key(id)
+                || self.members.is_empty()
+                || self.offsets.keys().any(|of| of.topic == *id)
+        };
+        let mut all = begun.clone();
+        all.retain(|id, _| topics.partitions(*id) > 0 && may_go_on(id));
+        if counted.keys().all(|id| all.contains_key(id)) {
+            return all;
+        }
+        let waited_for = patterns.matching(&wanted.topics, &wanted.patterns, topics);
+        for (id, count) in counted {
+            let known = if waited_for.contains(id) { 0 } else { *count };
+            all.entry(*id).or_insert(known);
+        }
+        all
     }
 
     fn assign(

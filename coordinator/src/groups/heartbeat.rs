@@ -47,6 +47,8 @@ pub struct Heartbeat {
     pub assignor: Option<Assignor>,
     /// What it reads, if it says so.
     pub owned: Option<BTreeSet<PartitionId>>,
+    /// Grows with each heartbeat of the member; 0: not said.
+    pub sequence: u64,
 }
 
 /// What it is told.
@@ -175,6 +177,7 @@ impl Groups {
         let group = self.get(&beat.group)?;
         let unknown = || GroupError::UnknownMember(beat.member.clone());
         let member = group.members.get(&beat.member).ok_or_else(unknown)?;
+        check_sequence(member, beat)?;
         if departure == Departure::Leave {
             return Ok(self.without(&beat.group, std::slice::from_ref(&beat.member), topics, now));
         }
@@ -182,7 +185,8 @@ impl Groups {
             let what = "only a member with an instance id can be back later: leave instead";
             return Err(GroupError::Invalid(what.to_owned()));
         }
-        let current = CurrentFact { away: true, ..member.current.clone() };
+        let sequence = beat.sequence.max(member.current.sequence);
+        let current = CurrentFact { away: true, sequence, ..member.current.clone() };
         Ok(vec![Fact::Current(beat.group.clone(), beat.member.clone(), Some(current))])
     }
 
@@ -226,6 +230,7 @@ enum Known<'a> {
 /// Whether the sender may speak for the member it says it is.
 fn admit<'a>(group: &'a Group, beat: &Heartbeat) -> Result<Known<'a>, GroupError> {
     if let Some(member) = group.members.get(&beat.member) {
+        check_sequence(member, beat)?;
         check_epoch(member, beat)?;
         return Ok(Known::Here(member));
     }
@@ -246,6 +251,17 @@ fn admit<'a>(group: &'a Group, beat: &Heartbeat) -> Result<Known<'a>, GroupError
             let (instance_id, member) = (instance_id.clone(), id.clone());
             Err(GroupError::UnreleasedInstance { instance_id, member })
         }
+    }
+}
+
+/// What the member has was told to it in answer to a heartbeat. One that it had sent before
+/// does not know of it, and may have been delayed for as long as it likes: what it says of
+/// what is read, a join or a farewell would free partitions that are read.
+fn check_sequence(member: &Member, beat: &Heartbeat) -> Result<(), GroupError> {
+    match (member.current.sequence, beat.sequence) {
+        (_, 0) => Ok(()),
+        (last, got) if got > last => Ok(()),
+        (last, got) => Err(GroupError::Overtaken { last, got }),
     }
 }
 
@@ -306,11 +322,9 @@ impl<'a> Draft<'a> {
             self.add([Fact::Member(id.clone(), member.clone(), Some(fact))]);
         }
         // Who joins again begins anew: it reads nothing.
-        if let Some(known) = known
-            && beat.epoch == 0
-            && known.current != CurrentFact::default()
-        {
-            self.add([Fact::Current(id, member, Some(CurrentFact::default()))]);
+        if known.is_some() && beat.epoch == 0 {
+            let anew = CurrentFact { sequence: beat.sequence, ..CurrentFact::default() };
+            self.add([Fact::Current(id, member, Some(anew))]);
         }
     }
 
@@ -344,6 +358,7 @@ impl<'a> Draft<'a> {
         let is_free = |id| group.owner(id).is_none_or(|owner| owner == self.member);
         let next = reconcile::step(member, group.fact.epoch, owned, is_free);
         if next != member.current {
+            let next = CurrentFact { sequence: beat.sequence.max(next.sequence), ..next };
             self.add([Fact::Current(self.id.clone(), self.member.clone(), Some(next))]);
         }
     }

@@ -22,7 +22,7 @@ pub use assign::Assignor;
 pub use error::GroupError;
 pub use facts::{
     CurrentFact, Fact, FactRecord, GroupFact, GroupId, MemberFact, MemberId, OffsetFact,
-    UnreadableFact,
+    UnreadableFact, Wanted,
 };
 pub use group::{Group, GroupState, Member};
 pub use heartbeat::{Departure, Heartbeat, HeartbeatAnswer};
@@ -50,10 +50,22 @@ pub struct Now {
 pub struct GroupOptions {
     /// A member that is silent for so long is gone.
     pub session_timeout_ms: u32,
+    /// For so long an answer relies on that nobody else coordinated. What a member is told
+    /// of its session is shorter by as much.
+    pub confirmation_ms: u32,
     /// Members of a group: each change of one is written for all whose share changes.
     pub max_members: usize,
     /// Offsets that nobody reads are forgotten after that (K-13636).
     pub offsets_retention_ms: u64,
+}
+
+impl GroupOptions {
+    /// What members are told: so long from when it was sent a heartbeat that is answered
+    /// keeps for a member what it has, whoever coordinates by then.
+    #[must_use]
+    pub fn lease_ms(&self) -> u32 {
+        self.session_timeout_ms.saturating_sub(self.confirmation_ms)
+    }
 }
 
 impl Default for GroupOptions {
@@ -61,6 +73,7 @@ impl Default for GroupOptions {
     fn default() -> Self {
         Self {
             session_timeout_ms: 10_000,
+            confirmation_ms: 2_000,
             max_members: 1_000,
             offsets_retention_ms: 7 * 24 * 3_600_000,
         }
@@ -74,6 +87,8 @@ pub struct Groups {
     groups: BTreeMap<GroupId, Group>,
     sessions: Sessions,
     patterns: Patterns,
+    /// When it was certain last that nobody else coordinates.
+    confirmed: Option<Millis>,
 }
 
 impl Groups {
@@ -81,12 +96,17 @@ impl Groups {
     #[must_use]
     pub fn new(options: GroupOptions) -> Self {
         let (groups, sessions, patterns) = Default::default();
-        Self { options, groups, sessions, patterns }
+        Self { options, groups, sessions, patterns, confirmed: None }
     }
 
     /// Takes over what was decided: the only thing that changes a group.
     pub fn replay(&mut self, fact: &Fact) {
-        if let Fact::Member(_, _, Some(MemberFact { pattern: Some(pattern), .. })) = fact {
+        let patterns = match fact {
+            Fact::Member(_, _, Some(member)) => member.pattern.iter().collect(),
+            Fact::Group(_, Some(group)) => group.wanted.patterns.iter().collect(),
+            _ => Vec::new(),
+        };
+        for pattern in patterns {
             // One that a later release took and this one does not matches nothing.
             let _ = self.patterns.learn(pattern);
         }
@@ -102,6 +122,21 @@ impl Groups {
         for (id, group) in &self.groups {
             self.sessions.heard_of_all(id, group, now, &self.options);
         }
+    }
+
+    /// Whether answers to heartbeats have to wait until something was written: another node
+    /// may have begun to coordinate since that was last possible, and will give away what
+    /// members have, a session after it has begun.
+    #[must_use]
+    pub fn must_confirm(&self, now: Now) -> bool {
+        let until = |at: Millis| at + u64::from(self.options.confirmation_ms);
+        self.confirmed.is_none_or(|at| now.monotonic >= until(at))
+    }
+
+    /// Something was committed that was not yet written at that moment: nobody else
+    /// coordinated then.
+    pub fn confirmed(&mut self, at: Now) {
+        self.confirmed = self.confirmed.max(Some(at.monotonic));
     }
 
     /// All of them, by name.
@@ -171,20 +206,23 @@ impl Groups {
                 None => self.sessions.forget(id),
             }
         }
-        if facts.iter().any(|fact| matches!(fact, Fact::Member(..))) {
+        if facts.iter().any(|fact| matches!(fact, Fact::Member(..) | Fact::Group(_, None))) {
             self.forget_unused_patterns();
         }
     }
 
-    /// Keeps only the patterns that members have. For whoever does not carry out what a
+    /// Keeps only the patterns that members have, or had last. For whoever does not carry out what a
     /// heartbeat would have changed.
     pub fn forget_unused_patterns(&mut self) {
         if self.patterns.is_empty() {
             return;
         }
         let members = self.groups.values().flat_map(|group| group.members.values());
-        let used: BTreeSet<&str> =
-            members.filter_map(|member| member.fact.pattern.as_deref()).collect();
+        let remembered = self.groups.values().flat_map(|group| &group.fact.wanted.patterns);
+        let used: BTreeSet<&str> = members
+            .filter_map(|member| member.fact.pattern.as_deref())
+            .chain(remembered.map(String::as_str))
+            .collect();
         self.patterns.keep(|pattern| used.contains(pattern));
     }
 }

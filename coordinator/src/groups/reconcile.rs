@@ -37,5 +37,6 @@ pub(super) fn step(
         assigned: keeps.iter().copied().chain(takes).collect(),
         revoking: BTreeSet::new(),
         away: false,
+        sequence: current.sequence,
     }
 }

@@ -4,7 +4,7 @@ use super::error::GroupError;
 use super::topics::Topics;
 use ottla_proto::TopicId;
 use regex::{Regex, RegexBuilder};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Largest compiled pattern, in bytes: those of people are hundreds of times smaller,
 /// and a shard may hold one for each member.
@@ -37,8 +37,20 @@ impl Patterns {
         self.0.retain(|pattern, _| is_used(pattern));
     }
 
+    /// The topics of these names, and those that match one of these patterns.
+    pub(super) fn matching<'a>(
+        &self,
+        names: &BTreeSet<String>,
+        patterns: impl IntoIterator<Item = &'a String>,
+        topics: &dyn Topics,
+    ) -> Vec<TopicId> {
+        let named = names.iter().filter_map(|name| topics.by_name(name));
+        let matching = patterns.into_iter().flat_map(|pattern| self.topics(pattern, topics));
+        named.chain(matching).collect()
+    }
+
     /// Topics whose whole name matches. One that was never learnt matches nothing.
-    pub(super) fn topics(&self, pattern: &str, topics: &dyn Topics) -> Vec<TopicId> {
+    fn topics(&self, pattern: &str, topics: &dyn Topics) -> Vec<TopicId> {
         let Some(regex) = self.0.get(pattern) else { return Vec::new() };
         let public = topics.public().into_iter();
         public.filter(|(name, _)| regex.is_match(name)).map(|(_, id)| id).collect()

@@ -1,9 +1,10 @@
 //! `Consume`: committed records as they come, never more than the caller's
 //! credit, which it gives in records and in bytes.
 
-use super::Answers;
+use super::group_wire::topic_id;
 use super::log::{Format, Log, Wanted};
 use super::produce_stream::shutting_down;
+use crate::metrics::Kind;
 use ottla_proto::ApiError;
 use ottla_proto::v1::{self, ErrorReason, consume_response, fetch_response};
 use std::time::Duration;
@@ -26,9 +27,10 @@ type Sender = mpsc::Sender<Result<v1::ConsumeResponse, Status>>;
 pub(crate) fn serve(
     log: Log,
     requests: Streaming<v1::ConsumeRequest>,
-) -> Answers<v1::ConsumeResponse> {
+) -> ReceiverStream<Result<v1::ConsumeResponse, Status>> {
     let (answers, receiver) = mpsc::channel(ANSWER_QUEUE);
     tokio::spawn(async move {
+        let _open = log.requests.opened(Kind::Fetch);
         let stop = log.context.stop.clone();
         let ended = tokio::select! {
             ended = run(&log, requests, &answers) => ended,
@@ -40,7 +42,7 @@ pub(crate) fn serve(
             let _gone = answers.send(Err(status)).await;
         }
     });
-    Box::pin(ReceiverStream::new(receiver))
+    ReceiverStream::new(receiver)
 }
 
 /// What the caller still allows. A batch that is handed out whole may overdraw
@@ -113,6 +115,7 @@ fn start(first: v1::ConsumeRequest) -> Result<Wanted, ApiError> {
     })?;
     Ok(Wanted {
         format: Format::of(start.format)?,
+        topic_id: topic_id(&start.topic_id)?,
         topic: start.topic,
         partition: start.partition,
         offset: start.offset,

@@ -70,6 +70,7 @@ pub(super) fn heartbeat(request: v1::HeartbeatRequest) -> Result<Heartbeat, ApiE
         subscription: request.subscription.map(subscription).transpose()?,
         assignor: request.assignor.map(assignor).transpose()?,
         owned: request.owned.map(|owned| wanted(&owned.topics)).transpose()?,
+        sequence: request.sequence,
     })
 }
 
@@ -88,12 +89,35 @@ fn subscription(wants: v1::Subscription) -> Result<(BTreeSet<String>, Option<Str
     Ok((wants.topics.into_iter().collect(), pattern))
 }
 
+/// The partitions, of those asked for or of all that the group reads, that came after the
+/// group had begun, and for which nothing was committed.
+pub(super) fn appeared(group: &Group, asked: &BTreeSet<PartitionId>) -> BTreeSet<PartitionId> {
+    let all = || {
+        let topics = group.fact.topics.iter();
+        topics.flat_map(|(topic, count)| {
+            (0..*count).map(|index| PartitionId { topic: *topic, index })
+        })
+    };
+    let asked: Vec<PartitionId> =
+        if asked.is_empty() { all().collect() } else { asked.iter().copied().collect() };
+    let is_new = |id: &PartitionId| group.has_appeared(*id) && !group.offsets.contains_key(id);
+    asked.into_iter().filter(is_new).collect()
+}
+
+/// An id that need not be given.
+pub(super) fn topic_id(bytes: &[u8]) -> Result<Option<TopicId>, ApiError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let wrong = || invalid(format!("a topic id has 16 bytes, not {}", bytes.len()));
+    TopicId::from_wire(bytes).map(Some).ok_or_else(wrong)
+}
+
 pub(super) fn wanted(topics: &[v1::TopicPartitions]) -> Result<BTreeSet<PartitionId>, ApiError> {
     let mut all = BTreeSet::new();
     for listed in topics {
-        let length = listed.topic_id.len();
-        let topic = TopicId::from_wire(&listed.topic_id)
-            .ok_or_else(|| invalid(format!("a topic id has 16 bytes, not {length}")))?;
+        let missing = || invalid("a topic id has 16 bytes, not 0".to_owned());
+        let topic = topic_id(&listed.topic_id)?.ok_or_else(missing)?;
         all.extend(listed.partitions.iter().map(|index| PartitionId { topic, index: *index }));
     }
     Ok(all)
@@ -109,9 +133,11 @@ pub(super) fn commits(
         None => Committer::Anybody,
     };
     let commit = |one: v1::OffsetCommit| {
-        let known =
-            image.topic_by_name(&one.topic).filter(|topic| one.partition < topic.partitions);
-        let topic = known.ok_or_else(|| {
+        let named = match topic_id(&one.topic_id)? {
+            Some(id) => image.topics.get(&id),
+            None => image.topic_by_name(&one.topic),
+        };
+        let topic = named.filter(|topic| one.partition < topic.partitions).ok_or_else(|| {
             let (topic, partition) = (one.topic.clone(), one.partition);
             refusal(&GroupError::UnknownPartition { topic, partition })
         })?;
@@ -126,7 +152,7 @@ pub(super) fn commits(
 /// A group's refusal, as a caller is told.
 pub(super) fn refusal(error: &GroupError) -> ApiError {
     let reason = match error {
-        GroupError::Invalid(_) => R::InvalidRequest,
+        GroupError::Invalid(_) | GroupError::Overtaken { .. } => R::InvalidRequest,
         GroupError::InvalidPattern { .. } => R::InvalidSubscription,
         GroupError::UnknownGroup => R::UnknownGroup,
         GroupError::UnknownMember(_) => R::UnknownMember,

@@ -150,7 +150,7 @@ impl GroupService for Groups {
             member_epoch: answer.epoch,
             heartbeat_interval_ms: HEARTBEAT_INTERVAL_MS,
             assignment,
-            session_timeout_ms: self.coordinator.options().session_timeout_ms,
+            session_timeout_ms: self.coordinator.options().lease_ms(),
         }))
     }
 
@@ -193,7 +193,9 @@ impl GroupService for Groups {
         let image = self.image();
         let offsets = found.offsets.iter().filter(|(id, _)| asked(id));
         let offsets = offsets.map(|(id, fact)| wire::committed(&image, *id, fact)).collect();
-        Ok(Response::new(v1::FetchOffsetsResponse { header: self.context.header(), offsets }))
+        let appeared = wire::partitions(&image, &wire::appeared(&found, &wanted));
+        let header = self.context.header();
+        Ok(Response::new(v1::FetchOffsetsResponse { header, offsets, appeared }))
     }
 
     async fn list_groups(

@@ -1,13 +1,17 @@
 //! `LogService`: producing and fetching.
 
-use super::{Answers, Context, consume, now_ms, produce_stream};
+use super::group_wire::topic_id;
+use super::{Context, consume, now_ms, produce_stream};
+use crate::metrics::{Kind, Requests};
 use crate::{deadline, payload};
 use ottla_commitlog::format::ValidBatch;
+use ottla_grpc::{Answers, Messages, answer};
 use ottla_metadata::controller::INTERNAL_TOPIC_PREFIX;
-use ottla_proto::ApiError;
 use ottla_proto::v1::log_service_server::LogService;
 use ottla_proto::v1::{self, ErrorReason, PayloadFormat, fetch_response};
+use ottla_proto::{ApiError, MAX_GRPC_MESSAGE_BYTES, TopicId};
 use ottla_replication::{Acks, ProduceTicket, Replicas};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
@@ -24,6 +28,7 @@ const MAX_FETCH_BYTES: usize = ottla_proto::MAX_BATCH_BYTES;
 pub(crate) struct Log {
     pub(crate) context: Context,
     pub(crate) replicas: Replicas,
+    pub(crate) requests: Arc<Requests>,
 }
 
 /// What stands in internal topics is the nodes' own.
@@ -86,16 +91,44 @@ impl Log {
         })
     }
 
+    /// That the name is still that of the topic that the reader means.
+    fn check_same(&self, wanted: &Wanted) -> Result<(), ApiError> {
+        let Some(meant) = wanted.topic_id else { return Ok(()) };
+        let images = self.replicas.images();
+        let image = images.borrow();
+        // A name that nobody has is told by who looks for the partition.
+        match image.topic_by_name(&wanted.topic) {
+            Some(found) if found.id != meant => {
+                let message =
+                    format!("topic {:?} is not the one that was read: deleted since", wanted.topic);
+                Err(ApiError::new(ErrorReason::UnknownTopic, message))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Reads batches and shapes them as asked; at most `limit` records where
     /// they are decoded. Returns the payload, what it holds, and what remains.
     pub(crate) async fn read(&self, wanted: &Wanted) -> Result<Read, ApiError> {
+        let read = self.read_uncounted(wanted).await;
+        match &read {
+            Ok(read) => self.requests.fetched(read.bytes, read.records),
+            Err(error) => self.requests.failed(Kind::Fetch, error),
+        }
+        read
+    }
+
+    async fn read_uncounted(&self, wanted: &Wanted) -> Result<Read, ApiError> {
         let Wanted { topic, partition, offset, max_bytes, wait, .. } = wanted;
         let (partition, offset, max_bytes, wait) = (*partition, *offset, *max_bytes, *wait);
+        self.check_same(wanted)?;
         let found = if wanted.allow_follower {
             self.replicas.fetch_nearby(topic, partition, offset, max_bytes, wait).await?
         } else {
             self.replicas.fetch(topic, partition, offset, max_bytes, wait).await?
         };
+        // Ids are never used again: what was so before and after was so in between.
+        self.check_same(wanted)?;
         let (payload, bytes, count, next) = match wanted.format {
             Format::Batches => {
                 let (count, next) = payload::extent(&found.batches, wanted.offset)?;
@@ -146,6 +179,8 @@ impl Format {
 /// One read as it was asked for.
 pub(crate) struct Wanted {
     pub(crate) topic: String,
+    /// The one that is meant, if another may have its name by now.
+    pub(crate) topic_id: Option<TopicId>,
     pub(crate) partition: u32,
     pub(crate) offset: u64,
     pub(crate) max_bytes: usize,
@@ -168,10 +203,15 @@ impl LogService for Log {
         &self,
         request: Request<v1::ProduceRequest>,
     ) -> Result<Response<v1::ProduceResponse>, Status> {
+        let started = Instant::now();
         let deadline = deadline::of(request.metadata(), request.get_ref().timeout_ms);
-        let request = Self::check(request.into_inner(), deadline)?;
-        let ticket = self.enqueue(request).await?;
-        Ok(Response::new(self.finish(ticket).await?))
+        let outcome = async {
+            let request = Self::check(request.into_inner(), deadline)?;
+            self.finish(self.enqueue(request).await?).await
+        };
+        let outcome = outcome.await;
+        self.requests.produced(started.elapsed(), &outcome);
+        Ok(Response::new(outcome?))
     }
 
     type ProduceStreamStream = Answers<v1::ProduceStreamResponse>;
@@ -180,7 +220,9 @@ impl LogService for Log {
         &self,
         request: Request<Streaming<v1::ProduceStreamRequest>>,
     ) -> Result<Response<Self::ProduceStreamStream>, Status> {
-        Ok(Response::new(produce_stream::serve(self.clone(), request.into_inner())))
+        let requests = Messages::of_request(request, MAX_GRPC_MESSAGE_BYTES);
+        let answers = produce_stream::serve(self.clone(), requests);
+        Ok(answer(answers, MAX_GRPC_MESSAGE_BYTES))
     }
 
     async fn fetch(
@@ -190,6 +232,7 @@ impl LogService for Log {
         let latest = deadline::of(request.metadata(), 0);
         let request = request.into_inner();
         let wanted = Wanted {
+            topic_id: topic_id(&request.topic_id)?,
             topic: request.topic,
             partition: request.partition,
             offset: request.offset,
@@ -212,7 +255,8 @@ impl LogService for Log {
         &self,
         request: Request<Streaming<v1::ConsumeRequest>>,
     ) -> Result<Response<Self::ConsumeStream>, Status> {
-        Ok(Response::new(consume::serve(self.clone(), request.into_inner())))
+        let answers = consume::serve(self.clone(), request.into_inner());
+        Ok(answer(answers, MAX_GRPC_MESSAGE_BYTES))
     }
 
     async fn delete_records(

@@ -1,16 +1,18 @@
 //! `ProduceStream`: requests are appended in the order they come, answers are
 //! sent as they are ready.
 
-use super::Answers;
 use super::log::Log;
 use crate::deadline;
+use crate::metrics::Kind;
+use ottla_grpc::Messages;
 use ottla_proto::ApiError;
 use ottla_proto::v1::{self, ErrorReason, produce_stream_response::Outcome};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
 use tonic::metadata::MetadataMap;
-use tonic::{Status, Streaming};
 
 /// Requests of one stream that may wait for their answer at once. Enough to
 /// cover a sync at full rate; beyond it the stream is simply not read.
@@ -23,10 +25,11 @@ type Sender = mpsc::Sender<Result<v1::ProduceStreamResponse, Status>>;
 
 pub(crate) fn serve(
     log: Log,
-    requests: Streaming<v1::ProduceStreamRequest>,
-) -> Answers<v1::ProduceStreamResponse> {
+    requests: Messages<v1::ProduceStreamRequest>,
+) -> ReceiverStream<Result<v1::ProduceStreamResponse, Status>> {
     let (answers, receiver) = mpsc::channel(ANSWER_QUEUE);
     tokio::spawn(async move {
+        let _open = log.requests.opened(Kind::Produce);
         let stop = log.context.stop.clone();
         let ended = tokio::select! {
             ended = read(log, requests, &answers) => ended,
@@ -39,7 +42,7 @@ pub(crate) fn serve(
             let _gone = answers.send(Err(status)).await;
         }
     });
-    Box::pin(ReceiverStream::new(receiver))
+    ReceiverStream::new(receiver)
 }
 
 /// How an open stream ends when its node stops.
@@ -49,25 +52,27 @@ pub(super) fn shutting_down() -> Status {
 
 async fn read(
     log: Log,
-    mut requests: Streaming<v1::ProduceStreamRequest>,
+    mut requests: Messages<v1::ProduceStreamRequest>,
     answers: &Sender,
 ) -> Result<(), Status> {
     let in_flight = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
     while let Some(request) = requests.message().await? {
         let Ok(permit) = in_flight.clone().acquire_owned().await else { return Ok(()) };
-        let id = request.correlation_id;
+        let (id, started) = (request.correlation_id, Instant::now());
         // Joining the partition's queue is awaited here: that keeps the order.
         match enqueue(&log, request).await {
             Ok(ticket) => {
                 let (log, answers) = (log.clone(), answers.clone());
                 tokio::spawn(async move {
                     let outcome = log.finish(ticket).await;
+                    log.requests.produced(started.elapsed(), &outcome);
                     // A caller that has gone does not hear it.
                     let _gone = answers.send(Ok(answer(id, outcome))).await;
                     drop(permit);
                 });
             }
             Err(error) => {
+                log.requests.failed(Kind::Produce, &error);
                 if answers.send(Ok(answer(id, Err(error)))).await.is_err() {
                     return Ok(());
                 }

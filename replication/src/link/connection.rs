@@ -5,6 +5,7 @@ use crate::core::Event;
 use crate::env::Env;
 use crate::partition::{Incoming, Message};
 use crate::wire;
+use ottla_grpc::{Client, Messages};
 use ottla_metadata::image::Broker;
 use ottla_proto::internal::v1::replicate_request::Message as Request;
 use ottla_proto::internal::v1::replicate_response::Message as Response;
@@ -19,7 +20,6 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
 /// First wait before a connection is tried again: a process that restarts or an
@@ -107,15 +107,13 @@ async fn connect(env: &Env, link: &Link, broker: &Broker) -> String {
         Ok(channel) => channel,
         Err(reason) => return reason,
     };
-    let mut client = ReplicationServiceClient::new(channel)
-        .max_decoding_message_size(MAX_GRPC_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_GRPC_MESSAGE_BYTES);
+    let mut client = ReplicationServiceClient::new(Client::new(channel));
     let (requests, receiver) = mpsc::channel(REQUESTS_ON_THE_WAY);
     if requests.send(hello(env)).await.is_err() {
         return "closed".to_owned();
     }
     let responses = match client.replicate(ReceiverStream::new(receiver)).await {
-        Ok(response) => response.into_inner(),
+        Ok(response) => Messages::of_response(response, MAX_GRPC_MESSAGE_BYTES),
         Err(status) => return status.to_string(),
     };
     let (connection, partitions) = link.outbox.begin();
@@ -165,7 +163,7 @@ async fn receive(
     env: &Env,
     link: &Link,
     connection: u64,
-    mut responses: Streaming<ReplicateResponse>,
+    mut responses: Messages<ReplicateResponse>,
 ) -> String {
     loop {
         match responses.message().await {

@@ -8,8 +8,8 @@ use crate::env::Env;
 use crate::hold;
 use crate::partition::Message;
 use crate::wire;
-use futures::Stream;
 use futures::future::join_all;
+use ottla_grpc::{Answers, answer};
 use ottla_metadata::controller::MAX_LEADER_MOVES;
 use ottla_proto::internal::v1::replicate_request::Message as Body;
 use ottla_proto::internal::v1::replication_service_server::ReplicationService;
@@ -17,9 +17,10 @@ use ottla_proto::internal::v1::{
     Follow, Hello, HoldWritesRequest, HoldWritesResponse, ReplicateRequest, ReplicateResponse,
 };
 use ottla_proto::v1::ErrorReason as R;
-use ottla_proto::{ApiError, BrokerEpoch, LeaderEpoch, NodeId, PartitionId};
+use ottla_proto::{
+    ApiError, BrokerEpoch, LeaderEpoch, MAX_GRPC_MESSAGE_BYTES, NodeId, PartitionId,
+};
 use std::collections::BTreeSet;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Request, Response, Status, Streaming};
@@ -40,8 +41,7 @@ impl ReplicationRpc {
 
 #[tonic::async_trait]
 impl ReplicationService for ReplicationRpc {
-    type ReplicateStream =
-        Pin<Box<dyn Stream<Item = Result<ReplicateResponse, Status>> + Send + 'static>>;
+    type ReplicateStream = Answers<ReplicateResponse>;
 
     async fn replicate(
         &self,
@@ -54,7 +54,7 @@ impl ReplicationService for ReplicationRpc {
         let (queues, outgoing) = queues();
         let requests = request.into_inner();
         self.env.tasks.spawn(converse(Arc::clone(&self.env), requests, queues));
-        Ok(Response::new(Box::pin(outgoing)))
+        Ok(answer(outgoing, MAX_GRPC_MESSAGE_BYTES))
     }
 
     async fn hold_writes(

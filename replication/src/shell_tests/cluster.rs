@@ -273,6 +273,7 @@ impl Node {
         });
         let stop = CancellationToken::new();
         let serving = tonic::transport::Server::builder()
+            .layer(ottla_grpc::ServerLayer)
             .add_service(replicas.service())
             .serve_with_incoming_shutdown(
                 TcpListenerStream::new(port),

@@ -15,6 +15,7 @@ pub(crate) use host::Host;
 pub use link::Conditions;
 
 use anyhow::Context as _;
+use std::ffi::OsStr;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,6 +23,15 @@ use switch::Switch;
 
 /// Threads of the runtime that clients run on.
 const CLIENT_THREADS: usize = 2;
+
+/// Programs of the system that a world calls, with Debian's packages that have them.
+const TOOLS: [(&str, &str); 5] = [
+    ("ip", "iproute2"),
+    ("mount", "mount"),
+    ("setpriv", "util-linux"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("xfs_io", "xfsprogs"),
+];
 
 /// Where the clients are.
 pub const CLIENTS: Ipv4Addr = address(254);
@@ -51,6 +61,10 @@ impl World {
     /// # Errors
     /// This process may not make one, or the system lacks something: which.
     pub fn new(seed: u64) -> anyhow::Result<Arc<Self>> {
+        // Now, and not in the middle of a run that needs the last of them.
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let missing = missing_tools(&path);
+        anyhow::ensure!(missing.is_empty(), "not installed: {}", missing.join(", "));
         let (clients, device) = Host::first(CLIENTS).context("no world of its own")?;
         let switch = Switch::new(seed)?;
         switch.plug(CLIENTS, device);
@@ -109,5 +123,27 @@ impl World {
     /// Every line is good again.
     pub fn heal(&self) {
         self.switch.heal();
+    }
+}
+
+/// What none of the folders of `path` has.
+fn missing_tools(path: &OsStr) -> Vec<String> {
+    let is_there = |tool: &str| std::env::split_paths(path).any(|dir| dir.join(tool).is_file());
+    let missing = TOOLS.iter().filter(|(tool, _)| !is_there(tool));
+    missing.map(|(tool, package)| format!("{tool} (Debian: {package})")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{TOOLS, missing_tools};
+
+    #[test]
+    fn what_is_missing_is_named_with_its_package() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for (tool, _) in TOOLS.iter().filter(|(tool, _)| *tool != "xfs_io") {
+            std::fs::write(dir.path().join(tool), "").expect("a file");
+        }
+        assert_eq!(missing_tools(dir.path().as_os_str()), ["xfs_io (Debian: xfsprogs)"]);
+        assert_eq!(missing_tools("".as_ref()).len(), TOOLS.len());
     }
 }

@@ -5,18 +5,19 @@
 //! sends the same bytes over loopback, checksums them and writes them to a file. All
 //! nodes run on this machine, and share its processors and its disk with this program.
 
-mod floor;
 mod load;
 mod report;
 
-use super::cluster::{LocalCluster, Place, Seen};
-use crate::output::{self, Format};
+use super::cluster::{LocalCluster, Seen};
+use super::floor::{Sync, Work, work};
+use super::setting::Setting;
+use crate::output::Format;
 use anyhow::ensure;
 use clap::value_parser;
 use load::{Load, write_all};
 use ottla_client::NewTopic;
 use report::{Report, Window};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -38,6 +39,9 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const SETTLE: Duration = Duration::from_secs(2);
 
 const MEGABYTE: u64 = 1_000_000;
+
+/// Bytes in one write of the floor: as a node sends and writes them.
+const FLOOR_CHUNK_BYTES: usize = 512 * 1024;
 
 /// Measure how a node that was away catches up, on a local cluster.
 ///
@@ -71,43 +75,30 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = crate::connection::duration)]
     watch: Duration,
 
-    /// Where the nodes keep their files; must be empty. Default: a temporary
-    /// directory. Either is removed afterwards, unless the command fails.
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
-
-    /// How results are written.
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    #[command(flatten)]
+    setting: Setting,
 }
 
 impl Args {
     pub(crate) fn format(&self) -> Format {
-        self.format
+        self.setting.format
     }
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let place = Place::open(args.dir.as_deref())?;
-    let cluster = LocalCluster::start(place.dir(), 3).await?;
-    let mut bench = Bench { args, cluster, floor_file: place.dir().join("floor") };
-    let measured = bench.measure().await;
-    bench.cluster.stop().await;
-    let report = place.leave(measured)?;
-    match bench.args.format {
-        Format::Text => output::line(&report.text())?,
-        Format::Json => output::json(&report.json())?,
-    }
-    Ok(ExitCode::SUCCESS)
+    let measure = async |cluster: &mut LocalCluster, dir: &Path| {
+        Bench { args: &args, cluster, dir }.measure().await
+    };
+    args.setting.show(&args.setting.on_nodes(3, measure).await?)
 }
 
-struct Bench {
-    args: Args,
-    cluster: LocalCluster,
-    floor_file: PathBuf,
+struct Bench<'a> {
+    args: &'a Args,
+    cluster: &'a mut LocalCluster,
+    dir: &'a Path,
 }
 
-impl Bench {
+impl Bench<'_> {
     async fn measure(&mut self) -> anyhow::Result<Report> {
         let (partitions, bytes) = (self.args.partitions, self.args.megabytes * MEGABYTE);
         for name in [BULK, LIVE] {
@@ -135,9 +126,11 @@ impl Bench {
         let catching_up = Window { from: begun, to: in_sync };
 
         sleep(SETTLE).await;
-        let file = self.floor_file.clone();
+        let dir = self.dir.to_owned();
+        let (chunk_bytes, window_bytes) = (FLOOR_CHUNK_BYTES, bytes);
+        let floor = Work { bytes, chunk_bytes, copies: 1, sync: Sync::AtEnd, window_bytes };
         let from = Instant::now();
-        let floor = tokio::task::spawn_blocking(move || floor::run(&file, bytes)).await??;
+        let floor = tokio::task::spawn_blocking(move || work(&dir, floor)).await??.time;
         let beside_floor = Window { from, to: Instant::now() };
         let history = load.finish().await?;
         Ok(Report {

@@ -1,6 +1,9 @@
 //! What `bench catch-up` measured, as text and as JSON.
 
-use super::super::figures::{cores, rounded, seconds};
+use super::super::figures::{
+    cores, per_second, percentiles, percentiles_text, quantile_ms, rounded, seconds,
+};
+use super::super::setting::Figures;
 use super::load::Latencies;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -32,8 +35,8 @@ pub(super) struct Report {
     pub(super) beside_floor: Latencies,
 }
 
-impl Report {
-    pub(super) fn json(&self) -> Value {
+impl Figures for Report {
+    fn json(&self) -> Value {
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "cores": cores(),
@@ -42,9 +45,9 @@ impl Report {
             "missed_bytes": self.bytes,
             "started_to_following_seconds": seconds(self.started_to_begun),
             "caught_up_seconds": seconds(self.caught_up),
-            "caught_up_bytes_per_second": self.speed(self.caught_up),
+            "caught_up_bytes_per_second": per_second(self.bytes, self.caught_up),
             "floor_seconds": seconds(self.floor),
-            "floor_bytes_per_second": self.speed(self.floor),
+            "floor_bytes_per_second": per_second(self.bytes, self.floor),
             "of_the_floor": self.of_the_floor(),
             "live": {
                 "records_per_second": self.rate,
@@ -57,17 +60,7 @@ impl Report {
         })
     }
 
-    pub(super) fn text(&self) -> String {
-        let line = |latencies: &Latencies| {
-            let at = |quantile| at(latencies, quantile);
-            format!(
-                "p50 {} ms, p99 {} ms, longest {} ms of {}",
-                at(0.5),
-                at(0.99),
-                at(1.0),
-                latencies.len()
-            )
-        };
+    fn text(&self) -> String {
         format!(
             "{} MB missed, {} partitions, on 3 nodes and {} processors; {} records a second \
              meanwhile, acks=all\n\
@@ -82,43 +75,26 @@ impl Report {
             cores(),
             self.rate,
             seconds(self.caught_up),
-            self.speed(self.caught_up) / 1_000_000,
+            per_second(self.bytes, self.caught_up) / 1_000_000,
             seconds(self.started_to_begun),
             seconds(self.floor),
-            self.speed(self.floor) / 1_000_000,
+            per_second(self.bytes, self.floor) / 1_000_000,
             self.of_the_floor(),
-            line(&self.before),
-            line(&self.during),
+            percentiles_text(&self.before),
+            percentiles_text(&self.during),
             self.p99_ratio(),
-            line(&self.beside_floor),
+            percentiles_text(&self.beside_floor),
             self.failed,
         )
     }
+}
 
-    /// Bytes a second.
-    fn speed(&self, time: Duration) -> u64 {
-        (self.bytes as f64 / time.as_secs_f64()) as u64
-    }
-
+impl Report {
     fn of_the_floor(&self) -> f64 {
         rounded(self.floor.as_secs_f64() / self.caught_up.as_secs_f64())
     }
 
     fn p99_ratio(&self) -> f64 {
-        rounded(at(&self.during, 0.99) / at(&self.before, 0.99))
+        rounded(quantile_ms(&self.during, 0.99) / quantile_ms(&self.before, 0.99))
     }
-}
-
-fn percentiles(latencies: &Latencies) -> Value {
-    json!({
-        "count": latencies.len(),
-        "p50": at(latencies, 0.5),
-        "p99": at(latencies, 0.99),
-        "max": at(latencies, 1.0),
-    })
-}
-
-/// In milliseconds.
-fn at(latencies: &Latencies, quantile: f64) -> f64 {
-    rounded(latencies.value_at_quantile(quantile) as f64 / 1000.0)
 }

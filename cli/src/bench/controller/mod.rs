@@ -6,15 +6,16 @@
 
 mod report;
 
-use super::cluster::{LocalCluster, Place, Seen};
+use super::cluster::{LocalCluster, Seen};
 use super::proc::{cpu_time, resident_bytes};
-use crate::output::{self, Format};
+use super::setting::Setting;
+use crate::output::Format;
 use anyhow::{Context, ensure};
 use clap::value_parser;
 use ottla_client::{NewTopic, Producer, ProducerOptions, ProducerRecord, TopicChange};
 use report::{Creation, Failover, Idle, NodeUse, Report};
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -67,19 +68,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 30)]
     controller_kills: u32,
 
-    /// Where the nodes keep their files; must be empty. Default: a temporary
-    /// directory. Either is removed afterwards, unless the command fails.
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
-
-    /// How results are written.
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    #[command(flatten)]
+    setting: Setting,
 }
 
 impl Args {
     pub(crate) fn format(&self) -> Format {
-        self.format
+        self.setting.format
     }
 
     /// How many partitions each topic gets.
@@ -99,26 +94,19 @@ impl Args {
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let per_topic = args.per_topic()?;
-    let place = Place::open(args.dir.as_deref())?;
-    let cluster = LocalCluster::start(place.dir(), args.nodes).await?;
-    let mut bench = Bench { args, cluster, per_topic };
-    let measured = bench.measure().await;
-    bench.cluster.stop().await;
-    let report = place.leave(measured)?;
-    match bench.args.format {
-        Format::Text => output::line(&report.text())?,
-        Format::Json => output::json(&report.json())?,
-    }
-    Ok(ExitCode::SUCCESS)
+    let measure = async |cluster: &mut LocalCluster, _: &Path| {
+        Bench { args: &args, cluster, per_topic }.measure().await
+    };
+    args.setting.show(&args.setting.on_nodes(args.nodes, measure).await?)
 }
 
-struct Bench {
-    args: Args,
-    cluster: LocalCluster,
+struct Bench<'a> {
+    args: &'a Args,
+    cluster: &'a mut LocalCluster,
     per_topic: Vec<u32>,
 }
 
-impl Bench {
+impl Bench<'_> {
     async fn measure(&mut self) -> anyhow::Result<Report> {
         let creation = self.create().await?;
         let idle = self.idle().await?;

@@ -1,6 +1,7 @@
 //! What `bench controller` measured, as text and as JSON.
 
 use super::super::figures::{Spread, cores, rounded, seconds, spread};
+use super::super::setting::Figures;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::time::Duration;
@@ -58,8 +59,8 @@ pub(super) struct Report {
     pub(super) successions: Vec<Duration>,
 }
 
-impl Report {
-    pub(super) fn json(&self) -> Value {
+impl Figures for Report {
+    fn json(&self) -> Value {
         let Self { creation, idle, .. } = self;
         json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -93,7 +94,7 @@ impl Report {
         })
     }
 
-    pub(super) fn text(&self) -> String {
+    fn text(&self) -> String {
         let Self { creation, idle, .. } = self;
         let mut text = format!(
             "{} partitions in {} topics, {} replicas each, on {} nodes and {} processors\n\

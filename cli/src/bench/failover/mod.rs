@@ -8,13 +8,14 @@
 mod report;
 mod writers;
 
-use super::cluster::{LocalCluster, Place};
-use crate::output::{self, Format};
+use super::cluster::LocalCluster;
+use super::setting::Setting;
+use crate::output::Format;
 use anyhow::Context as _;
 use clap::value_parser;
 use ottla_client::{Election, NewTopic};
 use report::{Planned, Report};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -60,42 +61,28 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "2ms", value_parser = crate::connection::duration)]
     interval: Duration,
 
-    /// Where the nodes keep their files; must be empty. Default: a temporary
-    /// directory. Either is removed afterwards, unless the command fails.
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
-
-    /// How results are written.
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    #[command(flatten)]
+    setting: Setting,
 }
 
 impl Args {
     pub(crate) fn format(&self) -> Format {
-        self.format
+        self.setting.format
     }
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let place = Place::open(args.dir.as_deref())?;
-    let cluster = LocalCluster::start(place.dir(), args.nodes).await?;
-    let mut bench = Bench { args, cluster };
-    let measured = bench.measure().await;
-    bench.cluster.stop().await;
-    let report = place.leave(measured)?;
-    match bench.args.format {
-        Format::Text => output::line(&report.text())?,
-        Format::Json => output::json(&report.json())?,
-    }
-    Ok(ExitCode::SUCCESS)
+    let measure =
+        async |cluster: &mut LocalCluster, _: &Path| Bench { args: &args, cluster }.measure().await;
+    args.setting.show(&args.setting.on_nodes(args.nodes, measure).await?)
 }
 
-struct Bench {
-    args: Args,
-    cluster: LocalCluster,
+struct Bench<'a> {
+    args: &'a Args,
+    cluster: &'a mut LocalCluster,
 }
 
-impl Bench {
+impl Bench<'_> {
     async fn measure(&mut self) -> anyhow::Result<Report> {
         let (name, partitions) = (TOPIC.to_owned(), self.args.partitions);
         let topic = NewTopic { name, partitions, replication_factor: 3, ..NewTopic::default() };

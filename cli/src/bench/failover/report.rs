@@ -1,6 +1,7 @@
 //! What `bench failover` measured, as text and as JSON.
 
 use super::super::figures::{Spread, cores, millis, spread};
+use super::super::setting::Figures;
 use super::writers::Written;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -33,8 +34,8 @@ pub(super) struct Report {
     pub(super) written: Written,
 }
 
-impl Report {
-    pub(super) fn json(&self) -> Value {
+impl Figures for Report {
+    fn json(&self) -> Value {
         let Self { planned, written, .. } = self;
         json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -61,7 +62,7 @@ impl Report {
         })
     }
 
-    pub(super) fn text(&self) -> String {
+    fn text(&self) -> String {
         let Self { planned, written, .. } = self;
         let kills = Spread::of(&self.kills);
         let (restarts, moves) = (Spread::of(&planned.restarts), Spread::of(&planned.moves));

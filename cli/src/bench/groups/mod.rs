@@ -5,24 +5,29 @@
 //! which is all of the members, too.
 
 mod commits;
+mod member;
 mod members;
 mod report;
 
-use super::cluster::{LocalCluster, Place};
-use crate::output::{self, Format};
+use super::cluster::LocalCluster;
+use super::setting::Setting;
+use crate::output::Format;
 use anyhow::{Context as _, ensure};
 use clap::value_parser;
 use commits::Commits;
 use members::Members;
 use ottla_client::NewTopic;
 use report::{Rebalance, Report};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 const TOPIC: &str = "bench-groups";
 const GROUP: &str = "bench-groups";
+
+/// What the many groups read: one partition.
+const ONE: &str = "bench-groups-one";
 
 /// How long the members are watched while nothing happens: as long as a session, in which
 /// they are watched after a crash.
@@ -42,7 +47,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// coordinator has noticed that: until each partition that it read is read again; and, of
 /// those that it did not read, the longest time in which nothing came, beside the same
 /// while nothing happened. Then many groups commit an offset each second; measured from
-/// when a commit was due to its acknowledgement. These groups have no members.
+/// when a commit was due to its acknowledgement. These groups have no members; then as many
+/// others do the same that have one each, which is heard of as often as it is told to be.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -65,7 +71,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = crate::connection::duration)]
     interval: Duration,
 
-    /// Groups that commit.
+    /// Groups that commit; 0: none do.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     groups: u32,
 
@@ -73,52 +79,44 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = crate::connection::duration)]
     duration: Duration,
 
-    /// Where the nodes keep their files; must be empty. Default: a temporary
-    /// directory. Either is removed afterwards, unless the command fails.
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
-
-    /// How results are written.
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    #[command(flatten)]
+    setting: Setting,
 }
 
 impl Args {
     pub(crate) fn format(&self) -> Format {
-        self.format
+        self.setting.format
     }
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     ensure!(args.crashes < args.members, "somebody has to be left");
-    let place = Place::open(args.dir.as_deref())?;
-    let cluster = LocalCluster::start(place.dir(), 3).await?;
-    let measured = measure(&args, &cluster).await;
-    cluster.stop().await;
-    let report = place.leave(measured)?;
-    match args.format {
-        Format::Text => output::line(&report.text())?,
-        Format::Json => output::json(&report.json())?,
-    }
-    Ok(ExitCode::SUCCESS)
+    let run = async |cluster: &mut LocalCluster, _: &Path| measure(&args, cluster).await;
+    args.setting.show(&args.setting.on_nodes(3, run).await?)
 }
 
 async fn measure(args: &Args, cluster: &LocalCluster) -> anyhow::Result<Report> {
-    let topic = NewTopic {
-        name: TOPIC.to_owned(),
-        partitions: args.partitions,
-        replication_factor: 3,
-        ..NewTopic::default()
-    };
-    cluster.admin().create_topic(topic).await?;
+    for (name, partitions) in [(TOPIC, args.partitions), (ONE, 1)] {
+        let topic = NewTopic {
+            name: name.to_owned(),
+            partitions,
+            replication_factor: 3,
+            ..NewTopic::default()
+        };
+        cluster.admin().create_topic(topic).await?;
+    }
     cluster.until_healthy().await?;
     let rebalance = rebalance(args, cluster).await?;
     let commits = match args.groups {
         0 => None,
-        groups => Some(Commits::measure(cluster, TOPIC, groups, args.duration).await?),
+        groups => Some(Commits::measure(cluster, ONE, groups, false, args.duration).await?),
+    };
+    let with_members = match args.groups {
+        0 => None,
+        groups => Some(Commits::measure(cluster, ONE, groups, true, args.duration).await?),
     };
     let (members, partitions, interval) = (args.members, args.partitions, args.interval);
-    Ok(Report { members, partitions, interval, rebalance, commits })
+    Ok(Report { members, partitions, interval, rebalance, commits, with_members })
 }
 
 async fn rebalance(args: &Args, cluster: &LocalCluster) -> anyhow::Result<Rebalance> {

@@ -1,6 +1,7 @@
 //! What `bench groups` measured, as text and as JSON.
 
 use super::super::figures::{Spread, cores, millis, rounded, seconds, spread};
+use super::super::setting::Figures;
 use super::commits::Commits;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -28,10 +29,11 @@ pub(super) struct Report {
     pub(super) interval: Duration,
     pub(super) rebalance: Rebalance,
     pub(super) commits: Option<Commits>,
+    pub(super) with_members: Option<Commits>,
 }
 
-impl Report {
-    pub(super) fn json(&self) -> Value {
+impl Figures for Report {
+    fn json(&self) -> Value {
         let Rebalance { settled_in, calm_gaps, detections, resumed, gaps, records } =
             &self.rebalance;
         json!({
@@ -49,10 +51,11 @@ impl Report {
             },
             "records": records,
             "commits": self.commits.as_ref().map(commits),
+            "commits_of_members": self.with_members.as_ref().map(commits),
         })
     }
 
-    pub(super) fn text(&self) -> String {
+    fn text(&self) -> String {
         let Rebalance { settled_in, calm_gaps, detections, resumed, gaps, records } =
             &self.rebalance;
         let line = |what: &str, times: &[Duration]| {
@@ -72,15 +75,19 @@ impl Report {
             line("longest silence of other partitions", gaps),
             line("the same while nothing happened", calm_gaps),
         ];
-        if let Some(commits) = &self.commits {
+        for commits in [&self.commits, &self.with_members].into_iter().flatten() {
             lines.push(format!(
-                "{} groups, a commit a second each, for {} s: {} acknowledged a second, {} failed",
+                "{} groups {}, a commit a second each, for {} s: {} acknowledged a second, {} failed",
                 commits.groups,
+                if commits.heartbeats.is_some() { "of one member" } else { "without members" },
                 seconds(commits.duration),
                 rate(commits),
                 commits.failed
             ));
             lines.push(line("from when it was due", &commits.latencies));
+            if let Some(heartbeats) = &commits.heartbeats {
+                lines.push(line("the same of heartbeats", heartbeats));
+            }
         }
         lines.join("\n")
     }
@@ -98,6 +105,7 @@ fn commits(commits: &Commits) -> Value {
         "failed": commits.failed,
         "last_failure": commits.last_failure,
         "since_due_ms": spread(&commits.latencies),
+        "heartbeats_since_due_ms": commits.heartbeats.as_deref().map(spread),
         "last_round_latest_start_ms": millis(commits.latest_start),
         "nodes_cpu_seconds": seconds(commits.nodes_cpu),
     })

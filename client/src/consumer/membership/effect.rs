@@ -43,7 +43,7 @@ pub(in crate::consumer) struct Told {
     pub(in crate::consumer) epoch: u32,
     /// When the next heartbeat is due.
     pub(in crate::consumer) interval: Millis,
-    /// Who is silent for so long is put out.
+    /// For so long, from when it was asked, what it has is nobody else's.
     pub(in crate::consumer) session: Millis,
     /// What to read; `None`: what was told last.
     pub(in crate::consumer) assigned: Option<Partitions>,

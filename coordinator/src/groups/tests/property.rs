@@ -9,6 +9,9 @@ enum Act {
     Join(u8, u8),
     Tick(u8),
     TickUnheard(u8),
+    TickDelayed(u8),
+    ChangeDelayed(u8, bool),
+    DeliverDelayed(usize),
     Leave(u8),
     Pause(u8),
     Pass(u16),
@@ -22,6 +25,9 @@ fn acts() -> impl Strategy<Value = Act> {
         3 => (member.clone(), 1_u8..4).prop_map(|(m, topics)| Act::Join(m, topics)),
         8 => member.clone().prop_map(Act::Tick),
         2 => member.clone().prop_map(Act::TickUnheard),
+        2 => member.clone().prop_map(Act::TickDelayed),
+        1 => (member.clone(), any::<bool>()).prop_map(|(m, joins)| Act::ChangeDelayed(m, joins)),
+        4 => any::<usize>().prop_map(Act::DeliverDelayed),
         1 => member.clone().prop_map(Act::Leave),
         1 => member.prop_map(Act::Pause),
         2 => (0_u16..6_000).prop_map(Act::Pass),
@@ -46,6 +52,17 @@ fn act(world: &mut World, act: &Act) -> Result<(), GroupError> {
         }
         Act::Tick(member) if known(world, member) => world.tick(&name(member)),
         Act::TickUnheard(member) if known(world, member) => world.tick_unheard(&name(member)),
+        Act::TickDelayed(member) if known(world, member) => {
+            world.tick_delayed(&name(member));
+            Ok(())
+        }
+        Act::ChangeDelayed(member, joins) if known(world, member) => {
+            world.change_delayed(&name(member), joins)
+        }
+        Act::DeliverDelayed(which) => {
+            world.deliver_delayed(which);
+            Ok(())
+        }
         Act::Leave(member) if known(world, member) => world.depart(&name(member), Departure::Leave),
         Act::Pause(member) => {
             let prefix = format!("m{member}-");
@@ -66,7 +83,11 @@ fn act(world: &mut World, act: &Act) -> Result<(), GroupError> {
             world.forget_topic(&format!("t{topic}"));
             Ok(())
         }
-        Act::Tick(_) | Act::TickUnheard(_) | Act::Leave(_) => Ok(()),
+        Act::Tick(_)
+        | Act::TickUnheard(_)
+        | Act::TickDelayed(_)
+        | Act::ChangeDelayed(..)
+        | Act::Leave(_) => Ok(()),
     }
 }
 

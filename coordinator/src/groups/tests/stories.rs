@@ -114,6 +114,33 @@ fn an_answer_that_was_lost_is_given_again() {
     assert_eq!(world.tick("a"), Err(error));
 }
 
+/// Said before it was given partition 3, and heard after that was to be given back: it does
+/// not say that 3 is not read.
+#[test]
+fn a_heartbeat_that_was_overtaken_frees_nothing() {
+    let mut world = world();
+    world.join("a", &["t"]).expect("joins");
+    world.join("b", &["t"]).expect("joins");
+    world.calm_down();
+    world.tick_delayed("a");
+    world.depart("b", Departure::Leave).expect("leaves");
+    world.tick("a").expect("a member");
+    assert_eq!(world.owned("a"), [0, 1, 2, 3]);
+    world.join("b", &["t"]).expect("joins again");
+    world.deliver_delayed(0);
+    world.tick("b").expect("a member");
+    assert_eq!((world.owned("a").len(), world.owned("b").len()), (4, 0), "not given back yet");
+    world.change_delayed("a", true).expect("joins again");
+    world.change_delayed("a", false).expect("leaves");
+    world.join("a", &["t"]).expect("is back");
+    world.calm_down();
+    let (epoch, facts) = (world.epoch(), world.log.len());
+    world.deliver_delayed(0);
+    world.deliver_delayed(0);
+    assert_eq!((world.epoch(), world.log.len()), (epoch, facts), "neither joined nor left");
+    world.check();
+}
+
 /// A static member that comes back has what it had, under whichever id, and nothing of
 /// the others' moves; who comes while it is there is turned away.
 #[test]
@@ -150,6 +177,90 @@ fn topics_grow_and_go() {
     world.tick("a").expect("a member");
     assert_eq!(world.owned("a"), [0, 1, 2, 3, 4, 5]);
     assert!(world.groups.get(GROUP).expect("the group").offsets.is_empty(), "gone with it");
+}
+
+/// K-20539: whoever begins at the end does not skip what was written to a partition that
+/// came while nobody was there, or to a topic that was waited for.
+#[test]
+fn partitions_that_come_later_are_known_as_such() {
+    let mut world = world();
+    let appeared = |world: &World, name: &str| -> Vec<u32> {
+        let (topic, count) = world.topics.0[name];
+        let group = world.groups.get(GROUP).expect("the group");
+        (0..count)
+            .filter(|index| group.has_appeared(PartitionId { topic, index: *index }))
+            .collect()
+    };
+    world.join("a", &["t", "later"]).expect("joins");
+    assert_eq!(appeared(&world, "t"), [0; 0], "the group begins with it");
+    world.topic("t", 5);
+    assert_eq!(appeared(&world, "t"), [4]);
+    world.depart("a", Departure::Leave).expect("leaves");
+    world.topic("t", 6);
+    world.topic("later", 2);
+    world.topic("other", 2);
+    world.groups = world.taken_over_compacted();
+    world.join("a", &["t", "later", "other"]).expect("is back");
+    assert_eq!(appeared(&world, "t"), [4, 5]);
+    assert_eq!(appeared(&world, "later"), [0, 1], "it was waited for");
+    assert_eq!(appeared(&world, "other"), [0; 0], "nobody wanted it before");
+    // Deleted and created again while nobody is there: all of it is new.
+    world.depart("a", Departure::Leave).expect("leaves");
+    world.forget_topic("t");
+    world.topic("t", 3);
+    world.join("b", &["t"]).expect("joins");
+    assert_eq!(appeared(&world, "t"), [0, 1, 2]);
+}
+
+/// The same of topics that match a pattern, while another coordinator takes over.
+#[test]
+fn topics_that_begin_to_match_are_known_as_such() {
+    let mut world = world();
+    let beat = |member: &str, epoch| crate::groups::Heartbeat {
+        group: GROUP.into(),
+        member: member.into(),
+        epoch,
+        subscription: (epoch == 0).then(|| (Default::default(), Some("t.*".to_owned()))),
+        ..Default::default()
+    };
+    let answer = world.send(&beat("a", 0)).expect("joins");
+    let leaves =
+        crate::groups::Heartbeat { departure: Some(Departure::Leave), ..beat("a", answer.epoch) };
+    world.send(&leaves).expect("leaves");
+    assert!(!world.groups.patterns.is_empty(), "it is waited for what matches");
+    world.groups = world.taken_over_compacted();
+    let t2 = world.topic("t2", 2);
+    world.send(&beat("b", 0)).expect("joins");
+    let group = world.groups.get(GROUP).expect("the group");
+    let t = world.topics.0["t"].0;
+    assert!(group.has_appeared(PartitionId { topic: t2, index: 0 }));
+    assert!(!group.has_appeared(PartitionId { topic: t, index: 0 }));
+}
+
+/// Who cannot write has to be believed by nobody: another may coordinate since it last
+/// could. What it tells members keeps them for less than the other one waits for them.
+#[test]
+fn leases_need_a_confirmation() {
+    let mut world = world();
+    assert!(world.groups.must_confirm(world.now), "nothing was written yet");
+    world.join("a", &["t"]).expect("joins");
+    world.groups.confirmed(world.now);
+    let options = GroupOptions::default();
+    world.now.monotonic += u64::from(options.confirmation_ms) - 1;
+    assert!(!world.groups.must_confirm(world.now));
+    let last = world.now.monotonic;
+    world.now.monotonic += 1;
+    assert!(world.groups.must_confirm(world.now));
+    // Another takes over as soon as it can, and hears nothing of `a`.
+    let mut other = world.taken_over();
+    let taken_over = crate::groups::Now { monotonic: 1, ..world.now };
+    other.begin(taken_over);
+    let gives_away = other.next_deadline().expect("`a` is waited for");
+    assert!(last + u64::from(options.lease_ms()) < gives_away);
+    assert!(other.must_confirm(taken_over), "a new coordinator has written nothing");
+    let before = other.clone();
+    other.replay(&crate::groups::Fact::nothing());
+    assert_eq!(other.iter().count(), before.iter().count());
 }
 
 #[test]

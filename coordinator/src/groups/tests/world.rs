@@ -50,6 +50,10 @@ pub(super) struct World {
     pub(super) now: Now,
     /// Everything that was ever written down.
     pub(super) log: Vec<Fact>,
+    /// Of each member's last heartbeat.
+    sequences: BTreeMap<MemberId, u64>,
+    /// Heartbeats that their senders have given up, and that may still come.
+    delayed: Vec<Heartbeat>,
     next_topic: u128,
 }
 
@@ -61,6 +65,8 @@ impl World {
             members: BTreeMap::new(),
             now: Now { monotonic: 0, wall_ms: 1_000_000 },
             log: Vec::new(),
+            sequences: BTreeMap::new(),
+            delayed: Vec::new(),
             next_topic: 1,
         }
     }
@@ -100,8 +106,32 @@ impl World {
         Ok(answer)
     }
 
-    fn beat(member: &str, epoch: u32) -> Heartbeat {
-        Heartbeat { group: GROUP.into(), member: member.into(), epoch, ..Heartbeat::default() }
+    /// The member's next one.
+    fn beat(&mut self, member: &str, epoch: u32) -> Heartbeat {
+        let sequence = self.sequences.entry(member.into()).or_default();
+        *sequence += 1;
+        let (group, member, sequence) = (GROUP.into(), member.into(), *sequence);
+        Heartbeat { group, member, epoch, sequence, ..Heartbeat::default() }
+    }
+
+    fn join_beat(
+        &mut self,
+        member: &str,
+        topics: &BTreeSet<String>,
+        instance_id: Option<&str>,
+    ) -> Heartbeat {
+        Heartbeat {
+            subscription: Some((topics.clone(), None)),
+            instance_id: instance_id.map(str::to_owned),
+            assignor: Some(Assignor::Sticky),
+            ..self.beat(member, 0)
+        }
+    }
+
+    /// One that says what the member reads.
+    fn tick_beat(&mut self, member: &str) -> Heartbeat {
+        let Believes { epoch, owned, .. } = self.members[member].clone();
+        Heartbeat { owned: Some(owned), ..self.beat(member, epoch) }
     }
 
     pub(super) fn join(&mut self, member: &str, topics: &[&str]) -> Result<(), GroupError> {
@@ -115,15 +145,8 @@ impl World {
         instance_id: Option<&str>,
     ) -> Result<(), GroupError> {
         let topics: BTreeSet<String> = topics.iter().map(|name| (*name).to_owned()).collect();
-        let subscription = Some((topics.clone(), None));
+        let beat = self.join_beat(member, &topics, instance_id);
         let instance_id = instance_id.map(str::to_owned);
-        let assignor = Some(Assignor::Sticky);
-        let beat = Heartbeat {
-            subscription,
-            instance_id: instance_id.clone(),
-            assignor,
-            ..Self::beat(member, 0)
-        };
         let answer = self.send(&beat)?;
         let believes = Believes { topics, instance_id, ..Believes::default() };
         self.members.insert(member.into(), believes);
@@ -140,9 +163,7 @@ impl World {
 
     /// A heartbeat that says what the member reads.
     pub(super) fn tick(&mut self, member: &str) -> Result<(), GroupError> {
-        let believes = &self.members[member];
-        let owned = Some(believes.owned.clone());
-        let beat = Heartbeat { owned, ..Self::beat(member, believes.epoch) };
+        let beat = self.tick_beat(member);
         let answer = self.send(&beat)?;
         self.told(member, answer);
         Ok(())
@@ -150,10 +171,40 @@ impl World {
 
     /// The same, and the answer is lost.
     pub(super) fn tick_unheard(&mut self, member: &str) -> Result<(), GroupError> {
-        let believes = &self.members[member];
-        let owned = Some(believes.owned.clone());
-        let beat = Heartbeat { owned, ..Self::beat(member, believes.epoch) };
+        let beat = self.tick_beat(member);
         self.send(&beat).map(drop)
+    }
+
+    /// The same, but it does not come, and its sender does not wait for long.
+    pub(super) fn tick_delayed(&mut self, member: &str) {
+        let beat = self.tick_beat(member);
+        self.delayed.push(beat);
+    }
+
+    /// The same of a join, or a farewell, of a member that reads nothing any more; said
+    /// again it is heard at once.
+    pub(super) fn change_delayed(&mut self, member: &str, joins: bool) -> Result<(), GroupError> {
+        let Believes { epoch, topics, instance_id, .. } = self.members[member].clone();
+        let beat = if joins {
+            self.join_beat(member, &topics, instance_id.as_deref())
+        } else {
+            Heartbeat { departure: Some(Departure::Leave), ..self.beat(member, epoch) }
+        };
+        self.delayed.push(beat);
+        if joins { self.join_again(member) } else { self.depart(member, Departure::Leave) }
+    }
+
+    /// One of those that were given up comes after all; nobody hears the answer.
+    pub(super) fn deliver_delayed(&mut self, which: usize) {
+        if !self.delayed.is_empty() {
+            let beat = self.delayed.remove(which % self.delayed.len());
+            let group = self.groups.get(GROUP).ok();
+            if group.is_none_or(|group| !group.members.contains_key(&beat.member)) {
+                // It was put out, and its lease is over: a join makes it a new member.
+                self.members.remove(&beat.member);
+            }
+            drop(self.send(&beat));
+        }
     }
 
     /// It gives up at once what it is not to read, and reads what it may.
@@ -167,7 +218,7 @@ impl World {
     }
 
     pub(super) fn depart(&mut self, member: &str, how: Departure) -> Result<(), GroupError> {
-        let beat = Heartbeat { departure: Some(how), ..Self::beat(member, 0) };
+        let beat = Heartbeat { departure: Some(how), ..self.beat(member, 0) };
         self.send(&beat)?;
         self.members.remove(member);
         Ok(())

@@ -2,14 +2,13 @@
 
 use super::super::*;
 use ottla_coordinator::groups::{
-    self, Commit, Committer, Fact, GroupError, GroupOptions, Groups, Heartbeat, MemberId, Now,
-    Topics,
+    self, Commit, Committer, Fact, GroupError, GroupOptions, Groups, Heartbeat, HeartbeatAnswer,
+    MemberId, Now, Topics,
 };
 use ottla_proto::TopicId;
 use std::collections::BTreeMap;
 
 const GROUP: &str = "g";
-const SESSION_MS: Millis = 10_000;
 
 /// Topics by name.
 #[derive(Default)]
@@ -35,7 +34,7 @@ impl Topics for FakeTopics {
 
 /// What is on its way between a member and the coordinator.
 enum Under {
-    Way(Beat),
+    Way(Heartbeat),
     Back(Result<Told, Refused>),
 }
 
@@ -43,6 +42,8 @@ struct Client {
     id: MemberId,
     core: Membership,
     under: Option<Under>,
+    /// Of its last heartbeat.
+    sequence: u64,
     /// The next record of what is read.
     positions: BTreeMap<PartitionId, u64>,
     /// What was told to stop, or is lost: no commit then.
@@ -51,6 +52,10 @@ struct Client {
 
 pub(super) struct World {
     groups: Groups,
+    /// Of a node that does not know that another has taken over.
+    deposed: Option<Groups>,
+    /// Heartbeats that their senders have given up, and that may still come.
+    delayed: Vec<Heartbeat>,
     topics: FakeTopics,
     now: Now,
     log: Vec<Fact>,
@@ -60,10 +65,32 @@ pub(super) struct World {
     born: u32,
 }
 
+fn as_sent(id: &MemberId, sequence: u64, beat: Beat) -> Heartbeat {
+    let wants = |wants: Subscription| (wants.topics.into_iter().collect(), wants.pattern);
+    Heartbeat {
+        group: GROUP.into(),
+        member: id.clone(),
+        epoch: beat.epoch,
+        departure: beat.departure.map(|_| groups::Departure::Leave),
+        subscription: beat.subscription.map(wants),
+        owned: beat.held,
+        rebalance_timeout_ms: 60_000,
+        sequence,
+        ..Heartbeat::default()
+    }
+}
+
+fn as_told(answer: HeartbeatAnswer) -> Told {
+    let session = GroupOptions::default().lease_ms().into();
+    Told { epoch: answer.epoch, interval: 1_000, session, assigned: answer.assignment }
+}
+
 impl World {
     pub(super) fn new() -> Self {
         let mut world = Self {
             groups: Groups::new(GroupOptions::default()),
+            deposed: None,
+            delayed: Vec::new(),
             topics: FakeTopics::default(),
             now: Now { monotonic: 0, wall_ms: 1_000_000 },
             log: Vec::new(),
@@ -78,6 +105,7 @@ impl World {
     fn write(&mut self, facts: Vec<Fact>) {
         facts.iter().for_each(|fact| self.groups.replay(fact));
         self.groups.settle(&facts, self.now);
+        self.groups.confirmed(self.now);
         self.log.extend(facts);
     }
 
@@ -102,6 +130,7 @@ impl World {
             id: format!("m{member}-{}", self.born).into(),
             core: Membership::new(subscription, false, self.now.monotonic),
             under: None,
+            sequence: 0,
             positions: BTreeMap::new(),
             stopping: BTreeMap::new(),
         };
@@ -120,6 +149,8 @@ impl World {
             match effect {
                 Effect::Send(beat) => {
                     assert!(client.under.is_none(), "one at a time");
+                    client.sequence += 1;
+                    let beat = as_sent(&client.id, client.sequence, beat);
                     client.under = Some(Under::Way(beat));
                 }
                 Effect::Start(partitions) => {
@@ -150,8 +181,7 @@ impl World {
         match client.under.take() {
             None => self.tell(member, Event::Time),
             Some(Under::Way(beat)) => {
-                let id = client.id.clone();
-                let answer = self.heartbeat(&id, beat);
+                let answer = self.heartbeat(&beat);
                 let client = self.clients.get_mut(&member).expect("it is here");
                 client.under = Some(Under::Back(answer));
             }
@@ -160,33 +190,50 @@ impl World {
         }
     }
 
-    /// What is under way of a member is lost, and it gives up waiting.
+    /// What is under way of a member is lost, or comes later, and it gives up waiting.
     pub(super) fn lose(&mut self, member: u8) {
         let Some(client) = self.clients.get_mut(&member) else { return };
-        if client.under.take().is_some() {
-            self.tell(member, Event::Lost { wait: 20 });
+        let Some(under) = client.under.take() else { return };
+        if let Under::Way(beat) = under {
+            self.delayed.push(beat);
+        }
+        self.tell(member, Event::Lost { wait: 20 });
+    }
+
+    /// A heartbeat that its sender has given up comes after all.
+    pub(super) fn deliver_delayed(&mut self, which: usize) {
+        if !self.delayed.is_empty() {
+            let beat = self.delayed.remove(which % self.delayed.len());
+            if let Ok((facts, _)) = self.groups.heartbeat(&beat, &self.topics, self.now) {
+                self.write(facts);
+                self.groups.heard(&beat.group, &beat.member, self.now);
+            }
         }
     }
 
-    fn heartbeat(&mut self, id: &MemberId, beat: Beat) -> Result<Told, Refused> {
-        let wants = |wants: Subscription| (wants.topics.into_iter().collect(), wants.pattern);
-        let beat = Heartbeat {
-            group: GROUP.into(),
-            member: id.clone(),
-            epoch: beat.epoch,
-            departure: beat.departure.map(|_| groups::Departure::Leave),
-            subscription: beat.subscription.map(wants),
-            owned: beat.held,
-            rebalance_timeout_ms: 60_000,
-            ..Heartbeat::default()
+    /// A member asks the node that coordinated before. What it would have to write is not
+    /// committed.
+    pub(super) fn ask_deposed(&mut self, member: u8) {
+        let Some(client) = self.clients.get_mut(&member) else { return };
+        let Some(deposed) = &mut self.deposed else { return };
+        let Some(Under::Way(beat)) = &client.under else { return };
+        let told = match deposed.heartbeat(beat, &self.topics, self.now) {
+            Ok((facts, answer)) if facts.is_empty() && !deposed.must_confirm(self.now) => {
+                deposed.heard(&beat.group, &beat.member, self.now);
+                as_told(answer)
+            }
+            _ => return self.lose(member),
         };
-        match self.groups.heartbeat(&beat, &self.topics, self.now) {
+        client.under = Some(Under::Back(Ok(told)));
+    }
+
+    fn heartbeat(&mut self, beat: &Heartbeat) -> Result<Told, Refused> {
+        match self.groups.heartbeat(beat, &self.topics, self.now) {
             Ok((facts, answer)) => {
                 self.write(facts);
                 self.groups.heard(&beat.group, &beat.member, self.now);
-                self.check_unmoved(id, answer.assignment.as_ref());
-                let (epoch, assigned) = (answer.epoch, answer.assignment);
-                Ok(Told { epoch, interval: 1_000, session: SESSION_MS, assigned })
+                self.check_unmoved(&beat.member, answer.assignment.as_ref());
+                Ok(as_told(answer))
             }
             Err(
                 GroupError::UnknownMember(_)
@@ -269,11 +316,18 @@ impl World {
         }
     }
 
-    /// Another node coordinates from now on.
+    /// Another node coordinates from now on. The one before has not heard of that.
     pub(super) fn fail_over(&mut self) {
-        self.groups = Groups::new(GroupOptions::default());
+        let next = Groups::new(GroupOptions::default());
+        self.deposed = Some(std::mem::replace(&mut self.groups, next));
         self.log.iter().for_each(|fact| self.groups.replay(fact));
         self.groups.begin(self.now);
+    }
+
+    /// Whether the member has all that there is.
+    pub(super) fn reads_everything(&self, member: u8) -> bool {
+        let all: u32 = self.topics.0.values().map(|(_, partitions)| *partitions).sum();
+        self.clients.get(&member).is_some_and(|client| client.positions.len() == all as usize)
     }
 
     pub(super) fn members(&self) -> Vec<u8> {
