@@ -24,21 +24,19 @@ pub(super) enum Sent {
 #[derive(Clone, Debug, Hash)]
 pub(super) enum IsrState {
     Committed(BTreeSet<NodeId>),
-    /// `doubtful`: it was sent before, and nobody knows what became of that.
     PendingExpand {
         committed: BTreeSet<NodeId>,
         proposed: BTreeSet<NodeId>,
         sent: Sent,
-        doubtful: bool,
     },
     PendingShrink {
         committed: BTreeSet<NodeId>,
         proposed: BTreeSet<NodeId>,
         sent: Sent,
     },
-    /// Who was to join cannot, but what was sent before may still be on its way, and
-    /// be granted when it can again. The committed ISR is proposed anew: that takes a
-    /// version, and what was sent under the one before counts no more.
+    /// Who was to join cannot, but another copy of what was sent may still be on its
+    /// way, and be granted when it can again. The committed ISR is proposed anew: that
+    /// takes a version, and what was sent under the one before counts no more.
     PendingWithdrawal {
         committed: BTreeSet<NodeId>,
         proposed: BTreeSet<NodeId>,
@@ -120,7 +118,7 @@ impl Leader {
             .collect();
         if !joining.is_empty() || self.recovering {
             let proposed = committed.union(&joining).copied().collect();
-            self.isr = IsrState::PendingExpand { committed, proposed, sent, doubtful: false };
+            self.isr = IsrState::PendingExpand { committed, proposed, sent };
         }
     }
 
@@ -245,23 +243,19 @@ impl Leader {
             _ if asked_at != self.partition_epoch => {}
             AlterOutcome::NotApplied => self.take_back(retry_at),
             AlterOutcome::Superseded => self.set_sent(Sent::AwaitingMetadata),
-            AlterOutcome::Unknown => {
-                self.set_sent(Sent::RetryAt(retry_at));
-                if let IsrState::PendingExpand { doubtful, .. } = &mut self.isr {
-                    *doubtful = true;
-                }
-            }
+            AlterOutcome::Unknown => self.set_sent(Sent::RetryAt(retry_at)),
         }
     }
 
-    /// The proposal was refused, and nothing came of it. That is known of the last
-    /// attempt only. (A member that is to leave may do so late: until then it is
-    /// waited for.)
+    /// The proposal was refused, and nothing came of it. That is known of one copy of
+    /// it only: an earlier attempt, or the same call delivered twice, may be granted yet.
+    /// So who was to join is waited for until that cannot happen any more. (A member
+    /// that is to leave may do so late: it is waited for in any case.)
     fn take_back(&mut self, retry_at: Millis) {
         let sent = Sent::RetryAt(retry_at);
         let committed = self.isr.committed().clone();
         self.isr = match &self.isr {
-            IsrState::PendingExpand { proposed, doubtful: true, .. }
+            IsrState::PendingExpand { proposed, .. }
             | IsrState::PendingWithdrawal { proposed, .. } => {
                 IsrState::PendingWithdrawal { committed, proposed: proposed.clone(), sent }
             }

@@ -73,9 +73,16 @@ fn remove(path: &Path, within: Duration) -> Result<(), DatabaseError> {
     }
 }
 
+impl SledDatabases {
+    /// Waits until nothing in this process has the database at `path` open any more.
+    pub(in crate::raft) fn released(path: &Path) -> Result<(), DatabaseError> {
+        released(path, RELEASED_WITHIN)
+    }
+}
+
 impl Databases for SledDatabases {
     fn open(&self, path: &Path) -> Result<Box<dyn Database>, DatabaseError> {
-        released(path, RELEASED_WITHIN)?;
+        Self::released(path)?;
         let db = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).open()?;
         let entities = db.open_tree(ENTITIES)?;
         Ok(Box::new(Open { _db: db, entities }))

@@ -1,6 +1,7 @@
 //! The applied image in sled, found in states that a crash can leave: it is made again,
 //! and right.
 
+use super::super::database::{Databases, SledDatabases};
 use super::storage::{broker, close, entry, log_id, open, recovered, with_history};
 use crate::records::{BrokerFenced, MetadataRecord};
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftSnapshotBuilder, RaftStateMachine};
@@ -27,6 +28,7 @@ async fn one_that_is_older_than_the_snapshot_is_made_from_it() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     with_history(dir.path()).await;
     let (sled, old) = (dir.path().join("image.sled"), dir.path().join("old"));
+    SledDatabases::released(&sled).expect("is let go");
     copy(&sled, &old);
     let (mut log, mut machine) = open(dir.path());
     let fenced = |node, epoch| BrokerFenced { node_id: NodeId(node), epoch: BrokerEpoch(epoch) };
@@ -43,7 +45,7 @@ async fn one_that_is_older_than_the_snapshot_is_made_from_it() {
     machine.get_snapshot_builder().await.build_snapshot().await.expect("builds");
     log.purge(log_id(1, 4)).await.expect("purges");
     close(log, machine).await;
-    std::fs::remove_dir_all(&sled).expect("removes");
+    SledDatabases.remove(&sled).expect("removes");
     copy(&old, &sled);
 
     // It says of itself how far it is, and the snapshot takes it further.
@@ -64,12 +66,7 @@ async fn one_that_is_half_written_is_made_again() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let before = with_history(dir.path()).await;
         let path = dir.path().join("image.sled");
-        let contents = || {
-            let db = sled::open(&path).expect("opens");
-            let all = db.open_tree("entities").expect("opens").iter();
-            all.collect::<Result<Vec<_>, _>>().expect("reads")
-        };
-        let old = contents();
+        let old = SledDatabases.open(&path).expect("opens").entries().expect("reads");
         let (mut log, mut machine) = open(dir.path());
         let more = [entry(3, 3, vec![unfenced(1, 1)])];
         log.blocking_append(more.clone()).await.expect("appends");
@@ -79,12 +76,9 @@ async fn one_that_is_half_written_is_made_again() {
         let after = machine.images().borrow().as_ref().clone();
         assert_ne!(after, before);
         close(log, machine).await;
-        let db = sled::open(&path).expect("opens");
-        let tree = db.open_tree("entities").expect("opens");
-        for (key, value) in old.iter().filter(|(key, _)| (key == b"head") != head_is_new) {
-            tree.insert(key, value).expect("inserts");
-        }
-        drop((tree, db));
+        let earlier = old.into_iter().filter(|(key, _)| (key == b"head") != head_is_new);
+        let changes = earlier.map(|(key, value)| (key, Some(value))).collect();
+        SledDatabases.open(&path).expect("opens").apply(changes).expect("applies");
         assert_eq!(recovered(dir.path()).await, (after, false), "head new: {head_is_new}");
     }
 }

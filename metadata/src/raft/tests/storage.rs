@@ -2,7 +2,7 @@
 //! and damage.
 
 use super::super::applied::{Applied, AppliedStore};
-use super::super::database::SledDatabases;
+use super::super::database::{Databases, SledDatabases};
 use super::super::log_files::LogStoreError;
 use super::super::log_store::LogStore;
 use super::super::snapshot::{self, SnapshotBytes};
@@ -225,11 +225,10 @@ async fn a_missing_key_in_the_applied_image_is_noticed() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let image = with_history(dir.path()).await;
     let path = dir.path().join("image.sled");
-    let db = sled::open(&path).expect("opens");
-    let entities = db.open_tree("entities").expect("opens");
-    let (key, _) = entities.first().expect("reads").expect("is not empty");
-    entities.remove(key).expect("removes");
-    drop((entities, db));
+    let mut database = SledDatabases.open(&path).expect("opens");
+    let (key, _) = database.entries().expect("reads").swap_remove(0);
+    database.apply(vec![(key, None)]).expect("removes");
+    drop(database);
     assert_eq!(recovered(dir.path()).await, (image, false));
 }
 
