@@ -241,7 +241,7 @@ impl Leader {
                 }
             }
             _ if asked_at != self.partition_epoch => {}
-            AlterOutcome::NotApplied => self.take_back(retry_at),
+            AlterOutcome::NotApplied => self.take_back(now, retry_at),
             AlterOutcome::Superseded => self.set_sent(Sent::AwaitingMetadata),
             AlterOutcome::Unknown => self.set_sent(Sent::RetryAt(retry_at)),
         }
@@ -251,13 +251,16 @@ impl Leader {
     /// it only: an earlier attempt, or the same call delivered twice, may be granted yet.
     /// So who was to join is waited for until that cannot happen any more. (A member
     /// that is to leave may do so late: it is waited for in any case.)
-    fn take_back(&mut self, retry_at: Millis) {
-        let sent = Sent::RetryAt(retry_at);
+    fn take_back(&mut self, now: Millis, retry_at: Millis) {
         let committed = self.isr.committed().clone();
         self.isr = match &self.isr {
-            IsrState::PendingExpand { proposed, .. }
-            | IsrState::PendingWithdrawal { proposed, .. } => {
-                IsrState::PendingWithdrawal { committed, proposed: proposed.clone(), sent }
+            IsrState::PendingExpand { proposed, .. } => {
+                let (proposed, sent) = (proposed.clone(), Sent::RetryAt(now));
+                IsrState::PendingWithdrawal { committed, proposed, sent }
+            }
+            IsrState::PendingWithdrawal { proposed, .. } => {
+                let (proposed, sent) = (proposed.clone(), Sent::RetryAt(retry_at));
+                IsrState::PendingWithdrawal { committed, proposed, sent }
             }
             _ => IsrState::Committed(committed),
         };
