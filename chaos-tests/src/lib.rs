@@ -5,6 +5,7 @@
 
 pub mod checker;
 pub mod history;
+mod members;
 pub mod nemesis;
 pub mod process;
 pub mod report;

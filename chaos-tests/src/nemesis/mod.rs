@@ -6,7 +6,6 @@
 
 mod hurt;
 mod load;
-mod members;
 mod operators;
 mod plan;
 mod roles;
@@ -16,13 +15,13 @@ pub use plan::{Fault, Means, Who, Window, windows};
 
 use crate::checker::{self, Verdict};
 use crate::history::Recorder;
+use crate::members::{Habits, Members, Tell};
 use crate::process::world::World;
 use crate::process::{Cluster, binary};
 use anyhow::Context as _;
 use hurt::Hand;
 pub use load::Histories;
 use load::{HEALED_WITHIN, KEPT, Load, PARTITIONS};
-use members::Members;
 use operators::Operators;
 use ottla_client::{Client, ClientOptions, HostPort};
 use rand::SeedableRng;
@@ -35,6 +34,15 @@ use tokio::time::{Instant, timeout_at};
 
 /// How often somebody looks what has ended meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// The group of a run. Members stay for some sessions, so that most changes are over
+/// before the next.
+const HABITS: Habits = Habits {
+    topics: &KEPT,
+    partitions: PARTITIONS,
+    stays: Duration::from_secs(25),
+    away: Duration::from_secs(3),
+};
 
 /// What is to be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +110,7 @@ async fn in_place(options: Options, world: Option<Arc<World>>) -> anyhow::Result
     let histories = Histories::new(options.seed);
     let client = Client::connect(&bootstrap, ClientOptions::default()).await?;
     let load = Load::start(bootstrap.clone(), options.nodes, histories.clone(), say).await?;
-    let members = Members::start(&bootstrap, &KEPT, say).await?;
+    let members = members(&bootstrap, say).await?;
     let mut rng = StdRng::seed_from_u64(options.seed);
     let operators = Operators::new(options.nodes + 1, StdRng::from_rng(&mut rng));
     let hand = Hand::new(cluster, world, client, rng);
@@ -116,6 +124,13 @@ async fn in_place(options: Options, world: Option<Arc<World>>) -> anyhow::Result
         }
     }
     nemesis.heal(load, members).await
+}
+
+async fn members(bootstrap: &[HostPort], say: Say) -> anyhow::Result<Members> {
+    let client = || Client::connect(bootstrap, ClientOptions::default());
+    let clients = [client().await?, client().await?, client().await?];
+    let tell: Tell = Arc::new(move |text| say.line(text));
+    Ok(Members::start(client().await?, clients, HABITS, &tell))
 }
 
 struct Nemesis {
@@ -222,8 +237,8 @@ impl Nemesis {
         self.look_for_the_dead()?;
         self.say.line("healthy");
         load.finish_writing().await?;
-        members.finish(Instant::now() + HEALED_WITHIN).await?;
-        self.say.line("the group has read and committed everything");
+        let figures = members.finish(Instant::now() + HEALED_WITHIN).await?;
+        self.say.line(&format!("the group has read and committed everything: {figures}"));
         load.read_back().await?;
         self.say.line("everything is read");
         Ok(())

@@ -1,5 +1,6 @@
 //! Clients of a simulated cluster: writers of unique values while things go wrong, readers
-//! that follow them, and readers of everything once things are right again.
+//! that follow them, a group that shares what they write, and readers of everything once
+//! things are right again.
 //!
 //! What they are told is one history. Only acks=all is an `ok` in it: with less a record
 //! need not stay, but what was read once must, and in its place.
@@ -7,8 +8,10 @@
 use super::cluster::bootstrap;
 use super::network::SimNetwork;
 use super::reader::{Reader, follow};
+use super::trace;
 use super::writer::{Kind, Writer};
 use crate::history::{Entry, Recorder, Run};
+use crate::members::{Habits, Members, Tell};
 use anyhow::Context;
 use ottla_client::{Acks, Client, ClientOptions, HostPort, NewTopic, Producer};
 use parking_lot::Mutex;
@@ -34,6 +37,15 @@ const WRITERS: [(&str, u32, Kind); 5] = [
     (WEAK_TOPIC, 0, Kind { acks: Acks::Leader, idempotent: false, outstanding: 1 }),
     (WEAK_TOPIC, 1, Kind { acks: Acks::None, idempotent: false, outstanding: 1 }),
 ];
+
+/// The group. A member that dies is missed after a session of ten seconds: in a run of
+/// some twenty there are such changes and good-mannered ones.
+const HABITS: Habits = Habits {
+    topics: &[TOPIC],
+    partitions: PARTITIONS,
+    stays: Duration::from_secs(4),
+    away: Duration::from_secs(1),
+};
 
 /// Between two attempts to create a topic.
 const AGAIN_AFTER: Duration = Duration::from_millis(10);
@@ -123,13 +135,11 @@ pub(super) fn load(
 
 async fn clients(shared: &Arc<Shared>, nodes: u64) -> anyhow::Result<()> {
     let bootstrap = HostPort::parse_list(&bootstrap(nodes))?;
-    let network = Arc::new(SimNetwork);
-    let client = Client::connect_over(network, &bootstrap, ClientOptions::default())
-        .await
-        .context("start")?;
+    let client = connect(&bootstrap).await?;
     created(&client, TOPIC, PARTITIONS).await?;
     created(&client, WEAK_TOPIC, 2).await?;
     shared.begun.store(true, Relaxed);
+    let members = members(&bootstrap).await?;
     let (mut writers, mut readers) = (JoinSet::new(), JoinSet::new());
     for (topic, partition, kind) in WRITERS {
         let producer = Producer::new(&client, kind.options());
@@ -142,6 +152,9 @@ async fn clients(shared: &Arc<Shared>, nodes: u64) -> anyhow::Result<()> {
     while let Some(written) = writers.join_next().await {
         written.context("a writer panicked")??;
     }
+    let healed = tokio::time::Instant::now() + HEALED_WITHIN;
+    let figures = members.finish(healed).await.context("the group")?;
+    trace::told(&figures.to_string());
     readers.abort_all();
     while let Some(ended) = readers.join_next().await {
         match ended {
@@ -150,6 +163,19 @@ async fn clients(shared: &Arc<Shared>, nodes: u64) -> anyhow::Result<()> {
         }
     }
     read_back(shared, &client, nodes).await
+}
+
+async fn connect(bootstrap: &[HostPort]) -> anyhow::Result<Client> {
+    let network = Arc::new(SimNetwork);
+    let connected = Client::connect_over(network, bootstrap, ClientOptions::default()).await;
+    connected.context("start")
+}
+
+async fn members(bootstrap: &[HostPort]) -> anyhow::Result<Members> {
+    let client = || connect(bootstrap);
+    let clients = [client().await?, client().await?, client().await?];
+    let tell: Tell = Arc::new(|text| trace::told(text));
+    Ok(Members::start(client().await?, clients, HABITS, &tell))
 }
 
 /// Reads everything near each node.

@@ -6,16 +6,14 @@
 //! committed; and once nothing is wrong any more, everything is read and committed. That
 //! something is read twice is allowed, and happens.
 //!
-//! Not its job: whether what was read is what was written (`checker`).
+//! Not its job: whether what was read is what was written (`checker`), and what is done to
+//! nodes meanwhile (`sim`, `nemesis`).
 
-use super::load::PARTITIONS;
-use super::say::Say;
 use anyhow::Context as _;
-use ottla_client::{
-    Client, ClientOptions, Consumer, ConsumerEvent, HostPort, Next, StartPosition, TopicPartition,
-};
+use ottla_client::{Client, Consumer, ConsumerEvent, Next, StartPosition, TopicPartition};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -25,20 +23,31 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 /// The group.
 const GROUP: &str = "readers";
 
-/// Its members.
-const MEMBERS: u64 = 3;
-
-/// How long a member stays: some sessions, so that most changes are over before the next.
-const STAYS: Duration = Duration::from_secs(25);
-
-/// How long it is away.
-const AWAY: Duration = Duration::from_secs(3);
+/// Its members: more than one that stays where another goes.
+pub(crate) const MEMBERS: usize = 3;
 
 /// Pause of a member to whom nobody listens, before it tries again.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// How often what is left to be read is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// What members read, and how long they stay.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Habits {
+    /// Topics whose acknowledgements are promises.
+    pub(crate) topics: &'static [&'static str],
+    /// Partitions of each.
+    pub(crate) partitions: u32,
+    /// How long a member stays, at least.
+    pub(crate) stays: Duration,
+    /// How long it is away, and how much longer than the one before it each stays: not
+    /// all go at the same time.
+    pub(crate) away: Duration,
+}
+
+/// Where members tell what did not work, for whoever looks into a run.
+pub(crate) type Tell = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// One partition, as far as the group is concerned.
 #[derive(Debug, Default)]
@@ -53,7 +62,29 @@ struct Progress {
 #[derive(Debug, Default)]
 struct Ledger {
     partitions: BTreeMap<TopicPartition, Progress>,
+    figures: Figures,
     wrong: Vec<String>,
+}
+
+/// How much of it there was.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Figures {
+    /// Partitions that members were given.
+    assigned: u64,
+    /// Batches that they read.
+    batches: u64,
+    /// Commits that were acknowledged.
+    commits: u64,
+    /// Commits that were not.
+    uncommitted: u64,
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { assigned, batches, commits, uncommitted } = self;
+        write!(f, "the group was given partitions {assigned} times, read {batches} batches, ")?;
+        write!(f, "committed {commits} times, and could not {uncommitted} times")
+    }
 }
 
 impl Ledger {
@@ -63,6 +94,7 @@ impl Ledger {
 
     /// `floor`: what was committed when the partition was taken over; checked once.
     fn read(&mut self, partition: &TopicPartition, first: u64, next: u64, floor: Option<u64>) {
+        self.figures.batches += 1;
         let progress = self.partitions.entry(partition.clone()).or_default();
         if first > progress.read {
             let read = progress.read;
@@ -76,41 +108,40 @@ impl Ledger {
     }
 
     fn has_committed(&mut self, partition: &TopicPartition, offset: u64) {
+        self.figures.commits += 1;
         let progress = self.partitions.entry(partition.clone()).or_default();
         progress.committed = progress.committed.max(offset);
     }
 }
 
 /// The group, at work.
-pub(super) struct Members {
+pub(crate) struct Members {
     client: Client,
-    topics: &'static [&'static str],
+    habits: Habits,
     ledger: Arc<Mutex<Ledger>>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<anyhow::Result<()>>,
 }
 
 impl Members {
-    /// Members that read these topics.
-    ///
-    /// # Errors
-    /// No node can be reached.
-    pub(super) async fn start(
-        bootstrap: &[HostPort],
-        topics: &'static [&'static str],
-        say: Say,
-    ) -> anyhow::Result<Self> {
-        let connect = || Client::connect(bootstrap, ClientOptions::default());
+    /// Members with clients of their own: connections fail one by one. `client` is for
+    /// whoever looks how far they are.
+    pub(crate) fn start(
+        client: Client,
+        clients: [Client; MEMBERS],
+        habits: Habits,
+        tell: &Tell,
+    ) -> Self {
         let (stop, stopped) = watch::channel(false);
         let ledger = Arc::new(Mutex::new(Ledger::default()));
         let mut tasks = JoinSet::new();
-        for number in 0..MEMBERS {
+        for (number, client) in (0..).zip(clients) {
             let (ledger, stopped) = (Arc::clone(&ledger), stopped.clone());
-            // Clients of their own: connections fail one by one.
-            let member = Member { client: connect().await?, topics, number, say, ledger, stopped };
+            let tell = Arc::clone(tell);
+            let member = Member { client, habits, number, tell, ledger, stopped };
             tasks.spawn(member.come_and_go());
         }
-        Ok(Self { client: connect().await?, topics, ledger, stop, tasks })
+        Self { client, habits, ledger, stop, tasks }
     }
 
     /// Nothing is wrong any more, and nobody writes: waits until all partitions are read
@@ -118,9 +149,10 @@ impl Members {
     ///
     /// # Errors
     /// They are not in time; anything else that must not be.
-    pub(super) async fn finish(mut self, deadline: Instant) -> anyhow::Result<()> {
+    pub(crate) async fn finish(mut self, deadline: Instant) -> anyhow::Result<Figures> {
         let mut looks = tokio::time::interval(LOOK_AGAIN);
-        let all = self.topics.iter().flat_map(|topic| (0..PARTITIONS).map(move |p| (*topic, p)));
+        let Habits { topics, partitions, .. } = self.habits;
+        let all = topics.iter().flat_map(|topic| (0..partitions).map(move |p| (*topic, p)));
         for (topic, index) in all {
             let partition = TopicPartition::new(topic, index);
             let end = self.client.offset_of(topic, index, StartPosition::End).await?;
@@ -135,41 +167,40 @@ impl Members {
         while let Some(ended) = self.tasks.join_next().await {
             ended.context("a member panicked")??;
         }
-        let wrong = std::mem::take(&mut self.ledger.lock().wrong);
+        let Ledger { figures, wrong, .. } = std::mem::take(&mut *self.ledger.lock());
         anyhow::ensure!(wrong.is_empty(), "{}", wrong.join("; "));
-        Ok(())
+        Ok(figures)
     }
 }
 
 struct Member {
     client: Client,
-    topics: &'static [&'static str],
-    number: u64,
-    say: Say,
+    habits: Habits,
+    number: u32,
+    tell: Tell,
     ledger: Arc<Mutex<Ledger>>,
     stopped: watch::Receiver<bool>,
 }
 
 impl Member {
     async fn come_and_go(mut self) -> anyhow::Result<()> {
+        let Habits { topics, stays, away, .. } = self.habits;
         for stay in 0_u32.. {
             let consumer = Consumer::builder(&self.client)
                 .group(GROUP)
-                .subscribe(self.topics.iter().copied())
+                .subscribe(topics.iter().copied())
                 .manual_commit()
                 .build()
                 .await?;
-            // Not all at the same time.
-            let begun = Instant::now();
-            let until = begun + STAYS + AWAY * u32::try_from(self.number)?;
+            let until = Instant::now() + stays + away * self.number;
             self.stay(&consumer, until).await;
             let dies = stay % 2 == 1;
             if dies {
                 drop(consumer);
             } else if let Err(error) = consumer.close().await {
-                self.say.line(&format!("member {} could not leave: {error}", self.number));
+                (self.tell)(&format!("member {} could not leave: {error}", self.number));
             }
-            if !self.pause(AWAY).await {
+            if !self.pause(away).await {
                 break;
             }
         }
@@ -199,15 +230,19 @@ impl Member {
                     let first = batch.records.first().map_or(next, |record| record.offset);
                     let floor = floors.remove(&partition);
                     self.ledger.lock().read(&partition, first, next, floor);
-                    // Refused if the partition is another's by now: that one commits.
-                    if consumer.commit_offsets([(partition.clone(), next)]).await.is_ok() {
-                        self.ledger.lock().has_committed(&partition, next);
+                    let told = consumer.commit_offsets([(partition.clone(), next)]).await;
+                    let mut ledger = self.ledger.lock();
+                    match told {
+                        Ok(_) => ledger.has_committed(&partition, next),
+                        // The partition is another's by now, who commits, or nobody
+                        // answers.
+                        Err(_) => ledger.figures.uncommitted += 1,
                     }
                 }
                 Ok(Ok(Some(Next::Event(event)))) => self.event(event, &mut floors),
                 Ok(Ok(None)) | Err(_) => return,
                 Ok(Err(error)) => {
-                    self.say.line(&format!("member {}: {error}", self.number));
+                    (self.tell)(&format!("member {}: {error}", self.number));
                     if !self.pause(AGAIN).await {
                         return;
                     }
@@ -219,7 +254,8 @@ impl Member {
     fn event(&self, event: ConsumerEvent, floors: &mut BTreeMap<TopicPartition, u64>) {
         match event {
             ConsumerEvent::Assigned(partitions) => {
-                let ledger = self.ledger.lock();
+                let mut ledger = self.ledger.lock();
+                ledger.figures.assigned += partitions.len() as u64;
                 floors.extend(partitions.into_iter().map(|partition| {
                     let committed = ledger.committed(&partition);
                     (partition, committed)
@@ -232,5 +268,31 @@ impl Member {
             ConsumerEvent::Revoking(_) | ConsumerEvent::Lost(_) | ConsumerEvent::Delayed { .. } => {
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(reads: &[(u64, u64, Option<u64>)]) -> Vec<String> {
+        let (mut ledger, partition) = (Ledger::default(), TopicPartition::new("t", 0));
+        for &(first, next, floor) in reads {
+            ledger.read(&partition, first, next, floor);
+        }
+        ledger.wrong
+    }
+
+    #[test]
+    fn what_is_read_twice_is_no_fault_and_what_is_skipped_is() {
+        assert_eq!(told(&[(0, 5, Some(0)), (5, 9, None), (5, 7, Some(5))]), [""; 0]);
+        assert_eq!(told(&[(0, 5, Some(0)), (6, 9, None)]), ["the group skips t-0 from 5 to 6"]);
+    }
+
+    #[test]
+    fn whoever_takes_over_begins_at_the_last_commit_or_after_it() {
+        assert_eq!(told(&[(0, 9, Some(0)), (5, 9, Some(5)), (7, 9, Some(5))]), [""; 0]);
+        let lost = "a commit of 5 of t-0 was lost: read from 4";
+        assert_eq!(told(&[(0, 9, Some(0)), (4, 9, Some(5))]), [lost]);
     }
 }
