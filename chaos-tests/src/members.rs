@@ -19,6 +19,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
+use tracing::debug;
 
 /// The group.
 const GROUP: &str = "readers";
@@ -231,6 +232,7 @@ impl Member {
                     let floor = floors.remove(&partition);
                     self.ledger.lock().read(&partition, first, next, floor);
                     let told = consumer.commit_offsets([(partition.clone(), next)]).await;
+                    debug!(member = self.number, %partition, first, next, ?told, "read and committed");
                     let mut ledger = self.ledger.lock();
                     match told {
                         Ok(_) => ledger.has_committed(&partition, next),
@@ -252,6 +254,7 @@ impl Member {
     }
 
     fn event(&self, event: ConsumerEvent, floors: &mut BTreeMap<TopicPartition, u64>) {
+        debug!(member = self.number, ?event, "told");
         match event {
             ConsumerEvent::Assigned(partitions) => {
                 let mut ledger = self.ledger.lock();

@@ -125,14 +125,14 @@ pub(super) fn wanted(topics: &[v1::TopicPartitions]) -> Result<BTreeSet<Partitio
 
 pub(super) fn commits(
     image: &Image,
-    request: v1::CommitOffsetsRequest,
+    request: &v1::CommitOffsetsRequest,
 ) -> Result<(Committer, Vec<Commit>), ApiError> {
     check_bound("offsets in one commit", request.offsets.len(), MAX_COMMITS)?;
-    let committer = match request.member_id {
-        Some(member) => Committer::Member(MemberId::from(member), request.member_epoch),
+    let committer = match &request.member_id {
+        Some(member) => Committer::Member(MemberId::from(member.as_str()), request.member_epoch),
         None => Committer::Anybody,
     };
-    let commit = |one: v1::OffsetCommit| {
+    let commit = |one: &v1::OffsetCommit| {
         let named = match topic_id(&one.topic_id)? {
             Some(id) => image.topics.get(&id),
             None => image.topic_by_name(&one.topic),
@@ -142,10 +142,10 @@ pub(super) fn commits(
             refusal(&GroupError::UnknownPartition { topic, partition })
         })?;
         let partition = PartitionId { topic: topic.id, index: one.partition };
-        let v1::OffsetCommit { offset, leader_epoch, metadata, .. } = one;
+        let v1::OffsetCommit { offset, leader_epoch, metadata, .. } = one.clone();
         Ok(Commit { partition, offset, leader_epoch, metadata })
     };
-    let commits = request.offsets.into_iter().map(commit).collect::<Result<_, ApiError>>()?;
+    let commits = request.offsets.iter().map(commit).collect::<Result<_, ApiError>>()?;
     Ok((committer, commits))
 }
 

@@ -4,7 +4,7 @@ use super::{Context, group_wire as wire};
 use crate::deadline;
 use crate::ends::Ends;
 use futures::stream::{self, StreamExt};
-use ottla_coordinator::groups::{Commit, GroupError, GroupId};
+use ottla_coordinator::groups::{Commit, Committer, GroupError, GroupId};
 use ottla_coordinator::{Answer, Coordinator, Refusal, Request as Ask};
 use ottla_metadata::controller::GROUPS_TOPIC;
 use ottla_metadata::image::Image;
@@ -106,6 +106,21 @@ impl Groups {
         Ok(())
     }
 
+    /// What is to be committed, by whom. Members take UNKNOWN_PARTITION for the end of a
+    /// partition: nobody may be told so who asks a node that has only not heard of it yet.
+    async fn commits(
+        &self,
+        request: &v1::CommitOffsetsRequest,
+        deadline: Instant,
+    ) -> Result<(Committer, Vec<Commit>), ApiError> {
+        match wire::commits(&self.image(), request) {
+            Err(error) if error.reason == R::UnknownPartition => {
+                wire::commits(&*self.context.metadata.current_image(deadline).await?, request)
+            }
+            commits => commits,
+        }
+    }
+
     async fn group(&self, group: &str, deadline: Instant) -> Result<Answer, ApiError> {
         self.ask(group, deadline, Ask::Get(GroupId::from(group))).await
     }
@@ -161,9 +176,9 @@ impl GroupService for Groups {
         let deadline = deadline::of(request.metadata(), 0);
         let request = request.into_inner();
         let group = GroupId::from(request.group.as_str());
-        let (committer, commits) = wire::commits(&self.image(), request)?;
         self.place(&group, deadline).await?;
         self.coordinator.check(&group)?;
+        let (committer, commits) = self.commits(&request, deadline).await?;
         if let Err(beyond) = self.check_ends(&commits, deadline).await {
             // Who may not commit at all is told that first: it has to join again.
             let nothing = Ask::Commit(Arc::clone(&group), committer, Vec::new());
