@@ -8,11 +8,13 @@
 mod address;
 mod given;
 mod options;
+mod reference;
 #[cfg(test)]
 mod tests;
 
 pub use address::HostPort;
 pub use given::{Given, Origin};
+pub use reference::reference;
 
 use options::{check_bounds, default, typed};
 use ottla_metadata::records::{node_option, node_options};

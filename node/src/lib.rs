@@ -16,12 +16,14 @@ mod live;
 mod metrics;
 mod payload;
 mod ports;
+mod preflight;
 mod producer_ids;
 mod run;
 mod services;
 mod storage;
 mod telemetry;
 
+pub use preflight::check;
 pub use run::{Host, run, run_on};
 pub use storage::format;
 

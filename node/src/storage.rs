@@ -20,6 +20,11 @@ pub fn format(config: &NodeConfig) -> Result<Vec<PathBuf>, DataDirError> {
     DataDirs::format(&config.data_dirs(), &owner(config))
 }
 
+/// Those of the configured data directories that are blank.
+pub(crate) fn blank(config: &NodeConfig) -> Result<Vec<PathBuf>, DataDirError> {
+    DataDirs::blank(&config.data_dirs(), &owner(config))
+}
+
 /// Opens and locks the configured directories. With `dev` blank ones are
 /// formatted first.
 pub(crate) fn open(config: &NodeConfig) -> Result<DataDirs, DataDirError> {

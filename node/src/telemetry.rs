@@ -50,7 +50,7 @@ pub(crate) fn init(config: &NodeConfig) -> anyhow::Result<LogLevels> {
 }
 
 /// What the configuration asks for, without what nobody asked for.
-fn filter(levels: &str) -> anyhow::Result<EnvFilter> {
+pub(crate) fn filter(levels: &str) -> anyhow::Result<EnvFilter> {
     // sled and the HTTP layers narrate at `info`; openraft warns at every heartbeat
     // to a dead peer. What matters of the quorum our own lines say.
     let directives = format!("{levels},sled=warn,h2=warn,hyper=warn,openraft=error");

@@ -242,14 +242,22 @@ async fn a_topic_that_is_gone_is_not_taken_for_another() -> anyhow::Result<()> {
         vec![v1::OffsetCommit { topic_id: topic_id.clone(), ..at(TOPIC, 0, offset) }]
     };
     let nodes = [1, 2, 3];
-    let refused = commit_alone(&cluster, &nodes, GROUP, of(&old, 1)).await.expect_err("it is gone");
-    assert_eq!((refused.reason, refused.is_indefinite()), (R::UnknownPartition, false));
     wait_until("the commit is taken", async || {
         // The topic of the offsets came with the first question: its replicas may not all
         // be there yet, and the commit is refused for the moment.
         Ok(commit_alone(&cluster, &nodes, GROUP, of(&new, 1)).await?)
     })
     .await?;
+    let refused = commit_alone(&cluster, &nodes, GROUP, of(&old, 1)).await.expect_err("it is gone");
+    assert_eq!((refused.reason, refused.is_indefinite()), (R::UnknownPartition, false));
+    // Others may only not have heard of a topic: nobody is to take a commit for needless
+    // because of what they say.
+    let elsewhere = coordinator(&cluster, 1).await? % 3 + 1;
+    let (group, offsets) = (GROUP.to_owned(), of(&old, 1));
+    let request = v1::CommitOffsetsRequest { group, offsets, ..Default::default() };
+    let refused = cluster.group_client(elsewhere)?.commit_offsets(request).await;
+    let refused = ApiError::from_status(&refused.expect_err("it is not the coordinator"));
+    assert_eq!(refused.reason, R::NotCoordinator);
     let odd =
         commit_alone(&cluster, &nodes, GROUP, of(&bytes::Bytes::from_static(b"odd"), 1)).await;
     assert_eq!(odd.expect_err("no id").reason, R::InvalidRequest);

@@ -88,29 +88,37 @@ pub enum DirectoryState {
 }
 
 impl DataDirs {
+    /// Which of these directories are blank; the others belong to `owner`. Locks and
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// `Foreign`, `Same`, `Garbage`, `Io`.
+    pub fn blank(paths: &[PathBuf], owner: &Owner) -> Result<Vec<PathBuf>, DataDirError> {
+        refuse_same_path(paths)?;
+        let mut blank = Vec::new();
+        for path in paths {
+            match DataDir::identity_at(path)? {
+                Some(found) => check_owner(path, &found, owner)?,
+                None => blank.push(path.clone()),
+            }
+        }
+        Ok(blank)
+    }
+
     /// Makes blank directories those of `owner`; the others must be already.
     /// Returns which were blank. Durable.
     ///
     /// # Errors
-    /// `Foreign`, `Same`; `Garbage` and `Io`: directories before it were formatted.
+    /// As [`blank`](Self::blank), and then nothing was changed; `Io`: directories before it
+    /// were formatted.
     pub fn format(paths: &[PathBuf], owner: &Owner) -> Result<Vec<PathBuf>, DataDirError> {
-        refuse_same_path(paths)?;
-        let mut formatted = Vec::new();
-        for path in paths {
-            match DataDir::identity_at(path)? {
-                Some(found) => check_owner(path, &found, owner)?,
-                None => {
-                    let Owner { cluster_id, node_id } = owner.clone();
-                    let directory_id = DirectoryId::random();
-                    DataDir::format(
-                        path,
-                        &DirectoryIdentity { cluster_id, node_id, directory_id },
-                    )?;
-                    formatted.push(path.clone());
-                }
-            }
+        let blank = Self::blank(paths, owner)?;
+        for path in &blank {
+            let Owner { cluster_id, node_id } = owner.clone();
+            let directory_id = DirectoryId::random();
+            DataDir::format(path, &DirectoryIdentity { cluster_id, node_id, directory_id })?;
         }
-        Ok(formatted)
+        Ok(blank)
     }
 
     /// Locks the directories of `owner` and durably deletes their markers of a

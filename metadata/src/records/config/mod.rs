@@ -7,6 +7,7 @@
 //! image than those that know it.
 
 mod error;
+mod fixed;
 mod info;
 mod node;
 mod values;

@@ -53,6 +53,8 @@ pub enum NodeDefault {
 pub struct NodeOption {
     /// Its name.
     pub name: &'static str,
+    /// As it stands in the table: lines that each begin with a space, or one without.
+    pub(super) doc: &'static str,
     /// What it takes.
     pub value: NodeValue,
     /// Where nobody set it.
@@ -68,7 +70,7 @@ pub const MAX_NODE_MS: u64 = 365 * 24 * 60 * 60 * 1000;
 /// Most bytes that a node can be told to keep in memory for one purpose: 4 GiB.
 pub const MAX_NODE_MEMORY_BYTES: u64 = u32::MAX as u64;
 
-const MS: NodeValue = NodeValue::Number(1, MAX_NODE_MS);
+pub(super) const MS: NodeValue = NodeValue::Number(1, MAX_NODE_MS);
 const MEMORY: NodeValue = NodeValue::Number(1, MAX_NODE_MEMORY_BYTES);
 
 /// One largest batch must fit, or it could never be written. What waits for a
@@ -85,7 +87,7 @@ const MIB: u64 = 1024 * 1024;
 /// default.
 macro_rules! dynamic_options {
     ($(
-        $(#[$doc:meta])*
+        $(#[doc = $doc:literal])*
         $field:ident: $type:ty = $value:expr, $default:expr;
     )*) => {
         /// Options of nodes as set in the metadata; absent: not there. In records
@@ -93,11 +95,12 @@ macro_rules! dynamic_options {
         #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(try_from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
         pub struct NodeOptions {
-            $($(#[$doc])* pub $field: Option<$type>,)*
+            $($(#[doc = $doc])* pub $field: Option<$type>,)*
         }
 
         const DYNAMIC: &[NodeOption] = &[$(NodeOption {
             name: stringify!($field),
+            doc: concat!($($doc),*),
             value: $value,
             default: $default,
             dynamic: true,
@@ -177,33 +180,9 @@ dynamic_options! {
     shutdown_timeout_ms: u64 = NodeValue::Number(0, MAX_NODE_MS), NodeDefault::Number(8_000);
 }
 
-const fn fixed(name: &'static str, value: NodeValue, default: NodeDefault) -> NodeOption {
-    NodeOption { name, value, default, dynamic: false }
-}
-
-/// What is read at the start.
-const FIXED: &[NodeOption] = &[
-    fixed("advertise", NodeValue::Text, NodeDefault::None),
-    fixed("cluster_id", NodeValue::Text, NodeDefault::None),
-    fixed("data_dir", NodeValue::Text, NodeDefault::None),
-    fixed("dev", NodeValue::Flag, NodeDefault::Flag(false)),
-    fixed("election_timeout_max_ms", MS, NodeDefault::Number(300)),
-    fixed("election_timeout_min_ms", MS, NodeDefault::Number(150)),
-    fixed("extra_data_dirs", NodeValue::List, NodeDefault::None),
-    fixed("heartbeat_interval_ms", MS, NodeDefault::Number(200)),
-    fixed("http_listen", NodeValue::Text, NodeDefault::Text("127.0.0.1:7501")),
-    fixed("listen", NodeValue::Text, NodeDefault::Text("127.0.0.1:7401")),
-    fixed("log_format", NodeValue::Word(&["text", "json"]), NodeDefault::Text("text")),
-    fixed("node_id", NodeValue::Number(1, MAX_LONG), NodeDefault::None),
-    fixed("rack", NodeValue::Text, NodeDefault::None),
-    fixed("raft_heartbeat_ms", MS, NodeDefault::Number(50)),
-    fixed("session_timeout_ms", MS, NodeDefault::Number(1_000)),
-    fixed("voters", NodeValue::Voters, NodeDefault::None),
-];
-
 /// Every option of a node; those that change while it runs come first.
 pub fn node_options() -> impl Iterator<Item = &'static NodeOption> {
-    DYNAMIC.iter().chain(FIXED)
+    DYNAMIC.iter().chain(super::fixed::FIXED)
 }
 
 /// The option of this name.
@@ -229,6 +208,12 @@ fn dynamic(name: &str) -> Result<&'static NodeOption, ConfigError> {
 }
 
 impl NodeOption {
+    /// What it is for, in a sentence or two for people.
+    #[must_use]
+    pub fn what(&self) -> &'static str {
+        self.doc.trim_start()
+    }
+
     /// What there is to know of it.
     #[must_use]
     pub fn info(&self) -> OptionInfo {
