@@ -1,11 +1,14 @@
-//! `ottla node`: one node of a cluster, and the formatting of its directory.
+//! `ottla node`: one node of a cluster; what is done once before it, and asked of it.
+//!
+//! Not its job: running the node (`ottla_node`).
 
-use crate::failure::diagnose;
-use crate::output::{self, Format};
+mod format;
+mod health;
+
+use crate::output::Format;
 use anyhow::bail;
 use clap::Subcommand;
 use ottla_node::config::NodeConfig;
-use serde_json::json;
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,22 +44,8 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    Format(FormatArgs),
-}
-
-/// Prepare the blank ones of its data directories for one node of one cluster.
-#[derive(clap::Args)]
-#[command(after_help = "\
-Examples:
-  ottla node format --config node-1.toml
-  ottla node format --config node-1.toml --cluster-id $(ottla cluster new-id)")]
-struct FormatArgs {
-    #[command(flatten)]
-    options: Options,
-
-    /// How the result is written.
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    Format(Box<format::Args>),
+    Health(health::Args),
 }
 
 #[derive(clap::Args)]
@@ -114,6 +103,7 @@ impl Args {
     pub(crate) fn format(&self) -> Format {
         match &self.command {
             Some(Command::Format(args)) => args.format,
+            Some(Command::Health(args)) => args.format,
             None => Format::Text,
         }
     }
@@ -148,8 +138,10 @@ impl Options {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    if let Some(Command::Format(args)) = args.command {
-        return format_directory(&args);
+    match args.command {
+        Some(Command::Format(args)) => return format::run(&args).await,
+        Some(Command::Health(args)) => return health::run(&args).await,
+        None => {}
     }
     let config = args.options.load()?;
     let stop = CancellationToken::new();
@@ -157,30 +149,6 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         stop_at_end_of_input(stop.clone());
     }
     ottla_node::run(config, stop).await?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn format_directory(args: &FormatArgs) -> anyhow::Result<ExitCode> {
-    let config = args.options.load()?;
-    let formatted = ottla_node::format(&config)?;
-    let dir = config.data_dir.display().to_string();
-    let paths: Vec<String> = formatted.iter().map(|path| path.display().to_string()).collect();
-    match args.format {
-        Format::Json => output::json(&json!({
-            "formatted": !paths.is_empty(),
-            "formatted_dirs": paths,
-            "data_dir": dir,
-            "cluster_id": config.cluster_id,
-            "node_id": config.node_id,
-        }))?,
-        Format::Text if !paths.is_empty() => output::line(&format!(
-            "formatted {} for node {} of cluster {}",
-            paths.join(", "),
-            config.node_id,
-            config.cluster_id
-        ))?,
-        Format::Text => diagnose(&format!("{dir} is formatted already; nothing was changed")),
-    }
     Ok(ExitCode::SUCCESS)
 }
 
