@@ -14,10 +14,11 @@ mod tests;
 
 pub use address::HostPort;
 pub use given::{Given, Origin};
+pub use ottla_metadata::records::node_options;
 pub use reference::reference;
 
 use options::{check_bounds, default, typed};
-use ottla_metadata::records::{node_option, node_options};
+use ottla_metadata::records::node_option;
 use ottla_proto::NodeId;
 use serde::Deserialize;
 use std::collections::BTreeMap;

@@ -2,8 +2,10 @@
 //!
 //! Not its job: running the node (`ottla_node`).
 
+mod check;
 mod format;
 mod health;
+mod reference;
 
 use crate::output::Format;
 use anyhow::bail;
@@ -27,7 +29,9 @@ use tokio_util::sync::CancellationToken;
 Examples:
   ottla node format --config node-1.toml --cluster-id $(ottla cluster new-id)
   ottla node --config node-1.toml
-  ottla node --config node-1.toml --log-format json --log-level debug"
+  ottla node --config node-1.toml --log-format json --log-level debug
+  ottla node --config node-1.toml --check
+  ottla node reference > ottla.toml"
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -35,6 +39,15 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     options: Options,
+
+    /// Say whether the configuration is good and the data directories are this node's,
+    /// and start nothing.
+    #[arg(long)]
+    check: bool,
+
+    /// How the result of --check is written.
+    #[arg(long, value_enum, default_value_t, requires = "check")]
+    format: Format,
 
     /// Stop when standard input ends, so that a node started by another
     /// program does not outlive it.
@@ -46,6 +59,7 @@ pub(crate) struct Args {
 enum Command {
     Format(Box<format::Args>),
     Health(health::Args),
+    Reference(reference::Args),
 }
 
 #[derive(clap::Args)]
@@ -104,7 +118,8 @@ impl Args {
         match &self.command {
             Some(Command::Format(args)) => args.format,
             Some(Command::Health(args)) => args.format,
-            None => Format::Text,
+            Some(Command::Reference(args)) => args.format,
+            None => self.format,
         }
     }
 }
@@ -141,9 +156,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Some(Command::Format(args)) => return format::run(&args).await,
         Some(Command::Health(args)) => return health::run(&args).await,
+        Some(Command::Reference(args)) => return reference::run(&args),
         None => {}
     }
     let config = args.options.load()?;
+    if args.check {
+        return check::run(&config, args.format);
+    }
     let stop = CancellationToken::new();
     if args.exit_with_parent {
         stop_at_end_of_input(stop.clone());

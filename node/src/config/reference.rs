@@ -3,7 +3,7 @@
 //! the table of options, so that it is never out of date.
 
 use super::options::default;
-use ottla_metadata::records::{NodeOption, node_options};
+use ottla_metadata::records::{NodeOption, NodeValue, node_options};
 use std::fmt::Write as _;
 
 /// Longest line of a comment, in characters.
@@ -85,12 +85,13 @@ fn entry(text: &mut String, option: &NodeOption, before: &str, value: &str) {
 
 fn comment(text: &mut String, option: &NodeOption) {
     let info = option.info();
-    let unit = if info.unit.is_empty() { String::new() } else { format!("{}, ", info.unit) };
-    let what = option.what();
-    wrap(text, what);
-    text.truncate(text.trim_end().len());
+    wrap(text, option.what());
     // Writing to a string does not fail.
-    let _ = writeln!(text, "\n# ({unit}{})", info.takes);
+    let _ = match (info.unit, option.value) {
+        (_, NodeValue::Text) => Ok(()),
+        ("", _) => writeln!(text, "# ({})", info.takes),
+        (unit, _) => writeln!(text, "# ({unit}, {})", info.takes),
+    };
 }
 
 /// A paragraph of comments, with an empty line before it.
@@ -158,7 +159,7 @@ mod tests {
             if is_set && !example { line.to_owned() } else { String::new() }
         };
         let text = reference();
-        let (options, voters) = text.split_once("[voters]").expect("the voters");
+        let (options, voters) = text.split_once("\n[voters]").expect("the voters");
         let all: Vec<String> = options.lines().map(set).collect();
         let all = load(&format!("{}\n[voters]{voters}", all.join("\n")));
         assert_eq!(NodeConfig { given: load(&text).given, ..all }, load(&text));

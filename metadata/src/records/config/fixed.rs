@@ -48,7 +48,12 @@ pub(super) const FIXED: &[NodeOption] = &[
         "Longest time without a Raft leader before a voter stands for election: each election \
          draws one between this and the shortest.",
     ),
-    fixed("election_timeout_min_ms", MS, NodeDefault::Number(150), "Shortest such time."),
+    fixed(
+        "election_timeout_min_ms",
+        MS,
+        NodeDefault::Number(150),
+        "Shortest time without a Raft leader before a voter stands for election.",
+    ),
     fixed(
         "extra_data_dirs",
         NodeValue::List,

@@ -1,6 +1,8 @@
 //! The binary as a user runs it, against a cluster of one real node that
 //! `ottla dev` has started.
 
+mod node;
+
 use serde_json::Value;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
