@@ -33,6 +33,7 @@ mod plain;
 mod quorum;
 mod readers;
 mod reassignment;
+mod restarts;
 mod scenarios;
 mod settings;
 mod startup;

@@ -5,6 +5,7 @@ mod drain;
 mod features;
 mod info;
 mod members;
+mod restart;
 
 use crate::connection::Connection;
 use crate::failure::diagnose;
@@ -42,6 +43,7 @@ enum Command {
     ReplaceDisk(members::ReplaceDisk),
     Drain(drain::Drain),
     Features(features::Features),
+    RestartCheck(restart::RestartCheck),
     NewId(NewId),
 }
 
@@ -100,6 +102,7 @@ impl Args {
             Command::ReplaceDisk(args) => args.connection.format,
             Command::Drain(args) => args.connection.format,
             Command::Features(args) => args.connection.format,
+            Command::RestartCheck(args) => args.connection.format,
             Command::NewId(args) => args.format,
         }
     }
@@ -120,6 +123,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::ReplaceDisk(args) => members::replace_disk(&args).await,
         Command::Drain(args) => drain::run(&args).await,
         Command::Features(args) => features::run(&args).await,
+        Command::RestartCheck(args) => restart::run(&args).await,
         Command::NewId(args) => {
             let id = uuid::Uuid::new_v4().to_string();
             match args.format {
