@@ -47,7 +47,7 @@ const HABITS: Habits = Habits {
     away: Duration::from_secs(1),
 };
 
-/// Between two attempts to create a topic.
+/// Between two attempts to create a topic, or to connect.
 const AGAIN_AFTER: Duration = Duration::from_millis(10);
 
 /// How long everything may take to work again once nothing is wrong any more.
@@ -171,8 +171,19 @@ async fn connect(bootstrap: &[HostPort]) -> anyhow::Result<Client> {
     connected.context("start")
 }
 
+/// The first fault may be that nobody is there.
 async fn members(bootstrap: &[HostPort]) -> anyhow::Result<Members> {
-    let client = || connect(bootstrap);
+    let deadline = tokio::time::Instant::now() + HEALED_WITHIN;
+    let client = || async {
+        loop {
+            match connect(bootstrap).await {
+                Err(_) if tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                }
+                connected => return connected,
+            }
+        }
+    };
     let clients = [client().await?, client().await?, client().await?];
     let tell: Tell = Arc::new(|text| trace::told(text));
     Ok(Members::start(client().await?, clients, HABITS, &tell))
