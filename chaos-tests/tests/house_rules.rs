@@ -85,7 +85,8 @@ const ARROWS: [(&str, &[&str]); 11] = [
 ];
 
 /// Arrows that only tests follow.
-const TEST_ARROWS: [(&str, &str); 2] = [("client", "ottla-coordinator"), ("grpc", "ottla-proto")];
+const TEST_ARROWS: [(&str, &str); 3] =
+    [("client", "ottla-coordinator"), ("grpc", "ottla-proto"), ("cli", "ottla-commitlog")];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()

@@ -4,6 +4,7 @@
 //! calls them, and shows what came of it: results on standard output,
 //! diagnostics on standard error, non-zero exit on failure.
 
+mod backup;
 mod bench;
 mod cluster;
 mod completion;
@@ -43,6 +44,7 @@ enum Command {
     Consume(consume::Args),
     Group(group::Args),
     Cluster(cluster::Args),
+    Backup(backup::Args),
     Log(log::Args),
     Bench(bench::Args),
     Profile(profile::Args),
@@ -59,6 +61,7 @@ impl Command {
             Self::Consume(args) => args.format(),
             Self::Group(args) => args.format(),
             Self::Cluster(args) => args.format(),
+            Self::Backup(args) => args.format(),
             Self::Log(args) => args.format(),
             Self::Bench(args) => args.format(),
             Self::Profile(args) => args.format(),
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
             Command::Consume(args) => consume::run(args).await,
             Command::Group(args) => group::run(args).await,
             Command::Cluster(args) => cluster::run(args).await,
+            Command::Backup(args) => backup::run(args).await,
             Command::Log(args) => Ok(log::run(args)),
             Command::Bench(args) => bench::run(args).await,
             Command::Profile(args) => profile::run(args),

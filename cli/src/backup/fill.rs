@@ -1,0 +1,199 @@
+//! The records of a backup, into the partitions of new topics.
+//!
+//! They are sent with the client's producer, which is idempotent: written once and in
+//! order, whatever happens to leaders meanwhile. Each record must come to lie at the offset
+//! that the groups' offsets were worked out for.
+
+use super::batches::BatchReader;
+use super::error::BackupError;
+use super::manifest::{PartitionEntry, TopicEntry, partition_dir};
+use super::mapping::has_records;
+use crate::progress::Progress;
+use anyhow::Context as _;
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use ottla_client::{
+    Client, Compression, Delivery, Producer, ProducerOptions, ProducerRecord, TopicProducer,
+};
+use ottla_node::inspect::{BatchHeader, Record, decode_records};
+use parking_lot::Mutex;
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::block_in_place;
+
+/// Partitions filled at once.
+const PARTITIONS_AT_ONCE: usize = 8;
+
+/// Records of one partition whose fate is not known yet, at most: more than the
+/// producer's buffer holds of any but the smallest.
+const MAX_UNKNOWN: usize = 64 * 1024;
+
+/// What is needed to fill partitions.
+#[derive(Clone)]
+pub(super) struct Filler {
+    pub(super) dir: PathBuf,
+    pub(super) client: Client,
+    /// Longest wait for one record to be written.
+    pub(super) timeout: Duration,
+    pub(super) progress: Arc<Progress>,
+    /// One for each way in which batches are compressed.
+    pub(super) producers: Arc<Mutex<HashMap<Compression, Producer>>>,
+}
+
+impl Filler {
+    /// All partitions of all topics.
+    pub(super) async fn fill(&self, topics: &[TopicEntry]) -> anyhow::Result<()> {
+        let partitions = topics
+            .iter()
+            .flat_map(|topic| topic.partitions.iter().map(|entry| (topic.name.clone(), entry)));
+        let fill = |(topic, entry): (String, &PartitionEntry)| {
+            let (filler, entry) = (self.clone(), entry.clone());
+            let task = async move {
+                let place = format!("{topic}-{}", entry.partition);
+                filler.partition(topic, &entry).await.with_context(|| place)
+            };
+            // Each decompresses and compresses on a thread of its own.
+            async move { tokio::spawn(task).await.context("a partition failed")? }
+        };
+        let filling = stream::iter(partitions.map(fill)).buffer_unordered(PARTITIONS_AT_ONCE);
+        let filled = filling.try_collect::<Vec<()>>().await.map(drop);
+        let producers: Vec<Producer> = self.producers.lock().values().cloned().collect();
+        for producer in producers {
+            producer.shutdown().await;
+        }
+        filled
+    }
+
+    async fn partition(&self, topic: String, entry: &PartitionEntry) -> anyhow::Result<()> {
+        let dir = partition_dir(&self.dir, &topic, entry.partition);
+        let mut sender = Sender {
+            filler: self,
+            topic,
+            partition: entry.partition,
+            from: entry.from,
+            next: 0,
+            unknown: VecDeque::new(),
+            producer: None,
+        };
+        for file in &entry.files {
+            let mut reader = BatchReader::open(&dir, file)?;
+            while let Some((header, batch)) = block_in_place(|| reader.next())? {
+                if has_records(&header) {
+                    sender.batch(&header, &batch).await?;
+                }
+                self.progress.add(batch.len() as u64);
+            }
+            // The disk may have lost something since it was checked.
+            reader.check_end(file)?;
+        }
+        sender.end().await
+    }
+
+    fn producer(&self, compression: Compression) -> Producer {
+        let options = ProducerOptions {
+            compression,
+            delivery_timeout: self.timeout,
+            ..ProducerOptions::default()
+        };
+        let mut producers = self.producers.lock();
+        producers
+            .entry(compression)
+            .or_insert_with(|| Producer::new(&self.client, options))
+            .clone()
+    }
+}
+
+/// One partition's records, in order.
+struct Sender<'a> {
+    filler: &'a Filler,
+    topic: String,
+    partition: u32,
+    /// Records below it are not restored.
+    from: u64,
+    /// Where the next record has to come to lie.
+    next: u64,
+    /// With the offset where each has to lie.
+    unknown: VecDeque<(u64, Delivery)>,
+    producer: Option<(Compression, TopicProducer)>,
+}
+
+impl Sender<'_> {
+    async fn batch(&mut self, header: &BatchHeader, batch: &Bytes) -> anyhow::Result<()> {
+        let producer = self.producer(header.compression()?).await?;
+        for record in decode_records(batch) {
+            let record = record?;
+            let offset = record.offset;
+            if offset < self.from {
+                continue;
+            }
+            let sent = producer.send(to_send(record, self.partition)).await;
+            let sent = sent.with_context(|| format!("the record that was at offset {offset}"))?;
+            self.unknown.push_back((self.next, sent));
+            self.next += 1;
+            if self.unknown.len() >= MAX_UNKNOWN {
+                self.settle_one().await?;
+            }
+        }
+        self.settle_known()
+    }
+
+    /// The producer that compresses so. Producers do not wait for each other, so with
+    /// another one than before all that was sent has to be there first.
+    async fn producer(&mut self, compression: Compression) -> anyhow::Result<TopicProducer> {
+        if let Some((known, producer)) = &self.producer
+            && *known == compression
+        {
+            return Ok(producer.clone());
+        }
+        self.settle_all().await?;
+        let producer = self.filler.producer(compression).topic(&self.topic).await?;
+        self.producer = Some((compression, producer.clone()));
+        Ok(producer)
+    }
+
+    fn settle_known(&mut self) -> anyhow::Result<()> {
+        while let Some((expected, delivery)) = self.unknown.front_mut() {
+            let Some(delivered) = delivery.now_or_never() else { return Ok(()) };
+            let expected = *expected;
+            self.unknown.pop_front();
+            self.check(expected, delivered?.offset)?;
+        }
+        Ok(())
+    }
+
+    async fn settle_one(&mut self) -> anyhow::Result<()> {
+        if let Some((expected, delivery)) = self.unknown.pop_front() {
+            self.check(expected, delivery.await?.offset)?;
+        }
+        Ok(())
+    }
+
+    async fn settle_all(&mut self) -> anyhow::Result<()> {
+        while !self.unknown.is_empty() {
+            self.settle_one().await?;
+        }
+        Ok(())
+    }
+
+    fn check(&self, expected: u64, found: Option<u64>) -> anyhow::Result<()> {
+        let found = found.context("acks=all tells the offset")?;
+        if found != expected {
+            let (topic, partition) = (self.topic.clone(), self.partition);
+            return Err(BackupError::NotAlone { topic, partition, expected, found }.into());
+        }
+        Ok(())
+    }
+
+    async fn end(mut self) -> anyhow::Result<()> {
+        self.settle_all().await
+    }
+}
+
+fn to_send(record: Record, partition: u32) -> ProducerRecord {
+    let Record { timestamp_ms, key, value, headers, .. } = record;
+    let (timestamp_ms, partition) = (Some(timestamp_ms), Some(partition));
+    ProducerRecord { key, value, headers, timestamp_ms, partition }
+}
