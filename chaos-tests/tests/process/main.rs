@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout)]
 
 mod access;
+mod backup;
 mod bad_input;
 mod bench;
 mod codecs;

@@ -91,7 +91,7 @@ fn shown_text(options: &[v1::ConfigOption]) -> String {
     table(&rows)
 }
 
-fn shown_json(node: Option<u64>, options: &[v1::ConfigOption]) -> Value {
+pub(super) fn shown_json(node: Option<u64>, options: &[v1::ConfigOption]) -> Value {
     let option = |option: &v1::ConfigOption| {
         let shown = json!({
             "value": option.value,

@@ -85,7 +85,7 @@ fn upgrade(finalised: u32, nodes: &[Probe]) -> Option<u32> {
     Some(newest).filter(|newest| *newest > finalised)
 }
 
-fn json(finalised: u32, nodes: &[Probe]) -> Value {
+pub(super) fn json(finalised: u32, nodes: &[Probe]) -> Value {
     let node = |probe: &Probe| {
         let range = supported(&probe.node);
         json!({

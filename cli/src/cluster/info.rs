@@ -3,7 +3,7 @@
 use super::{address, members, node_json, state};
 use crate::connection::Connection;
 use crate::output::{self, Format, list, table};
-use ottla_client::{Probe, v1};
+use ottla_client::{Admin, Probe, v1};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,12 +15,7 @@ const QUORUM_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) async fn run(connection: &Connection) -> anyhow::Result<ExitCode> {
     let admin = connection.client().await?.admin();
     let info = admin.cluster_info().await?;
-    let quorum = tokio::time::timeout(QUORUM_TIMEOUT, admin.describe_quorum());
-    let (nodes, quorum) = tokio::join!(admin.probe(info.nodes.clone()), quorum);
-    let quorum = match quorum {
-        Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(_elapsed) => Err(format!("nobody has led it for {QUORUM_TIMEOUT:?}")),
-    };
+    let (nodes, quorum) = tokio::join!(admin.probe(info.nodes.clone()), quorum(&admin));
     match connection.format {
         Format::Text => output::line(&info_text(&info, &nodes, &quorum))?,
         Format::Json => output::json(&info_json(&info, &nodes, &quorum))?,
@@ -30,6 +25,13 @@ pub(super) async fn run(connection: &Connection) -> anyhow::Result<ExitCode> {
 
 /// The quorum as its leader sees it, or why nobody says.
 pub(super) type Quorum = Result<v1::DescribeQuorumResponse, String>;
+
+pub(super) async fn quorum(admin: &Admin) -> Quorum {
+    match tokio::time::timeout(QUORUM_TIMEOUT, admin.describe_quorum()).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_elapsed) => Err(format!("nobody has led it for {QUORUM_TIMEOUT:?}")),
+    }
+}
 
 fn info_text(info: &v1::GetClusterInfoResponse, nodes: &[Probe], quorum: &Quorum) -> String {
     let header = info.header.clone().unwrap_or_default();
@@ -72,7 +74,11 @@ fn list_or_none(nodes: &[u64]) -> String {
     if nodes.is_empty() { "none".to_owned() } else { list(nodes) }
 }
 
-fn info_json(info: &v1::GetClusterInfoResponse, nodes: &[Probe], quorum: &Quorum) -> Value {
+pub(super) fn info_json(
+    info: &v1::GetClusterInfoResponse,
+    nodes: &[Probe],
+    quorum: &Quorum,
+) -> Value {
     let header = info.header.clone().unwrap_or_default();
     json!({
         "cluster_id": header.cluster_id,

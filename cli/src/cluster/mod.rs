@@ -1,5 +1,6 @@
 //! `ottla cluster`: who is there, what is wrong, who comes and goes, and options.
 
+mod bundle;
 mod config;
 mod drain;
 mod features;
@@ -44,6 +45,7 @@ enum Command {
     Drain(drain::Drain),
     Features(features::Features),
     RestartCheck(restart::RestartCheck),
+    DebugBundle(bundle::DebugBundle),
     NewId(NewId),
 }
 
@@ -103,6 +105,7 @@ impl Args {
             Command::Drain(args) => args.connection.format,
             Command::Features(args) => args.connection.format,
             Command::RestartCheck(args) => args.connection.format,
+            Command::DebugBundle(args) => args.connection.format,
             Command::NewId(args) => args.format,
         }
     }
@@ -124,6 +127,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Drain(args) => drain::run(&args).await,
         Command::Features(args) => features::run(&args).await,
         Command::RestartCheck(args) => restart::run(&args).await,
+        Command::DebugBundle(args) => bundle::run(&args).await,
         Command::NewId(args) => {
             let id = uuid::Uuid::new_v4().to_string();
             match args.format {

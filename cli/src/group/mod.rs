@@ -7,7 +7,7 @@ use crate::output::{self, Format, table};
 use anyhow::Context as _;
 use clap::Subcommand;
 use futures::stream::{self, StreamExt};
-use ottla_client::{Client, StartPosition, v1};
+use ottla_client::{Client, ClientError, StartPosition, v1};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -93,15 +93,18 @@ fn state(state: i32) -> &'static str {
 async fn list(connection: &Connection) -> anyhow::Result<()> {
     let groups = connection.client().await?.admin().list_groups().await?;
     if connection.format == Format::Json {
-        let group = |group: &v1::ListedGroup| json!({ "group": group.group, "state": state(group.state), "members": group.members });
-        let groups: Vec<Value> = groups.iter().map(group).collect();
-        return Ok(output::json(&json!({ "groups": groups }))?);
+        return Ok(output::json(&list_json(&groups))?);
     }
     let mut rows = vec![["GROUP", "STATE", "MEMBERS"].map(str::to_owned).to_vec()];
     rows.extend(groups.iter().map(|group| {
         vec![group.group.clone(), state(group.state).to_owned(), group.members.to_string()]
     }));
     Ok(output::line(&table(&rows))?)
+}
+
+pub(crate) fn list_json(groups: &[v1::ListedGroup]) -> Value {
+    let group = |group: &v1::ListedGroup| json!({ "group": group.group, "state": state(group.state), "members": group.members });
+    json!({ "groups": groups.iter().map(group).collect::<Vec<_>>() })
 }
 
 /// A partition of a group: how far the group is, where the partition ends, who reads.
@@ -124,6 +127,13 @@ async fn describe(args: &Named) -> anyhow::Result<()> {
         Format::Json => output::json(&to_json(&group, &rows))?,
     }
     Ok(())
+}
+
+/// A group with its members and its lag, for programs.
+pub(crate) async fn described(client: &Client, group: &str) -> Result<Value, ClientError> {
+    let group = client.admin().describe_group(group).await?;
+    let rows = rows(client, &group).await;
+    Ok(to_json(&group, &rows))
 }
 
 async fn rows(client: &Client, group: &v1::DescribeGroupResponse) -> Vec<Row> {

@@ -38,6 +38,16 @@ pub(crate) fn place(env: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     })
 }
 
+/// The file of this user as it is, if there is one.
+pub(crate) fn text() -> std::io::Result<Option<String>> {
+    let Some(path) = place(|name| std::env::var_os(name)) else { return Ok(None) };
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 impl ProfileFile {
     /// The file of this user; an empty one if there is none.
     pub(crate) fn open() -> anyhow::Result<Self> {

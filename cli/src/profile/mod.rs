@@ -7,6 +7,8 @@ pub(crate) use apply::defaults;
 #[cfg(test)]
 pub(crate) use apply::unused_settings;
 
+pub(crate) use file::text;
+
 use crate::connection::duration;
 use crate::output::{self, Format, table};
 use clap::Subcommand;

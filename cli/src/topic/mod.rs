@@ -5,6 +5,8 @@ mod delete_records;
 mod elect;
 mod reassign;
 
+pub(crate) use reassign::status_json as reassignments_json;
+
 use crate::connection::Connection;
 use crate::output::{self, Format, list, table};
 use clap::Subcommand;
@@ -213,7 +215,7 @@ fn list_text(topics: &[v1::TopicSummary]) -> String {
     table(&rows)
 }
 
-fn summaries(topics: &[v1::TopicSummary]) -> Vec<Value> {
+pub(crate) fn summaries(topics: &[v1::TopicSummary]) -> Vec<Value> {
     let summary = |topic: &v1::TopicSummary| {
         json!({
             "name": topic.name,
@@ -264,7 +266,7 @@ fn source(option: &v1::TopicOption) -> &'static str {
 
 /// A topic with every option's value and whether it was set on it (`topic`), on the
 /// cluster (`cluster`), or not at all (`default`).
-fn describe_json(described: &TopicDescription) -> Value {
+pub(crate) fn describe_json(described: &TopicDescription) -> Value {
     let mut json = to_json(&described.topic);
     let option = |option: &v1::TopicOption| {
         (option.name.clone(), json!({ "value": option.value, "source": source(option) }))

@@ -162,7 +162,7 @@ fn behind(moving: &v1::Reassignment, node: u64) -> Option<u64> {
     Some(progress.leader_end_offset.saturating_sub(reached))
 }
 
-fn status_json(under_way: &[v1::Reassignment]) -> Value {
+pub(crate) fn status_json(under_way: &[v1::Reassignment]) -> Value {
     let one = |moving: &v1::Reassignment| {
         let adding = moving.to.iter().filter(|node| !moving.from.contains(node));
         let progress = adding.map(|&node| {
