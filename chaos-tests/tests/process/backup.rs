@@ -202,11 +202,23 @@ async fn backed_up(
         let dir = into.join(tries.to_string());
         let before = content(client).await?;
         client.admin().commit_offsets("billing", offsets(&before)).await?;
-        let create =
-            ["backup", "create", path(&dir), "--format", "json", "--topic", "mixed|keyed", "--topic"];
+        let create = [
+            "backup",
+            "create",
+            path(&dir),
+            "--format",
+            "json",
+            "--topic",
+            "mixed|keyed",
+            "--topic",
+        ];
         let told = json(ottla(cluster, &[&create[..], &["stamp.*"]].concat(), b"")?)?;
-        let names: BTreeSet<&str> =
-            told["topics"].as_array().context("topics")?.iter().flat_map(|t| t["name"].as_str()).collect();
+        let names: BTreeSet<&str> = told["topics"]
+            .as_array()
+            .context("topics")?
+            .iter()
+            .flat_map(|t| t["name"].as_str())
+            .collect();
         assert_eq!(names, BTreeSet::from(["keyed", "mixed", "stamped"]), "{told}");
         assert_eq!(told["groups"], json!(["billing"]));
         anyhow::ensure!(content(client).await? == before, "something was compacted");
@@ -240,7 +252,10 @@ async fn a_backup_comes_back_in_another_cluster() -> anyhow::Result<()> {
     };
     let planned = json(restore(&["--dry-run", "--format", "json"])?)?;
     assert_eq!(planned["restored"], false);
-    assert_eq!(json(ottla(&second, &["topic", "list", "--format", "json"], b"")?)?["topics"], json!([]));
+    assert_eq!(
+        json(ottla(&second, &["topic", "list", "--format", "json"], b"")?)?["topics"],
+        json!([])
+    );
     let done = json(restore(&["--format", "json"])?)?;
     assert_eq!(done["groups"], planned["groups"], "a dry run says what will be");
 

@@ -8,6 +8,7 @@ mod access;
 mod backup;
 mod bad_input;
 mod bench;
+mod bundle;
 mod codecs;
 mod command_line;
 mod compaction;

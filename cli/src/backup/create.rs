@@ -1,12 +1,12 @@
 //! `ottla backup create`: topics, their options and the groups' offsets, out to files.
 
 use super::batches::BatchWriter;
+use super::copied::Copied;
 use super::error::BackupError;
 use super::manifest::{
     FORMAT, GroupEntry, Manifest, OffsetEntry, PartitionEntry, TopicEntry, partition_dir,
 };
-use super::mapping::{has_records, records_from};
-use super::source::{Fetched, Nodes, Source};
+use super::source::{Nodes, Source};
 use super::{INTERNAL_PREFIX, Selection, summary, topics_json};
 use crate::connection::Connection;
 use crate::output::{self, Format};
@@ -15,7 +15,6 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use ottla_client::{Admin, Client, StartPosition, TopicDescription, v1};
-use ottla_node::inspect::BatchHeader;
 use ottla_proto::TopicId;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -26,10 +25,6 @@ use tokio::task::block_in_place;
 
 /// Partitions read at once: with the bytes of one answer it bounds the memory.
 const PARTITIONS_AT_ONCE: usize = 8;
-
-/// How often a compacted partition is read on, each time to where it ends by then. Each
-/// stretch is what was written during the last one, so this many say that it never ends.
-const MAX_STRETCHES: u32 = 100;
 
 /// Write topics, their options, and how far groups are, to a directory.
 ///
@@ -146,10 +141,11 @@ async fn copy(
     client: &Client,
     topics: Vec<TopicDescription>,
 ) -> anyhow::Result<Vec<TopicEntry>> {
-    let nodes = Nodes::new(client.admin(), args.connection.timeout);
+    let nodes = Nodes::new(client.clone(), args.connection.timeout);
     let progress = Progress::new(Unit::Bytes, None, true);
     let copy = Copy { dir: &args.dir, client, nodes: &nodes, progress: &progress };
-    let jobs = topics.iter().flat_map(|topic| topic.topic.partitions.iter().map(move |p| (topic, p)));
+    let jobs =
+        topics.iter().flat_map(|topic| topic.topic.partitions.iter().map(move |p| (topic, p)));
     let jobs = jobs.map(|(topic, partition)| copy.partition(topic, partition.partition));
     let mut copied = stream::iter(jobs).buffered(PARTITIONS_AT_ONCE);
     let mut entries = Vec::new();
@@ -182,12 +178,6 @@ struct Copy<'a> {
 }
 
 impl Copy<'_> {
-    /// All of a partition that is committed now.
-    ///
-    /// Where it is compacted that is not enough: a record that was there now may be gone
-    /// before it is read, because of a later one of the same key. So the log is read on,
-    /// each time to where it ends by then, until a stretch lacks nothing. Whatever was
-    /// taken away had a successor below that stretch's end.
     async fn partition(
         &self,
         topic: &TopicDescription,
@@ -200,20 +190,14 @@ impl Copy<'_> {
         let writer = BatchWriter::create(dir.clone());
         let mut copied = Copied::new(from, writer.with_context(|| dir.display().to_string())?);
         let mut source = Source::new(self.nodes, name, id, partition);
-        for _ in 0..MAX_STRETCHES {
-            let until = self.client.offset_of(name, partition, StartPosition::End).await?;
-            let (begun, before) = (copied.position, copied.records);
-            while copied.position < until {
-                let written = copied.take(source.fetch(copied.position).await?);
-                self.progress.add(written.with_context(|| dir.display().to_string())?);
-            }
-            let is_whole = copied.records - before == copied.position - begun;
-            if is_whole || !is_compacted(topic) {
-                let finished = block_in_place(|| copied.finish(partition));
-                return finished.with_context(|| dir.display().to_string());
-            }
+        let read = copied.read(&mut source, is_compacted(topic), self.progress).await;
+        if !read.with_context(|| dir.display().to_string())? {
+            return Err(
+                BackupError::CompactedMeanwhile { topic: name.to_owned(), partition }.into()
+            );
         }
-        Err(BackupError::CompactedMeanwhile { topic: name.to_owned(), partition }.into())
+        let finished = block_in_place(|| copied.finish(partition));
+        finished.with_context(|| dir.display().to_string())
     }
 }
 
@@ -222,96 +206,9 @@ fn is_compacted(topic: &TopicDescription) -> bool {
     policy.is_some_and(|policy| policy.value.split(',').any(|part| part.trim() == "compact"))
 }
 
-/// A partition, as far as it was copied.
-struct Copied {
-    from: u64,
-    /// Where to go on.
-    position: u64,
-    /// Behind the last batch that was written.
-    end: u64,
-    records: u64,
-    newest_timestamp_ms: Option<i64>,
-    writer: BatchWriter,
-}
-
-impl Copied {
-    fn new(from: u64, writer: BatchWriter) -> Self {
-        Self { from, position: from, end: 0, records: 0, newest_timestamp_ms: None, writer }
-    }
-
-    /// Writes what is new, and returns how many bytes that were.
-    fn take(&mut self, fetched: Fetched) -> anyhow::Result<u64> {
-        let (mut batches, next_offset) = match fetched {
-            Fetched::Batches { batches, next_offset } => (batches, next_offset),
-            // Retention was quicker.
-            Fetched::StartsAt(start) => {
-                self.position = start;
-                return Ok(0);
-            }
-        };
-        let mut written = 0;
-        while !batches.is_empty() {
-            let header = BatchHeader::parse(&batches)?;
-            anyhow::ensure!(header.total_len() <= batches.len(), "a node sent half a batch");
-            let batch = batches.split_to(header.total_len());
-            if header.base_offset < self.end {
-                // A placeholder that compaction has made larger since.
-                let is_new = has_records(&header) && header.next_offset() > self.end;
-                anyhow::ensure!(!is_new, "a node sent offset {} twice", header.base_offset);
-                continue;
-            }
-            block_in_place(|| self.writer.append(&header, &batch))?;
-            written += batch.len() as u64;
-            self.end = header.next_offset();
-            if has_records(&header) {
-                let newest = self.newest_timestamp_ms.max(Some(header.max_timestamp));
-                self.newest_timestamp_ms = newest;
-                self.records += records_from(&header, &batch, self.from)
-                    .map_err(anyhow::Error::msg)?;
-            }
-        }
-        self.position = next_offset.max(self.end);
-        Ok(written)
-    }
-
-    fn finish(self, partition: u32) -> anyhow::Result<PartitionEntry> {
-        let Self { from, position, records, newest_timestamp_ms, writer, .. } = self;
-        let files = writer.finish()?;
-        let until = position;
-        Ok(PartitionEntry { partition, from, until, records, newest_timestamp_ms, files })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backup::batches::tests::{batch, placeholder};
-
-    /// `block_in_place` wants a runtime of several threads.
-    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-    async fn batches_are_taken_once_and_counted_from_the_start() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let writer = BatchWriter::create(dir.path().join("p")).expect("a directory");
-        let mut copied = Copied::new(5, writer);
-        let fetched = |batches: &[Bytes], next_offset| Fetched::Batches {
-            batches: batches.concat().into(),
-            next_offset,
-        };
-        let first = [batch(4, &[0, 1, 2]), placeholder(7, 9)];
-        let bytes = first.iter().map(|batch| batch.len() as u64).sum::<u64>();
-        assert_eq!(copied.take(fetched(&first, 10)).expect("taken"), bytes);
-        assert_eq!((copied.records, copied.position), (2, 10), "4 was deleted");
-        // Compaction has merged two placeholders meanwhile.
-        let second = [placeholder(7, 12), batch(13, &[0, 3])];
-        assert_eq!(copied.take(fetched(&second, 17)).expect("taken"), second[1].len() as u64);
-        assert_eq!((copied.records, copied.position), (4, 17));
-        copied.take(fetched(&[batch(16, &[0, 1])], 18)).expect_err("16 was there already");
-        assert_eq!(copied.take(Fetched::StartsAt(30)).expect("taken"), 0);
-        assert_eq!(copied.position, 30);
-        let entry = copied.finish(3).expect("finished");
-        assert_eq!((entry.partition, entry.from, entry.until, entry.records), (3, 5, 30, 4));
-        assert_eq!(entry.files.len(), 1);
-    }
 
     #[test]
     fn only_an_empty_directory_is_taken() {

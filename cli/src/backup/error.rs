@@ -37,6 +37,12 @@ pub(super) enum BackupError {
     )]
     GroupsInUse(Vec<String>),
 
+    #[error(
+        "the cluster's feature level is {found}, a restore needs {expected}: `ottla cluster \
+         features --upgrade` raises it"
+    )]
+    FeatureLevel { found: u32, expected: u32 },
+
     #[error("{problems} problems in {}: `ottla backup verify` lists them", .dir.display())]
     Damaged { dir: PathBuf, problems: usize },
 

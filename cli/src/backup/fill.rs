@@ -99,10 +99,7 @@ impl Filler {
             ..ProducerOptions::default()
         };
         let mut producers = self.producers.lock();
-        producers
-            .entry(compression)
-            .or_insert_with(|| Producer::new(&self.client, options))
-            .clone()
+        producers.entry(compression).or_insert_with(|| Producer::new(&self.client, options)).clone()
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod batches;
 mod check;
+mod copied;
 mod create;
 mod error;
 mod fill;

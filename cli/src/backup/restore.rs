@@ -70,7 +70,8 @@ pub(super) struct Restore {
 pub(super) async fn run(args: Restore) -> anyhow::Result<ExitCode> {
     let mut manifest = Manifest::load(&args.dir)?;
     let topics = chosen(&args, &mut manifest)?;
-    let progress = Progress::new(Unit::Bytes, Some(topics.iter().map(TopicEntry::bytes).sum()), true);
+    let bytes = topics.iter().map(TopicEntry::bytes).sum();
+    let progress = Progress::new(Unit::Bytes, Some(bytes), true);
     let checked = block_in_place(|| check(&args.dir, &manifest, &topics, &progress));
     drop(progress);
     if !checked.damages.is_empty() {
@@ -84,7 +85,7 @@ pub(super) async fn run(args: Restore) -> anyhow::Result<ExitCode> {
     if !args.dry_run {
         let options = args.cluster_options.then_some(&manifest.cluster_options);
         target.create(options).await?;
-        let progress = Progress::new(Unit::Bytes, Some(manifest.bytes()), true);
+        let progress = Progress::new(Unit::Bytes, Some(bytes), true);
         let filler = Filler {
             dir: args.dir.clone(),
             client: client.clone(),

@@ -5,7 +5,7 @@
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use ottla_client::{Admin, HostPort, v1};
+use ottla_client::{Client, HostPort, StartPosition, v1};
 use ottla_proto::v1::ErrorReason as R;
 use ottla_proto::v1::fetch_response::Payload;
 use ottla_proto::v1::log_service_client::LogServiceClient;
@@ -34,17 +34,26 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A partition that is being copied, while it goes on.
+pub(super) trait Log {
+    /// Where it ends: records below are committed.
+    async fn end(&mut self) -> anyhow::Result<u64>;
+
+    /// What lies at an offset below that.
+    async fn fetch(&mut self, offset: u64) -> anyhow::Result<Fetched>;
+}
+
 /// Connections to nodes, shared by all partitions that are read.
 pub(super) struct Nodes {
-    admin: Admin,
+    client: Client,
     open: Mutex<BTreeMap<HostPort, LogServiceClient<Channel>>>,
     /// How long a partition may have no leader that answers.
     patience: Duration,
 }
 
 impl Nodes {
-    pub(super) fn new(admin: Admin, patience: Duration) -> Self {
-        Self { admin, open: Mutex::default(), patience }
+    pub(super) fn new(client: Client, patience: Duration) -> Self {
+        Self { client, open: Mutex::default(), patience }
     }
 
     /// Connected when it is first used, and again when it broke.
@@ -65,7 +74,7 @@ impl Nodes {
     }
 
     async fn leader(&self, topic: &str, partition: u32) -> anyhow::Result<Option<HostPort>> {
-        let metadata = self.admin.metadata(&[topic.to_owned()]).await?;
+        let metadata = self.client.admin().metadata(&[topic.to_owned()]).await?;
         let partitions = metadata.topics.first().map(|topic| &topic.partitions);
         let leader = partitions.and_then(|all| all.get(partition as usize)?.leader_id);
         let node = metadata.nodes.iter().find(|node| Some(node.node_id) == leader);
@@ -96,25 +105,6 @@ pub(super) enum Fetched {
 impl<'a> Source<'a> {
     pub(super) fn new(nodes: &'a Nodes, topic: &'a str, topic_id: Bytes, partition: u32) -> Self {
         Self { nodes, topic, topic_id, partition, leader: None }
-    }
-
-    /// What lies at an offset below the high watermark.
-    pub(super) async fn fetch(&mut self, offset: u64) -> anyhow::Result<Fetched> {
-        let started = Instant::now();
-        loop {
-            let failed = match self.attempt(offset).await? {
-                Ok(fetched) => return Ok(fetched),
-                Err(failed) => failed,
-            };
-            if started.elapsed() >= self.nodes.patience {
-                let (topic, partition, waited) = (self.topic, self.partition, self.nodes.patience);
-                let waited = humantime::format_duration(waited);
-                anyhow::bail!(
-                    "{topic}-{partition} cannot be read from offset {offset} on for {waited}: {failed}"
-                );
-            }
-            sleep(PAUSE).await;
-        }
     }
 
     /// Asks once. The inner error is what may pass.
@@ -160,6 +150,31 @@ impl<'a> Source<'a> {
             max_wait_ms: u32::try_from(MAX_WAIT.as_millis()).unwrap_or(u32::MAX),
             format: v1::PayloadFormat::RecordBatches.into(),
             allow_follower: false,
+        }
+    }
+}
+
+impl Log for Source<'_> {
+    async fn end(&mut self) -> anyhow::Result<u64> {
+        let end = StartPosition::End;
+        Ok(self.nodes.client.offset_of(self.topic, self.partition, end).await?)
+    }
+
+    async fn fetch(&mut self, offset: u64) -> anyhow::Result<Fetched> {
+        let started = Instant::now();
+        loop {
+            let failed = match self.attempt(offset).await? {
+                Ok(fetched) => return Ok(fetched),
+                Err(failed) => failed,
+            };
+            if started.elapsed() >= self.nodes.patience {
+                let (topic, partition, waited) = (self.topic, self.partition, self.nodes.patience);
+                let waited = humantime::format_duration(waited);
+                anyhow::bail!(
+                    "{topic}-{partition} cannot be read from offset {offset} on for {waited}: {failed}"
+                );
+            }
+            sleep(PAUSE).await;
         }
     }
 }

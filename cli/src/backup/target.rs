@@ -9,6 +9,9 @@ use ottla_client::{Admin, ConfigChange, NewTopic, TopicChange, TopicDescription,
 use std::collections::{BTreeMap, HashMap};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// The feature level that brought producers whose records are written once.
+const IDEMPOTENCE: u32 = 2;
+
 /// Requests under way at once.
 const REQUESTS_AT_ONCE: usize = 16;
 
@@ -34,6 +37,10 @@ pub(super) struct Target<'a> {
 impl Target<'_> {
     /// Whether all of it can be created. Changes nothing.
     pub(super) async fn check(&self, groups: impl Iterator<Item = &str>) -> anyhow::Result<()> {
+        let found = self.admin.cluster_info().await?.feature_level;
+        if found < IDEMPOTENCE {
+            return Err(BackupError::FeatureLevel { found, expected: IDEMPOTENCE }.into());
+        }
         let there = self.admin.list_topics().await?;
         let is_there = |name: &String| there.iter().any(|topic| topic.name == *name);
         let names = self.topics.iter().map(|topic| topic.name.clone());

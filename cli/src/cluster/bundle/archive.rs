@@ -179,7 +179,10 @@ mod tests {
         let manifest: Value =
             serde_json::from_str(&files["bundle/MANIFEST.json"]).expect("a manifest");
         assert_eq!(manifest["files"][1]["name"], "nodes/1/b.txt");
-        assert_eq!((&manifest["missing"][0]["what"], &manifest["masked_values"]), (&"node 3".into(), &3.into()));
+        assert_eq!(
+            (&manifest["missing"][0]["what"], &manifest["masked_values"]),
+            (&"node 3".into(), &3.into())
+        );
         assert!(Archive::create(&path, "bundle").is_err(), "nothing is overwritten");
         assert_eq!(fs::read_dir(dir.path()).expect("lists").count(), 1);
     }

@@ -106,8 +106,7 @@ impl Collector {
                 return Ok(Vec::new());
             }
         };
-        let (nodes, quorum) =
-            tokio::join!(admin.probe(found.nodes.clone()), info::quorum(admin));
+        let (nodes, quorum) = tokio::join!(admin.probe(found.nodes.clone()), info::quorum(admin));
         self.archive.json("cluster/info.json", info::info_json(&found, &nodes, &quorum))?;
         self.archive.json("cluster/features.json", features::json(found.feature_level, &nodes))?;
         Ok(nodes)

@@ -140,7 +140,10 @@ mod tests {
     fn passwords_go_wherever_they_stand_in_text() {
         for (text, expected) in [
             ("http://me:hush@host:80/x", "http://me:***@host:80/x"),
-            ("bootstrap = \"me:hush@a:7401,you:hush@b:7401\"", "bootstrap = \"me:***@a:7401,you:***@b:7401\""),
+            (
+                "bootstrap = \"me:hush@a:7401,you:hush@b:7401\"",
+                "bootstrap = \"me:***@a:7401,you:***@b:7401\"",
+            ),
             ("password = \"hush \\\" hush\" # mine", "password = \"***\" # mine"),
             ("  client-secret: 'hush'\nnext: 1", "  client-secret: '***'\nnext: 1"),
             ("?token=hush&a=b", "?token=***&a=b"),
