@@ -185,7 +185,7 @@ async fn members(bootstrap: &[HostPort]) -> anyhow::Result<Members> {
         }
     };
     let clients = [client().await?, client().await?, client().await?];
-    let tell: Tell = Arc::new(|text| trace::told(text));
+    let tell: Tell = Arc::new(trace::told);
     Ok(Members::start(client().await?, clients, HABITS, &tell))
 }
 
