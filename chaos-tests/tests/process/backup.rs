@@ -171,6 +171,8 @@ async fn fill(cluster: &Cluster, client: &Client) -> anyhow::Result<()> {
     for topic in ["stamped", "left-out"] {
         succeeded(ottla(cluster, &["produce", topic], b"one\ntwo\n")?)?;
     }
+    let option = ["cluster", "config", "--set", "segment.ms=604799999"];
+    succeeded(ottla(cluster, &option, b"")?)?;
     // Nothing is to change any more while it is compared.
     let lag = ["topic", "alter", "keyed", "--config", "min.compaction.lag.ms=3600000"];
     succeeded(ottla(cluster, &lag, b"")?).map(drop)
@@ -256,13 +258,15 @@ async fn a_backup_comes_back_in_another_cluster() -> anyhow::Result<()> {
         json(ottla(&second, &["topic", "list", "--format", "json"], b"")?)?["topics"],
         json!([])
     );
-    let done = json(restore(&["--format", "json"])?)?;
+    let done = json(restore(&["--cluster-options", "--format", "json"])?)?;
     assert_eq!(done["groups"], planned["groups"], "a dry run says what will be");
 
     assert_eq!(content(&into).await?, renumbered(&content_then));
     for (topic, _) in TOPICS {
         assert_eq!(set_on(&second, topic)?, set_on(&first, topic)?, "options of {topic}");
     }
+    let options = json(ottla(&second, &["cluster", "config", "--format", "json"], b"")?)?;
+    assert_eq!(options["options"]["segment.ms"]["value"], "604799999");
     goes_on(&second, &from, &into, &content_then).await?;
     let told = refused(restore(&[])?)?;
     assert!(told.contains("has these topics already: keyed, mixed, stamped"), "{told}");

@@ -47,10 +47,10 @@ pub(super) enum BackupError {
     Damaged { dir: PathBuf, problems: usize },
 
     #[error(
-        "{topic}-{partition}: a record was written at offset {found} instead of {expected}: \
-         somebody else writes to the topic while it is restored"
+        "a record was written at offset {found} instead of {expected}: somebody else writes to \
+         the topic while it is restored"
     )]
-    NotAlone { topic: String, partition: u32, expected: u64, found: u64 },
+    NotAlone { expected: u64, found: u64 },
 
     #[error(
         "{topic}-{partition} is compacted quicker than it is read: raise min.compaction.lag.ms, \

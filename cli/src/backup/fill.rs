@@ -156,14 +156,14 @@ impl Sender<'_> {
             let Some(delivered) = delivery.now_or_never() else { return Ok(()) };
             let expected = *expected;
             self.unknown.pop_front();
-            self.check(expected, delivered?.offset)?;
+            check(expected, delivered?.offset)?;
         }
         Ok(())
     }
 
     async fn settle_one(&mut self) -> anyhow::Result<()> {
         if let Some((expected, delivery)) = self.unknown.pop_front() {
-            self.check(expected, delivery.await?.offset)?;
+            check(expected, delivery.await?.offset)?;
         }
         Ok(())
     }
@@ -175,18 +175,17 @@ impl Sender<'_> {
         Ok(())
     }
 
-    fn check(&self, expected: u64, found: Option<u64>) -> anyhow::Result<()> {
-        let found = found.context("acks=all tells the offset")?;
-        if found != expected {
-            let (topic, partition) = (self.topic.clone(), self.partition);
-            return Err(BackupError::NotAlone { topic, partition, expected, found }.into());
-        }
-        Ok(())
-    }
-
     async fn end(mut self) -> anyhow::Result<()> {
         self.settle_all().await
     }
+}
+
+fn check(expected: u64, found: Option<u64>) -> anyhow::Result<()> {
+    let found = found.context("acks=all tells the offset")?;
+    if found != expected {
+        return Err(BackupError::NotAlone { expected, found }.into());
+    }
+    Ok(())
 }
 
 fn to_send(record: Record, partition: u32) -> ProducerRecord {

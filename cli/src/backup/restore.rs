@@ -15,9 +15,10 @@ use super::{Selection, summary, topics_json};
 use crate::connection::Connection;
 use crate::failure::diagnose;
 use crate::output::{self, Format};
+use crate::produce::INTERRUPTED;
 use crate::progress::{Progress, Unit};
 use anyhow::Context as _;
-use ottla_client::v1;
+use ottla_client::{Client, v1};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -80,32 +81,49 @@ pub(super) async fn run(args: Restore) -> anyhow::Result<ExitCode> {
     }
     let groups = Group::all(&manifest.groups, &checked)?;
     let client = args.connection.client().await?;
-    let target = Target { admin: client.admin(), topics: &topics };
+    let cluster_options = args.cluster_options.then_some(&manifest.cluster_options);
+    let target = Target { admin: client.admin(), topics: &topics, cluster_options };
     target.check(groups.iter().map(|group| &*group.name)).await?;
     if !args.dry_run {
-        let options = args.cluster_options.then_some(&manifest.cluster_options);
-        target.create(options).await?;
-        let progress = Progress::new(Unit::Bytes, Some(bytes), true);
-        let filler = Filler {
-            dir: args.dir.clone(),
-            client: client.clone(),
-            timeout: args.connection.timeout,
-            progress: Arc::new(progress),
-            producers: Arc::default(),
-        };
-        let filled = async {
-            filler.fill(&topics).await?;
-            target.finish().await
-        };
-        filled.await.with_context(|| unfinished(&topics))?;
-        for group in &groups {
-            let commit = target.commit(&group.name, group.commits());
-            commit.await.with_context(|| format!("all records are there; group {}", group.name))?;
+        tokio::select! {
+            done = carry_out(&args, &client, &target, &groups) => done?,
+            _ = tokio::signal::ctrl_c() => {
+                diagnose(&format!("ottla: {}", unfinished(&topics)));
+                return Ok(ExitCode::from(INTERRUPTED));
+            }
         }
-        target.old_records().await?.iter().for_each(|warning| diagnose(warning));
     }
     show(&args, &topics, &groups)?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn carry_out(
+    args: &Restore,
+    client: &Client,
+    target: &Target<'_>,
+    groups: &[Group],
+) -> anyhow::Result<()> {
+    let topics = target.topics;
+    let bytes = topics.iter().map(TopicEntry::bytes).sum();
+    let filler = Filler {
+        dir: args.dir.clone(),
+        client: client.clone(),
+        timeout: args.connection.timeout,
+        progress: Arc::new(Progress::new(Unit::Bytes, Some(bytes), true)),
+        producers: Arc::default(),
+    };
+    let filled = async {
+        target.create().await?;
+        filler.fill(topics).await?;
+        target.finish().await
+    };
+    filled.await.with_context(|| unfinished(topics))?;
+    for group in groups {
+        let commit = target.commit(&group.name, group.commits());
+        commit.await.with_context(|| format!("all records are there; group {}", group.name))?;
+    }
+    target.old_records().await?.iter().for_each(|warning| diagnose(warning));
+    Ok(())
 }
 
 /// The topics that were asked for, as they are to be; the manifest keeps their groups only.

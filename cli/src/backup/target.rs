@@ -32,6 +32,8 @@ pub(super) struct Target<'a> {
     pub(super) admin: Admin,
     /// As they are to be.
     pub(super) topics: &'a [TopicEntry],
+    /// Options that are to be set on the cluster.
+    pub(super) cluster_options: Option<&'a BTreeMap<String, String>>,
 }
 
 impl Target<'_> {
@@ -54,21 +56,24 @@ impl Target<'_> {
         if !used.is_empty() {
             return Err(BackupError::GroupsInUse(used).into());
         }
+        self.set_on_cluster(true).await?;
         let options = |topic: &TopicEntry| topic.options.clone().into_iter().collect();
         self.create_all(options, true).await
     }
 
     /// Creates the topics as they are while they are filled.
-    pub(super) async fn create(
-        &self,
-        cluster: Option<&BTreeMap<String, String>>,
-    ) -> anyhow::Result<()> {
-        if let Some(options) = cluster.filter(|options| !options.is_empty()) {
+    pub(super) async fn create(&self) -> anyhow::Result<()> {
+        self.set_on_cluster(false).await?;
+        self.create_all(while_filled, false).await
+    }
+
+    async fn set_on_cluster(&self, validate_only: bool) -> anyhow::Result<()> {
+        if let Some(options) = self.cluster_options.filter(|options| !options.is_empty()) {
             let set = options.clone().into_iter().collect();
-            let change = ConfigChange { set, ..ConfigChange::default() };
+            let change = ConfigChange { set, validate_only, ..ConfigChange::default() };
             self.admin.alter_config(change).await.context("options of the cluster")?;
         }
-        self.create_all(while_filled, false).await
+        Ok(())
     }
 
     async fn create_all(
