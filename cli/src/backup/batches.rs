@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use tokio::task::block_in_place;
 
 /// Bytes from which on a file is finished and the next one begun: what is copied to
 /// another place, and copied again if that fails, in one piece.
@@ -81,7 +82,8 @@ impl BatchWriter {
         let Some(OpenFile { file, base_offset, bytes, sha256 }) = self.open.take() else {
             return Ok(());
         };
-        file.into_inner()?.sync_all()?;
+        let file = file.into_inner()?;
+        block_in_place(|| file.sync_all())?;
         fs::rename(self.temporary(base_offset), self.dir.join(file_name(base_offset)))?;
         self.finished.push(FileEntry { base_offset, bytes, sha256: hex(&sha256.finalize()) });
         Ok(())
@@ -94,6 +96,9 @@ impl BatchWriter {
         Ok(self.finished)
     }
 }
+
+/// A batch as it was written.
+pub(super) type ReadBatch = (BatchHeader, Bytes);
 
 /// The batches of one file, one after another.
 pub(super) struct BatchReader {
@@ -118,7 +123,7 @@ impl BatchReader {
     }
 
     /// The next batch; `None` at the end.
-    pub(super) fn next(&mut self) -> Result<Option<(BatchHeader, Bytes)>, Damage> {
+    pub(super) fn next(&mut self) -> Result<Option<ReadBatch>, Damage> {
         let mut batch = BytesMut::zeroed(HEADER_BYTES);
         match self.file.read_exact(&mut batch[..1]) {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),

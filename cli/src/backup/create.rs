@@ -21,7 +21,6 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
-use tokio::task::block_in_place;
 
 /// Partitions read at once: with the bytes of one answer it bounds the memory.
 const PARTITIONS_AT_ONCE: usize = 8;
@@ -196,8 +195,7 @@ impl Copy<'_> {
                 BackupError::CompactedMeanwhile { topic: name.to_owned(), partition }.into()
             );
         }
-        let finished = block_in_place(|| copied.finish(partition));
-        finished.with_context(|| dir.display().to_string())
+        copied.finish(partition).with_context(|| dir.display().to_string())
     }
 }
 

@@ -4,9 +4,9 @@
 //! order, whatever happens to leaders meanwhile. Each record must come to lie at the offset
 //! that the groups' offsets were worked out for.
 
-use super::batches::BatchReader;
-use super::error::BackupError;
-use super::manifest::{PartitionEntry, TopicEntry, partition_dir};
+use super::batches::{BatchReader, ReadBatch};
+use super::error::{BackupError, Damage};
+use super::manifest::{FileEntry, PartitionEntry, TopicEntry, partition_dir};
 use super::mapping::has_records;
 use crate::progress::Progress;
 use anyhow::Context as _;
@@ -22,10 +22,14 @@ use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::block_in_place;
+use tokio::sync::mpsc::{Receiver, channel};
+use tokio::task::spawn_blocking;
 
 /// Partitions filled at once.
 const PARTITIONS_AT_ONCE: usize = 8;
+
+/// Batches of a partition that are read before they are asked for.
+const READ_AHEAD: usize = 4;
 
 /// Records of one partition whose fate is not known yet, at most: more than the
 /// producer's buffer holds of any but the smallest.
@@ -78,16 +82,13 @@ impl Filler {
             unknown: VecDeque::new(),
             producer: None,
         };
-        for file in &entry.files {
-            let mut reader = BatchReader::open(&dir, file)?;
-            while let Some((header, batch)) = block_in_place(|| reader.next())? {
-                if has_records(&header) {
-                    sender.batch(&header, &batch).await?;
-                }
-                self.progress.add(batch.len() as u64);
+        let mut batches = read_ahead(dir, entry.files.clone());
+        while let Some(batch) = batches.recv().await {
+            let (header, batch) = batch?;
+            if has_records(&header) {
+                sender.batch(&header, &batch).await?;
             }
-            // The disk may have lost something since it was checked.
-            reader.check_end(file)?;
+            self.progress.add(batch.len() as u64);
         }
         sender.end().await
     }
@@ -101,6 +102,32 @@ impl Filler {
         let mut producers = self.producers.lock();
         producers.entry(compression).or_insert_with(|| Producer::new(&self.client, options)).clone()
     }
+}
+
+/// The batches of a partition's files, read on a thread that may wait for the disk. What
+/// the disk has lost since the files were checked is found here.
+fn read_ahead(dir: PathBuf, files: Vec<FileEntry>) -> Receiver<Result<ReadBatch, Damage>> {
+    let (sender, batches) = channel(READ_AHEAD);
+    spawn_blocking(move || {
+        let send = |batch| sender.blocking_send(batch).is_ok();
+        let read = || -> Result<(), Damage> {
+            for file in &files {
+                let mut reader = BatchReader::open(&dir, file)?;
+                while let Some(batch) = reader.next()? {
+                    if !send(Ok(batch)) {
+                        // Nobody wants them any more.
+                        return Ok(());
+                    }
+                }
+                reader.check_end(file)?;
+            }
+            Ok(())
+        };
+        if let Err(damage) = read() {
+            send(Err(damage));
+        }
+    });
+    batches
 }
 
 /// One partition's records, in order.
