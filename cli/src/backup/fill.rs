@@ -28,6 +28,11 @@ use tokio::task::spawn_blocking;
 /// Partitions filled at once.
 const PARTITIONS_AT_ONCE: usize = 8;
 
+/// Least time that a record has to be written. It begins when the record is queued, behind
+/// all that the producer's 32 MiB hold: so long they take at a tenth of a megabyte a second.
+/// And a restore of hours should not end because of minutes without a leader.
+const MIN_DELIVERY_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// Batches of a partition that are read before they are asked for.
 const READ_AHEAD: usize = 4;
 
@@ -40,7 +45,7 @@ const MAX_UNKNOWN: usize = 64 * 1024;
 pub(super) struct Filler {
     pub(super) dir: PathBuf,
     pub(super) client: Client,
-    /// Longest wait for one record to be written.
+    /// Longest wait for one record to be written, if that is longer than the least.
     pub(super) timeout: Duration,
     pub(super) progress: Arc<Progress>,
     /// One for each way in which batches are compressed.
@@ -96,7 +101,7 @@ impl Filler {
     fn producer(&self, compression: Compression) -> Producer {
         let options = ProducerOptions {
             compression,
-            delivery_timeout: self.timeout,
+            delivery_timeout: self.timeout.max(MIN_DELIVERY_TIMEOUT),
             ..ProducerOptions::default()
         };
         let mut producers = self.producers.lock();
