@@ -47,7 +47,7 @@ const HABITS: Habits = Habits {
     away: Duration::from_secs(1),
 };
 
-/// Between two attempts to create a topic, or to connect.
+/// Between two attempts to create a topic.
 const AGAIN_AFTER: Duration = Duration::from_millis(10);
 
 /// How long everything may take to work again once nothing is wrong any more.
@@ -138,7 +138,6 @@ async fn clients(shared: &Arc<Shared>, nodes: u64) -> anyhow::Result<()> {
     let client = connect(&bootstrap).await?;
     created(&client, TOPIC, PARTITIONS).await?;
     created(&client, WEAK_TOPIC, 2).await?;
-    shared.begun.store(true, Relaxed);
     let members = members(&bootstrap).await?;
     let (mut writers, mut readers) = (JoinSet::new(), JoinSet::new());
     for (topic, partition, kind) in WRITERS {
@@ -149,6 +148,8 @@ async fn clients(shared: &Arc<Shared>, nodes: u64) -> anyhow::Result<()> {
         let name = format!("reader of {}", key(topic, partition));
         readers.spawn(follow(reader(shared, &client, name, (topic, partition)), nodes));
     }
+    // Before this nothing goes wrong: whoever cannot begin then has no excuse.
+    shared.begun.store(true, Relaxed);
     while let Some(written) = writers.join_next().await {
         written.context("a writer panicked")??;
     }
@@ -171,19 +172,8 @@ async fn connect(bootstrap: &[HostPort]) -> anyhow::Result<Client> {
     connected.context("start")
 }
 
-/// The first fault may be that nobody is there.
 async fn members(bootstrap: &[HostPort]) -> anyhow::Result<Members> {
-    let deadline = tokio::time::Instant::now() + HEALED_WITHIN;
-    let client = || async {
-        loop {
-            match connect(bootstrap).await {
-                Err(_) if tokio::time::Instant::now() < deadline => {
-                    tokio::time::sleep(AGAIN_AFTER).await;
-                }
-                connected => return connected,
-            }
-        }
-    };
+    let client = || connect(bootstrap);
     let clients = [client().await?, client().await?, client().await?];
     let tell: Tell = Arc::new(trace::told);
     Ok(Members::start(client().await?, clients, HABITS, &tell))
