@@ -7,7 +7,7 @@ import contextlib
 import json
 import subprocess
 
-from engine import LABEL, PATIENCE, Failed, run
+from engine import LABEL, PATIENCE, Failed, run, wait_until
 
 TOPIC, PARTITIONS, KEYS = "orders", 3, 9
 
@@ -35,9 +35,16 @@ class Cluster:
         return json.loads(self.ottla(*arguments, "--format", "json").stdout)
 
     def wait_healthy(self):
-        # It gives up by itself, and says what is wrong.
-        watch = ["cluster", "health", "--watch", "--exit-when-healthy"]
-        self.ottla(*watch, timeout=2 * PATIENCE)
+        """One question after the other: --watch gives each a second, which a busy machine
+        may not have."""
+        told = []
+
+        def healthy():
+            asked = self.ottla("cluster", "health", check=False)
+            told[:] = [asked.stdout + asked.stderr]
+            return asked.returncode == 0
+
+        wait_until("the cluster is healthy", healthy, told)
 
     def create_topic(self):
         shape = ["--partitions", PARTITIONS, "--replication-factor", 3]

@@ -11,7 +11,7 @@ import tempfile
 import yaml
 
 from cluster import Cluster
-from engine import CLASSIC, DEPLOY, Failed, get, run, wait_until
+from engine import CLASSIC, DEPLOY, PATIENT, Failed, get, run, wait_until
 
 FILE = DEPLOY / "compose/compose.yaml"
 NODES = {1: "node-1", 2: "node-2", 3: "node-3"}
@@ -44,7 +44,9 @@ class Compose:
         self.engine, self.command = engine, command
         images = {"OTTLA_IMAGE": engine.image, "OTTLA_PROMETHEUS_IMAGE": engine.prometheus}
         file = resolved(command, images)
-        for service in file["services"].values():
+        for name, service in file["services"].items():
+            if name in NODES.values():
+                service["environment"].update(PATIENT)
             service["ports"] = [any_port(port) for port in service.get("ports", [])]
             # The image is there, and must not be built anew.
             service.pop("build", None)

@@ -21,6 +21,15 @@ DEPLOY = HERE.parent
 # A state is waited for so long, in seconds: many times what it takes on a busy machine.
 PATIENCE = 180
 
+# Nodes of the tests are slower to think that another is gone: a machine that gives one of
+# them no processor for a second must not change the verdict.
+PATIENT = {
+    "OTTLA_RAFT_HEARTBEAT_MS": "200",
+    "OTTLA_ELECTION_TIMEOUT_MIN_MS": "1500",
+    "OTTLA_ELECTION_TIMEOUT_MAX_MS": "3000",
+    "OTTLA_SESSION_TIMEOUT_MS": "6000",
+}
+
 # What compose marks its own with; the rest of a run is marked in the same way.
 LABEL = "com.docker.compose.project"
 
@@ -42,11 +51,12 @@ def run(*command, check=True, **options):
     return done
 
 
-def wait_until(what, look):
+def wait_until(what, look, told=()):
+    """Until `look` says so. What it has `told` on the way is said if that is never."""
     deadline = time.monotonic() + PATIENCE
     while not look():
         if time.monotonic() > deadline:
-            raise Failed(f"{what}: not within {PATIENCE} s")
+            raise Failed(f"{what}: not within {PATIENCE} s; {' '.join(told)}")
         time.sleep(0.2)
 
 

@@ -6,10 +6,11 @@ in the DNS, probes, preStop, the time to stop, updates one pod at a time, scalin
 scheduling, volumes of a provider (fsGroup), endpoints of Services, evictions.
 """
 
+import itertools
 import re
 
 from cluster import Cluster
-from engine import LABEL, DEPLOY, Failed, get, run, wait_until
+from engine import DEPLOY, LABEL, PATIENT, Failed, get, run, wait_until
 from rendering import documents
 
 ORDINAL = "metadata.labels['apps.kubernetes.io/pod-index']"
@@ -25,7 +26,7 @@ class Pods:
         self.main = self.spec["containers"][0]
         self.namespace = self.set["metadata"]["namespace"]
         self.network = engine.create_network("pods")
-        self.claims = {}
+        self.claims, self.volumes = {}, itertools.count()
 
     def ordinals(self):
         first = self.set["spec"]["ordinals"]["start"]
@@ -46,7 +47,7 @@ class Pods:
     def variables(self, container, ordinal):
         """As a kubelet makes them: $(NAME) is what was said of NAME before."""
         fields = {"metadata.namespace": self.namespace, ORDINAL: str(ordinal)}
-        found = {}
+        found = dict(PATIENT)
         for source in container["envFrom"]:
             found.update(self.objects["ConfigMap", source["configMapRef"]["name"]]["data"])
         for variable in container["env"]:
@@ -58,7 +59,7 @@ class Pods:
             found[variable["name"]] = value
         return found
 
-    def run(self, container, ordinal, *options):
+    def run(self, container, ordinal, *options, more=(), check=True):
         """Starts one container of a pod with what its security contexts and volumes say."""
         context, pod = container["securityContext"], self.spec["securityContext"]
         settings = [f"--user={pod['runAsUser']}:{pod['runAsGroup']}"]
@@ -72,17 +73,19 @@ class Pods:
             volume = self.claim(mount["name"], ordinal)
             settings.append(f"--volume={volume}:{mount['mountPath']}")
         marked = ["--label", f"{LABEL}={self.engine.name}", "--network", self.network]
-        image = [self.engine.image, *container["args"]]
-        return self.engine.docker("run", *marked, *settings, *options, *image)
+        image = [self.engine.image, *container["args"], *more]
+        return self.engine.docker("run", *marked, *settings, *options, *image, check=check)
 
     def claim(self, name, ordinal):
         names = [one["metadata"]["name"] for one in self.set["spec"]["volumeClaimTemplates"]]
         if name not in names:
             raise Failed(f"{name} is mounted, and claimed are {names}")
-        key = f"{name}-{self.name(ordinal)}"
-        if key not in self.claims:
-            self.claims[key] = self.engine.create_volume(key)
-        return self.claims[key]
+        if (name, ordinal) not in self.claims:
+            # Counted: another one each time a disk is lost.
+            number = next(self.volumes)
+            whole = f"{name}-{self.name(ordinal)}-{number}"
+            self.claims[name, ordinal] = self.engine.create_volume(whole)
+        return self.claims[name, ordinal]
 
     def start(self, ordinal):
         for container in self.spec["initContainers"]:
@@ -90,6 +93,11 @@ class Pods:
         alias = ["--network-alias", self.host(ordinal), "--hostname", self.name(ordinal)]
         shown = [f"--publish=127.0.0.1::{port['containerPort']}" for port in self.main["ports"]]
         self.run(self.main, ordinal, "--detach", "--name", self.container(ordinal), *alias, *shown)
+
+    def lose(self, ordinal):
+        """The machine is gone, and its disk with it: the next claim is blank."""
+        self.engine.docker("rm", "-fv", self.container(ordinal))
+        self.claims = {key: one for key, one in self.claims.items() if key[1] != ordinal}
 
     def probe(self, kind, ordinal):
         asked = self.main[kind]["httpGet"]
@@ -146,6 +154,20 @@ def scale_up(pods, cluster):
     print(f"pods: {pods.name(newcomer)} joined the cluster that was there")
 
 
+def lose_a_majority(pods):
+    """What is left is one voter with its log: two blank ones must not found a cluster
+    beside it."""
+    first, *others = pods.ordinals()
+    for ordinal in others:
+        pods.lose(ordinal)
+    for ordinal in others:
+        formatter = pods.spec["initContainers"][0]
+        done = pods.run(formatter, ordinal, "--rm", more=["--timeout", "5s"], check=False)
+        if done.returncode != 1 or "was not formatted" not in done.stderr:
+            raise Failed(f"a blank disk was formatted: {done.stdout}{done.stderr}")
+    print(f"pods: with two of three disks lost no blank one is formatted beside node {first}")
+
+
 def story(engine, tools):
     pods = Pods(engine, rendered(tools, "found"))
     for ordinal in pods.ordinals():
@@ -162,3 +184,4 @@ def story(engine, tools):
     scale_up(pods, cluster)
     cluster.check_everything_is_there()
     print(f"pods: all {cluster.acknowledged} acknowledged records are there, once, in order")
+    lose_a_majority(pods)

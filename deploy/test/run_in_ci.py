@@ -23,6 +23,9 @@ REQUIREMENTS = HERE / "requirements.txt"
 
 IN_VENV = "--in-venv"
 
+# Everything together, in seconds: on a machine that is not busy it takes a minute and a half.
+AT_MOST = 1200
+
 
 def reexec_in_venv():
     venv = TARGET / "deploy-test-venv"
@@ -68,6 +71,8 @@ def main():
 
     # However it is ended, it removes what it made.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+    signal.signal(signal.SIGALRM, lambda *_: sys.exit(f"not done within {AT_MOST} s"))
+    signal.alarm(AT_MOST)
     tools = Tools(TARGET)
     if "--write" in sys.argv:
         rendering.PLAIN.write_text(rendering.plain_text(tools))
