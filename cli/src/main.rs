@@ -135,8 +135,8 @@ mod tests {
 
     #[test]
     fn every_command_has_examples_and_writes_json() {
-        // A node logs (--log-format), a completion is a script.
-        let without_format = [" ottla node", " ottla completion"];
+        // A completion is a script.
+        let without_format = [" ottla completion"];
         let mut all = Vec::new();
         commands(&Cli::command(), "", &mut all);
         assert!(all.len() > 25, "{} commands", all.len());

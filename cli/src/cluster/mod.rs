@@ -20,6 +20,9 @@ use std::time::{Duration, Instant};
 /// How often `--watch` looks.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Longest wait for each answer while it watches: of a machine that has much else to do.
+const WATCH_PATIENCE: Duration = Duration::from_secs(3);
+
 /// Longest wait for a majority of the metadata quorum to confirm its leader: an
 /// election takes less than a second.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(5);
@@ -316,7 +319,7 @@ fn names(refs: &[v1::PartitionRef]) -> String {
 /// Tells the health whenever it has changed. Only --exit-when-healthy ends it.
 async fn watch(args: &Health) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
-    let connection = Connection { timeout: WATCH_INTERVAL, ..args.connection.clone() };
+    let connection = Connection { timeout: WATCH_PATIENCE, ..args.connection.clone() };
     let format = connection.format;
     let mut told = String::new();
     loop {
