@@ -14,6 +14,9 @@ TOPIC, PARTITIONS, KEYS = "orders", 3, 9
 # Records that are written at once: before something is done to the cluster, and after it.
 SOME = 300
 
+# A writer that gives up after PATIENCE is left this many seconds to say why.
+LAST_WORDS = 60
+
 
 class Cluster:
     """Runs `ottla` in containers of their own, and remembers what was acknowledged."""
@@ -70,7 +73,7 @@ class Cluster:
 
         try:
             yield some_more
-            _, told = writer.communicate(timeout=PATIENCE)
+            _, told = writer.communicate(timeout=PATIENCE + LAST_WORDS)
         finally:
             writer.kill()
             writer.wait()
