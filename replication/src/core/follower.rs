@@ -5,7 +5,7 @@
 //! epoch, a new connection, a divergence, a refusal) ends it and begins another.
 
 use super::events::{Effect, Event};
-use super::replica::Local;
+use super::local::Local;
 use super::types::{Durability, EpochEnd, FollowRefusal, Millis, SessionRef};
 use ottla_proto::{LeaderEpoch, NodeId, Offset};
 

@@ -2,8 +2,9 @@
 //! says to it (KIP-497).
 
 use super::events::Effect;
-use super::leader::{FollowerState, Leader};
-use super::replica::Local;
+use super::leader::Leader;
+use super::local::Local;
+use super::progress::FollowerState;
 use super::types::{AlterOutcome, Millis};
 use ottla_proto::{BrokerEpoch, NodeId, PartitionEpoch};
 use std::collections::BTreeSet;

@@ -3,7 +3,9 @@
 use super::deletions::Deletions;
 use super::events::{Effect, Event};
 use super::isr::{IsrState, is_eligible};
-use super::replica::Local;
+use super::local::Local;
+use super::progress::{Acked, FollowerState};
+use super::standing::{Standing, judge};
 use super::types::{
     Acks, DeletionRefusal, Durability, EpochEnd, Follow, FollowRefusal, LogState, Millis, Peer,
     ProduceRefusal, Progress, RequestId, SessionRef,
@@ -11,48 +13,6 @@ use super::types::{
 use super::waits::Waits;
 use ottla_proto::{BrokerEpoch, LeaderEpoch, NodeId, Offset, PartitionEpoch};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// What a follower has acknowledged to this leadership.
-#[derive(Clone, Copy, Debug, Hash)]
-pub(super) struct Acked {
-    pub(super) end: Offset,
-    pub(super) synced: Offset,
-    /// Where its log starts, durably.
-    pub(super) start: Offset,
-}
-
-impl Acked {
-    /// The offset up to which the follower counts.
-    pub(super) fn position(self, durability: Durability) -> Offset {
-        match durability {
-            Durability::Disk => self.synced.min(self.end),
-            Durability::Memory => self.end,
-        }
-    }
-}
-
-/// A point that a follower has yet to reach, and when the log last ended there:
-/// once it is reached, the follower was caught up at that time. It stays until reached, so that a follower with
-/// much on the way, always a little behind, is not taken for a stuck one.
-#[derive(Clone, Copy, Debug, Hash)]
-struct Mark {
-    at: Millis,
-    end: Offset,
-}
-
-#[derive(Clone, Debug, Default, Hash)]
-pub(super) struct FollowerState {
-    session: Option<(Peer, u64)>,
-    /// The newest connection heard from. What an older one still delivers is old.
-    stream: u64,
-    /// The registration under which it acknowledged (KIP-903).
-    pub(super) broker_epoch: Option<BrokerEpoch>,
-    /// Nothing of an earlier leadership counts.
-    pub(super) acked: Option<Acked>,
-    /// When it was last known to have everything.
-    pub(super) caught_up: Option<Millis>,
-    mark: Option<Mark>,
-}
 
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Leader {
@@ -313,7 +273,7 @@ impl Leader {
             return;
         }
         let log = local.log;
-        match judge(follow, log.start, log.end, known) {
+        match judge(follow.log, log.start, log.end, known) {
             Standing::OutOfRange => {
                 let refusal = FollowRefusal::OutOfRange { log_start: log.start };
                 return out.push(refuse(refusal));
@@ -359,15 +319,7 @@ impl Leader {
 
     fn record(&mut self, local: &Local, node: NodeId, acked: Acked, now: Millis) {
         let state = self.followers.get_mut(&node).expect("only a known follower is recorded");
-        let (position, end) = (acked.position(local.view.durability), local.log.end);
-        state.acked = Some(acked);
-        if position >= end {
-            state.caught_up = Some(now);
-            state.mark = None;
-        } else if state.mark.is_none_or(|mark| position >= mark.end) {
-            state.caught_up = state.caught_up.max(state.mark.map(|mark| mark.at));
-            state.mark = Some(Mark { at: now, end });
-        }
+        state.record(acked, local.view.durability, local.log.end, now);
     }
 
     /// The followers that what is committed waits for: see [`Self::committed_to`]. Who
@@ -431,31 +383,5 @@ impl Leader {
         }
         let known = |node: &NodeId| *node == local.me() || self.followers.contains_key(node);
         maximal.iter().all(known).then_some(lowest)
-    }
-}
-
-enum Standing {
-    /// The follower's log is the beginning of the leader's.
-    Prefix,
-    Diverging {
-        epoch: Option<LeaderEpoch>,
-        end: Offset,
-    },
-    OutOfRange,
-}
-
-fn judge(follow: &Follow, start: Offset, end: Offset, known: Option<EpochEnd>) -> Standing {
-    let log = follow.log;
-    if log.end < start {
-        return Standing::OutOfRange;
-    }
-    match (log.last_epoch, known) {
-        (Some(last), Some(known)) if known.epoch < last || known.end < log.end => {
-            Standing::Diverging { epoch: Some(known.epoch), end: known.end }
-        }
-        // The leader has nothing so old: nothing above its start can be shared.
-        (Some(_), None) if log.end > start => Standing::Diverging { epoch: None, end: start },
-        _ if log.end > end => Standing::OutOfRange,
-        _ => Standing::Prefix,
     }
 }

@@ -16,10 +16,15 @@ mod events;
 mod follower;
 mod isr;
 mod leader;
+mod local;
+mod parked;
+mod progress;
 mod replica;
+mod standing;
 mod types;
 mod waits;
 
 pub use events::{Effect, Event};
-pub use replica::{Replica, ReplicaConfig};
+pub use local::ReplicaConfig;
+pub use replica::Replica;
 pub use types::*;

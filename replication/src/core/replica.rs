@@ -1,84 +1,16 @@
-//! The replica: takes events, keeps what every role needs, changes roles.
+//! The replica: takes events, hands them to its role, changes roles.
 
 use super::events::{Effect, Event};
 use super::follower::Follower;
 use super::leader::Leader;
+use super::local::{Local, ReplicaConfig};
+use super::parked::Parked;
 use super::types::{
-    DeletionRefusal, Follow, FollowRefusal, LogState, Millis, ProduceRefusal, Progress,
-    ReplicaStatus, RequestId, RoleKind, SessionRef, Stage, View,
+    Acks, DeletionRefusal, Follow, FollowRefusal, LogState, Millis, ProduceRefusal, ReplicaStatus,
+    RequestId, RoleKind, SessionRef, Stage, View,
 };
 use ottla_proto::{LeaderEpoch, NodeId, Offset};
-use std::collections::{BTreeMap, BTreeSet};
-
-/// What a replica is told once.
-#[derive(Clone, Copy, Debug, Hash)]
-pub struct ReplicaConfig {
-    /// This node.
-    pub me: NodeId,
-    /// Wait before a refused or failed request to another node is repeated.
-    pub retry_backoff: Millis,
-}
-
-/// What every role needs.
-#[derive(Clone, Debug, Hash)]
-pub(super) struct Local {
-    pub(super) config: ReplicaConfig,
-    pub(super) view: View,
-    pub(super) log: LogState,
-    /// Records below are known to be committed. May lie behind the truth.
-    pub(super) watermark: Offset,
-    pub(super) stage: Stage,
-    last_session: u64,
-}
-
-impl Local {
-    pub(super) fn me(&self) -> NodeId {
-        self.config.me
-    }
-
-    pub(super) fn epoch(&self) -> LeaderEpoch {
-        self.view.leader_epoch
-    }
-
-    pub(super) fn next_stage(&mut self) -> Stage {
-        self.stage = Stage(self.stage.0 + 1);
-        self.stage
-    }
-
-    pub(super) fn next_session(&mut self) -> SessionRef {
-        self.last_session += 1;
-        SessionRef { session: self.last_session, leader_epoch: self.epoch() }
-    }
-
-    /// The offset up to which this replica's own log counts.
-    pub(super) fn own_position(&self) -> Offset {
-        match self.view.durability {
-            super::Durability::Disk => self.log.synced.min(self.log.end),
-            super::Durability::Memory => self.log.end,
-        }
-    }
-
-    /// Something is appended that acknowledgements need on stable storage.
-    fn owes_sync(&self) -> bool {
-        self.view.durability == super::Durability::Disk && self.log.synced < self.log.end
-    }
-
-    pub(super) fn appended_to(&mut self, end: Offset) {
-        assert!(end >= self.log.end, "an append moved the log end back");
-        self.log.end = end;
-    }
-
-    pub(super) fn synced_to(&mut self, up_to: Offset) {
-        self.log.synced = self.log.synced.max(up_to);
-    }
-
-    /// Takes over the log as it was found. The watermark stays inside it.
-    fn settle(&mut self, log: LogState) {
-        assert!(log.start <= log.end, "a log ends before it starts");
-        self.log = log;
-        self.watermark = self.watermark.clamp(log.start, log.end);
-    }
-}
+use std::collections::BTreeSet;
 
 #[derive(Clone, Debug, Hash)]
 pub(super) enum Role {
@@ -94,9 +26,8 @@ pub(super) enum Role {
 pub struct Replica {
     local: Local,
     role: Role,
-    /// Followers that know a newer leadership than this replica: they are heard
-    /// once it has caught up with the metadata. At most one per replica.
-    parked: BTreeMap<NodeId, Follow>,
+    /// They are heard once this replica has caught up with the metadata.
+    parked: Parked,
     /// The newest epoch in the log when it was opened. An epoch that an earlier
     /// run of this node may have led is never led again: what it appended and
     /// did not sync may be gone here and present elsewhere.
@@ -115,14 +46,12 @@ impl Replica {
         view: View,
         now: Millis,
     ) -> (Self, Vec<Effect>) {
-        let local = Local { config, view, log, watermark, stage: Stage(0), last_session: 0 };
         let mut replica = Self {
-            local,
+            local: Local::new(config, log, watermark, view),
             role: Role::NoLeader,
-            parked: BTreeMap::new(),
+            parked: Parked::default(),
             opened_with: log.last_epoch,
         };
-        replica.local.settle(log);
         let mut out = Vec::new();
         replica.take_role(now, &mut out);
         (replica, out)
@@ -139,38 +68,20 @@ impl Replica {
             Event::Settled { stage, log } => self.on_settled(stage, log, now, &mut out),
             Event::Follow { follow, local } => self.on_follow(follow, local, now, &mut out),
             Event::Unfollow { peer } => {
-                if self.parked.get(&peer.node).is_some_and(|follow| follow.peer == peer) {
-                    self.parked.remove(&peer.node);
-                }
+                self.parked.unfollow(peer);
                 if let Role::Leader(leader) = &mut self.role {
                     leader.on_unfollow(peer);
                 }
             }
-            Event::Produce { id, acks, deadline } => match &mut self.role {
-                Role::Leader(leader) => {
-                    leader.on_produce(&self.local, id, acks, deadline, &mut out);
-                }
-                Role::Offline => refuse_produce(id, ProduceRefusal::Offline, &mut out),
-                Role::Follower(_) | Role::NoLeader => {
-                    refuse_produce(id, ProduceRefusal::NotLeader, &mut out);
-                }
-            },
+            Event::Produce { id, acks, deadline } => self.on_produce(id, acks, deadline, &mut out),
             Event::Synced { up_to } => self.on_synced(up_to, &mut out),
             Event::StartRaised { start } => self.on_start_raised(start, &mut out),
             Event::DeleteRecords { id, before, deadline } => {
-                let refusal = match &mut self.role {
-                    Role::Leader(leader) if leader.has_started() => {
-                        leader.on_delete_records(&self.local, id, before, deadline, &mut out);
-                        None
-                    }
-                    Role::Offline => Some(DeletionRefusal::Offline),
-                    _ => Some(DeletionRefusal::NotLeader),
-                };
-                out.extend(
-                    refusal.map(|refusal| Effect::AnswerDeletion { id, result: Err(refusal) }),
-                );
+                self.on_delete_records(id, before, deadline, &mut out);
             }
-            Event::Progress(progress) if self.is_parked(&progress) => self.note_parked(&progress),
+            Event::Progress(progress) if self.parked.holds(&progress) => {
+                self.parked.note(&progress)
+            }
             other => match &mut self.role {
                 Role::Leader(leader) => leader.on_event(&mut self.local, other, now, &mut out),
                 Role::Follower(follower) => {
@@ -208,10 +119,7 @@ impl Replica {
     #[must_use]
     pub fn status(&self) -> ReplicaStatus {
         let local = &self.local;
-        let leader = match &self.role {
-            Role::Leader(leader) => Some(leader),
-            Role::Follower(_) | Role::NoLeader | Role::Offline => None,
-        };
+        let leader = self.leader();
         let role = match &self.role {
             Role::Leader(leader) if leader.has_started() => RoleKind::Leader,
             Role::Leader(_) | Role::NoLeader => RoleKind::NoLeader,
@@ -244,22 +152,21 @@ impl Replica {
     /// Leader only: where the log of each other replica ends, as far as it has
     /// acknowledged to this leadership.
     pub fn followers(&self) -> impl Iterator<Item = (NodeId, Option<Offset>)> {
-        let leader = match &self.role {
-            Role::Leader(leader) => Some(leader),
-            Role::Follower(_) | Role::NoLeader | Role::Offline => None,
-        };
-        let all = leader.into_iter().flat_map(|leader| &leader.followers);
+        let all = self.leader().into_iter().flat_map(|leader| &leader.followers);
         all.map(|(node, state)| (*node, state.acked.map(|acked| acked.end)))
     }
 
     /// Leader only: the followers that what is committed waits for, sorted: all that
     /// may be in the ISR, and those that are about to join.
     pub fn waited_for(&self) -> impl Iterator<Item = NodeId> {
-        let leader = match &self.role {
+        self.leader().into_iter().flat_map(|leader| leader.waited_for(&self.local))
+    }
+
+    fn leader(&self) -> Option<&Leader> {
+        match &self.role {
             Role::Leader(leader) => Some(leader),
             Role::Follower(_) | Role::NoLeader | Role::Offline => None,
-        };
-        leader.into_iter().flat_map(|leader| leader.waited_for(&self.local))
+        }
     }
 
     fn on_metadata(&mut self, view: View, now: Millis, out: &mut Vec<Effect>) {
@@ -339,6 +246,34 @@ impl Replica {
         }
     }
 
+    fn on_produce(&mut self, id: RequestId, acks: Acks, deadline: Millis, out: &mut Vec<Effect>) {
+        let refusal = match &mut self.role {
+            Role::Leader(leader) => {
+                return leader.on_produce(&self.local, id, acks, deadline, out);
+            }
+            Role::Offline => ProduceRefusal::Offline,
+            Role::Follower(_) | Role::NoLeader => ProduceRefusal::NotLeader,
+        };
+        out.push(Effect::Answer { id, result: Err(refusal) });
+    }
+
+    fn on_delete_records(
+        &mut self,
+        id: RequestId,
+        before: Offset,
+        deadline: Millis,
+        out: &mut Vec<Effect>,
+    ) {
+        let refusal = match &mut self.role {
+            Role::Leader(leader) if leader.has_started() => {
+                return leader.on_delete_records(&self.local, id, before, deadline, out);
+            }
+            Role::Offline => DeletionRefusal::Offline,
+            Role::Leader(_) | Role::Follower(_) | Role::NoLeader => DeletionRefusal::NotLeader,
+        };
+        out.push(Effect::AnswerDeletion { id, result: Err(refusal) });
+    }
+
     fn on_synced(&mut self, up_to: Offset, out: &mut Vec<Effect>) {
         self.local.synced_to(up_to);
         if let Role::Follower(follower) = &mut self.role {
@@ -392,15 +327,10 @@ impl Replica {
         out.push(Effect::Refuse { peer: follow.peer, of, refusal });
     }
 
-    /// Keeps a follower's request until this replica knows as much as it does.
-    /// Only replicas are kept, so that the bound is their number.
+    /// Only replicas are kept waiting.
     fn park(&mut self, follow: Follow, out: &mut Vec<Effect>) {
-        let node = follow.peer.node;
-        let newer = |parked: &Follow| parked.peer.stream > follow.peer.stream;
-        if self.local.view.member(node).is_some() {
-            if !self.parked.get(&node).is_some_and(newer) {
-                self.parked.insert(node, follow);
-            }
+        if self.local.view.member(follow.peer.node).is_some() {
+            self.parked.keep(follow);
         } else {
             let of = SessionRef { session: follow.session, leader_epoch: self.local.epoch() };
             let refusal = FollowRefusal::UnknownLeaderEpoch;
@@ -408,24 +338,8 @@ impl Replica {
         }
     }
 
-    /// Whether a follower goes on acknowledging in a session that waits here.
-    fn is_parked(&self, progress: &Progress) -> bool {
-        self.parked.get(&progress.peer.node).is_some_and(|parked| {
-            let of = (parked.peer, parked.session, parked.leader_epoch, parked.log.end);
-            of == (progress.peer, progress.session, progress.leader_epoch, progress.end)
-        })
-    }
-
-    /// It is not said again: a follower that has nothing more to sync has nothing more to
-    /// say. It is sent nothing before it is heard, so its log has the same end.
-    fn note_parked(&mut self, progress: &Progress) {
-        if let Some(parked) = self.parked.get_mut(&progress.peer.node) {
-            (parked.log.synced, parked.log.start) = (progress.synced, progress.start);
-        }
-    }
-
     fn hear_parked(&mut self, out: &mut Vec<Effect>) {
-        out.extend(std::mem::take(&mut self.parked).into_values().map(Effect::Reconsider));
+        out.extend(self.parked.take().map(Effect::Reconsider));
     }
 
     /// The watermark, once this replica leads: from then on it only rises.
@@ -452,10 +366,6 @@ impl Replica {
             assert!(after >= before, "a leader's high watermark went back");
         }
     }
-}
-
-fn refuse_produce(id: RequestId, refusal: ProduceRefusal, out: &mut Vec<Effect>) {
-    out.push(Effect::Answer { id, result: Err(refusal) });
 }
 
 /// For whoever checks that the watermark waits for the right ones.
