@@ -46,15 +46,23 @@ const IMPURE: [&str; 22] = [
 ];
 
 /// Who may depend on whom: DESIGN's arrows, and docs/decisions/0001.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("proto", &[]),
     ("host", &[]),
     ("grpc", &[]),
+    ("trace", &[]),
     ("commitlog", &["ottla-proto"]),
     ("metadata", &["ottla-commitlog", "ottla-host", "ottla-proto"]),
     (
         "replication",
-        &["ottla-commitlog", "ottla-grpc", "ottla-host", "ottla-metadata", "ottla-proto"],
+        &[
+            "ottla-commitlog",
+            "ottla-grpc",
+            "ottla-host",
+            "ottla-metadata",
+            "ottla-proto",
+            "ottla-trace",
+        ],
     ),
     ("coordinator", &["ottla-commitlog", "ottla-metadata", "ottla-proto", "ottla-replication"]),
     (
@@ -67,9 +75,10 @@ const ARROWS: [(&str, &[&str]); 11] = [
             "ottla-metadata",
             "ottla-proto",
             "ottla-replication",
+            "ottla-trace",
         ],
     ),
-    ("client", &["ottla-commitlog", "ottla-grpc", "ottla-host", "ottla-proto"]),
+    ("client", &["ottla-commitlog", "ottla-grpc", "ottla-host", "ottla-proto", "ottla-trace"]),
     ("cli", &["ottla-client", "ottla-node", "ottla-proto"]),
     (
         "chaos-tests",

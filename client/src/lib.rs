@@ -35,6 +35,7 @@ pub use error::ClientError;
 pub use groups::Lag;
 pub use ottla_commitlog::format::{Compression, Record, RecordHeader};
 pub use ottla_proto::v1;
+pub use ottla_trace::{ExportError, Exporter, Tracer};
 pub use producer::{
     Acks, Delivered, Delivery, Partitioner, Producer, ProducerOptions, ProducerRecord,
     ProducerStats, TopicProducer, TrySendError, TrySendReason, partition_for_key,

@@ -59,6 +59,8 @@ pub struct NodeConfig {
     pub advertise: Option<HostPort>,
     /// Address of the HTTP port (`/livez`, `/readyz`, `/metrics`).
     pub http_listen: SocketAddr,
+    /// Where spans of traced writes are sent: an OTLP collector, `http://HOST:PORT`.
+    pub otlp_endpoint: Option<String>,
     /// Failure domain of this node; replicas are spread over racks.
     pub rack: Option<String>,
     /// The voters that a new cluster begins with, the same on each of them: id to

@@ -20,6 +20,7 @@ mod preflight;
 mod producer_ids;
 mod run;
 mod services;
+mod spans;
 mod storage;
 mod telemetry;
 

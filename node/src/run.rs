@@ -13,7 +13,7 @@ use crate::ports::{bind, serve_grpc};
 use crate::producer_ids::ProducerIds;
 use crate::services::{Cluster, Context, Groups, Log, MetadataWatch, Producers, Topics};
 use crate::telemetry::{self, LogLevels};
-use crate::{http, storage};
+use crate::{http, spans, storage};
 use anyhow::Context as _;
 use ottla_commitlog::data_dir::DataDirs;
 use ottla_commitlog::vfs::{RealVfs, Vfs};
@@ -31,6 +31,7 @@ use ottla_proto::v1::producer_service_server::ProducerServiceServer;
 use ottla_proto::v1::topic_service_server::TopicServiceServer;
 use ottla_proto::{FILE_DESCRIPTOR_SET, IncarnationId, MAX_GRPC_MESSAGE_BYTES, NodeId};
 use ottla_replication::{Replicas, ReplicasOptions};
+use ottla_trace::Exporter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
@@ -158,6 +159,8 @@ struct Node {
     coordinator: Coordinator,
     ends: Arc<Ends>,
     requests: Arc<Requests>,
+    /// Where spans go.
+    tracing: Option<Exporter>,
     levels: LogLevels,
     /// Options as they were when the parts were started.
     in_force: InForce,
@@ -171,6 +174,7 @@ impl Node {
         // Ports first: a second process on the same ports must not touch data.
         let grpc = bind(&*network, config.listen, "gRPC", "listen").await?;
         let http = bind(&*network, config.http_listen, "HTTP", "http_listen").await?;
+        let tracing = spans::exporter(&config)?;
         storage::allow_many_files();
         let data_dirs = Arc::new(storage::open(&config)?);
         let previous_broker_epoch = data_dirs.clean_shutdown();
@@ -214,6 +218,7 @@ impl Node {
             data_dirs: data_dirs.clone(),
             shared: shared.clone(),
             network: Arc::clone(&network),
+            tracer: tracing.as_ref().map(Exporter::tracer).unwrap_or_default(),
             cluster: Arc::new(metadata.clone()),
             clean_start: previous_broker_epoch.is_some(),
             limits: in_force.limits,
@@ -229,6 +234,7 @@ impl Node {
             coordinator,
             ends,
             requests: Arc::default(),
+            tracing,
             levels,
             in_force,
             grpc,
@@ -320,6 +326,7 @@ impl Node {
             warn!("some calls did not end in time and are cut");
         }
         probes.abort();
+        spans::end(self.tracing).await;
         info!("node stopped cleanly");
         Ok(())
     }
@@ -348,6 +355,7 @@ impl Node {
             context: context.clone(),
             replicas: self.replicas.clone(),
             requests: Arc::clone(&self.requests),
+            tracer: self.tracing.as_ref().map(Exporter::tracer).unwrap_or_default(),
         };
         let cluster = Cluster {
             context: context.clone(),

@@ -204,7 +204,11 @@ impl ApiError {
         let Some(reason) = reason else {
             let reason = match status.code() {
                 Code::DeadlineExceeded | Code::Cancelled => R::RequestTimedOut,
-                Code::InvalidArgument | Code::Unimplemented => R::InvalidRequest,
+                Code::InvalidArgument => R::InvalidRequest,
+                Code::Unimplemented => {
+                    let message = "the node does not know this call: its release is older";
+                    return Self::new(R::FeatureLevelTooLow, message);
+                }
                 _ => R::Internal,
             };
             return Self::new(reason, format!("{:?}: {}", status.code(), status.message()));

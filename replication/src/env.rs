@@ -17,6 +17,7 @@ use ottla_host::Network;
 use ottla_metadata::image::Image;
 use ottla_proto::v1::ErrorReason;
 use ottla_proto::{ApiError, BrokerEpoch, Leader, LeaderEpoch, NodeId, Offset, PartitionId};
+use ottla_trace::Tracer;
 use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -32,6 +33,7 @@ pub(crate) struct Env {
     pub(crate) data_dirs: Arc<DataDirs>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) network: Arc<dyn Network>,
+    pub(crate) tracer: Tracer,
     pub(crate) cluster: Arc<dyn Cluster>,
     pub(crate) clean_start: bool,
     /// Can change at any time.

@@ -5,6 +5,7 @@ use ottla_commitlog::data_dir::DataDirs;
 use ottla_commitlog::{DEFAULT_KEY_MAP_BYTES, Shared};
 use ottla_host::Network;
 use ottla_proto::NodeId;
+use ottla_trace::Tracer;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub struct ReplicasOptions {
     pub shared: Arc<Shared>,
     /// How other nodes are reached.
     pub network: Arc<dyn Network>,
+    /// What is traced of writes.
+    pub tracer: Tracer,
     /// The metadata: images in, proposed ISRs out.
     pub cluster: Arc<dyn Cluster>,
     /// The last run left a clean-shutdown marker: its logs need no recovery.

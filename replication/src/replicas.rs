@@ -47,6 +47,16 @@ const MIN_REQUEST_BYTES: usize = 512;
 /// What a producer is told to wait when the node holds too much already.
 const OVERLOAD_RETRY: Duration = Duration::from_millis(100);
 
+/// How a batch is to be written.
+struct How {
+    acks: Acks,
+    deadline: Instant,
+    /// The leadership in which it is meant, if not in any.
+    epoch: Option<LeaderEpoch>,
+    /// The span that it belongs to; empty: none.
+    trace_parent: String,
+}
+
 /// The partitions of this node. Cheap to clone.
 #[derive(Clone)]
 pub struct Replicas {
@@ -79,6 +89,7 @@ impl Replicas {
             data_dirs: options.data_dirs,
             shared: options.shared,
             network: options.network,
+            tracer: options.tracer,
             cluster: options.cluster,
             clean_start: options.clean_start,
             limits: watch::Sender::new(limits),
@@ -139,7 +150,25 @@ impl Replicas {
         acks: Acks,
         deadline: Instant,
     ) -> Result<ProduceTicket, ApiError> {
-        self.produce_within(topic, partition, batch, acks, deadline, None).await
+        self.produce_traced(topic, partition, batch, acks, deadline, String::new()).await
+    }
+
+    /// As [`produce`](Self::produce), for a write that belongs to a span: `trace_parent` is
+    /// its W3C traceparent, or empty.
+    ///
+    /// # Errors
+    /// As [`produce`](Self::produce).
+    pub async fn produce_traced(
+        &self,
+        topic: &str,
+        partition: u32,
+        batch: ValidBatch,
+        acks: Acks,
+        deadline: Instant,
+        trace_parent: String,
+    ) -> Result<ProduceTicket, ApiError> {
+        let how = How { acks, deadline, epoch: None, trace_parent };
+        self.produce_within(topic, partition, batch, how).await
     }
 
     /// As [`produce`](Self::produce) with acks=all, for whoever keeps state in a
@@ -155,7 +184,9 @@ impl Replicas {
         batch: ValidBatch,
         deadline: Instant,
     ) -> Result<ProduceTicket, ApiError> {
-        self.produce_within(topic, partition, batch, Acks::All, deadline, Some(epoch)).await
+        let trace_parent = String::new();
+        let how = How { acks: Acks::All, deadline, epoch: Some(epoch), trace_parent };
+        self.produce_within(topic, partition, batch, how).await
     }
 
     async fn produce_within(
@@ -163,10 +194,9 @@ impl Replicas {
         topic: &str,
         partition: u32,
         batch: ValidBatch,
-        acks: Acks,
-        deadline: Instant,
-        epoch: Option<LeaderEpoch>,
+        how: How,
     ) -> Result<ProduceTicket, ApiError> {
+        let How { acks, deadline, epoch, trace_parent } = how;
         let permit = tokio::select! {
             biased;
             () = self.is_leaving() => {
@@ -178,7 +208,8 @@ impl Replicas {
         self.check_batch(topic, &batch)?;
         let (reply, answer) = oneshot::channel();
         let admission = Admission { _memory: permit, _entry: entry };
-        let request = ProduceRequest { batch, acks, deadline, epoch, reply, admission };
+        let request =
+            ProduceRequest { batch, trace_parent, acks, deadline, epoch, reply, admission };
         target.send(Message::Produce(request)).await;
         Ok(ProduceTicket { answer })
     }

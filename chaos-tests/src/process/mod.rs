@@ -46,12 +46,15 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 /// Replicas of a partition, where there are so many nodes.
 const REPLICAS: usize = 3;
 
-/// The `ottla` binary, built once in the profile of the test.
+/// The `ottla` binary, built once in the profile of the test. As one that a test of the whole
+/// workspace needs: so `cargo test --workspace` has it already, and with `-p` alone most
+/// crates would be built anew, with fewer features.
 pub fn binary() -> anyhow::Result<&'static Path> {
     static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = BINARY.get_or_init(|| {
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cli/Cargo.toml");
-        let build = escargot::CargoBuild::new().bin("ottla").manifest_path(manifest);
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
+        let build = escargot::CargoBuild::new().arg("--workspace").test("commands");
+        let build = build.manifest_path(manifest);
         let build = if cfg!(debug_assertions) { build } else { build.release() };
         build.run().map(|run| run.path().to_owned()).map_err(|error| error.to_string())
     });
@@ -90,25 +93,31 @@ impl Cluster {
 
     /// The same, with further lines for the configuration of every node.
     pub async fn start_patient_with(count: u64, options: &str) -> anyhow::Result<Self> {
-        let silence = format!("session_timeout_ms = {}\n", PATIENCE.as_millis());
-        Self::start_with(count, &(silence + options)).await
+        Self::start_with(count, &(patiently() + options)).await
+    }
+
+    /// The same, of nodes that run another binary than ours ([`Node::runs`]).
+    pub async fn start_patient_of(binary: &Path, count: u64) -> anyhow::Result<Self> {
+        let cluster = Self::begin(Ground::Loopback, count, &patiently(), binary)?;
+        cluster.wait_healthy().await?;
+        Ok(cluster)
     }
 
     async fn start_with(count: u64, options: &str) -> anyhow::Result<Self> {
-        let cluster = Self::begin(Ground::Loopback, count, options)?;
+        let cluster = Self::begin(Ground::Loopback, count, options, binary()?)?;
         cluster.wait_healthy().await?;
         Ok(cluster)
     }
 
     /// The same, each node on a host and a disk of its own.
     pub async fn start_in(world: &Arc<World>, count: u64, options: &str) -> anyhow::Result<Self> {
-        let cluster = Self::begin(Ground::World(Arc::clone(world)), count, options)?;
+        let cluster = Self::begin(Ground::World(Arc::clone(world)), count, options, binary()?)?;
         cluster.wait_healthy().await?;
         Ok(cluster)
     }
 
     /// Formats and starts the nodes.
-    fn begin(ground: Ground, count: u64, options: &str) -> anyhow::Result<Self> {
+    fn begin(ground: Ground, count: u64, options: &str, binary: &Path) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("ottla-process-").tempdir()?;
         let ids: Vec<u64> = (1..=count).collect();
         let addresses = ground.addresses(&ids)?;
@@ -116,15 +125,20 @@ impl Cluster {
         let (options, left) = (options.to_owned(), BTreeSet::new());
         let mut cluster = Self { nodes: Vec::new(), voters, ground, options, left, dir };
         for (id, addresses) in ids.into_iter().zip(addresses) {
-            cluster.add(id, addresses)?;
+            cluster.add(id, addresses, binary)?;
         }
         Ok(cluster)
     }
 
-    fn add(&mut self, id: u64, addresses: (SocketAddr, SocketAddr)) -> anyhow::Result<()> {
+    fn add(
+        &mut self,
+        id: u64,
+        addresses: (SocketAddr, SocketAddr),
+        binary: &Path,
+    ) -> anyhow::Result<()> {
         let dir = self.dir.path().join(format!("node-{id}"));
         let place = self.ground.place(id, addresses, &dir)?;
-        let mut node = Node::create(&dir, id, &self.voters, place, &self.options)?;
+        let mut node = Node::create(&dir, id, &self.voters, place, &self.options, binary)?;
         node.format()?;
         node.start()?;
         self.nodes.push(node);
@@ -135,7 +149,7 @@ impl Cluster {
     pub fn join(&mut self) -> anyhow::Result<u64> {
         let id = self.nodes.len() as u64 + 1;
         let addresses = self.ground.addresses(&[id])?;
-        self.add(id, addresses[0])?;
+        self.add(id, addresses[0], binary()?)?;
         Ok(id)
     }
 
@@ -282,6 +296,11 @@ impl Cluster {
     pub fn group_client(&self, id: u64) -> anyhow::Result<GroupServiceClient<Channel>> {
         Ok(GroupServiceClient::new(self.nodes[id as usize - 1].channel()?))
     }
+}
+
+/// Options of nodes that are fenced only when their process is gone.
+fn patiently() -> String {
+    format!("session_timeout_ms = {}\n", PATIENCE.as_millis())
 }
 
 /// Runs an `ottla` command against these nodes, and gives what it answered.

@@ -1,8 +1,8 @@
 //! One `ottla node` process.
 
+use super::channel;
 use super::place::Place;
 use super::world::Disk;
-use super::{binary, channel};
 use anyhow::{Context as _, bail};
 use ottla_proto::v1;
 use ottla_proto::v1::metadata_service_client::MetadataServiceClient;
@@ -20,6 +20,8 @@ pub struct Node {
     id: u64,
     dir: PathBuf,
     place: Place,
+    /// The `ottla` binary that it runs.
+    binary: PathBuf,
     child: Option<Child>,
     paused: bool,
 }
@@ -32,9 +34,11 @@ impl Node {
         voters: &[(u64, SocketAddr)],
         place: Place,
         options: &str,
+        binary: &Path,
     ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(dir)?;
-        let node = Self { id, dir: dir.to_owned(), place, child: None, paused: false };
+        let (dir, binary) = (dir.to_owned(), binary.to_owned());
+        let node = Self { id, dir, place, binary, child: None, paused: false };
         let (data, Place { grpc, http, .. }) = (node.data_dir(), &node.place);
         let mut config = format!(
             "node_id = {id}\ncluster_id = \"process-test\"\ndata_dir = {data:?}\n\
@@ -96,9 +100,14 @@ impl Node {
         Ok(std::fs::read_to_string(self.dir.join("log"))?)
     }
 
+    /// From its next start on it runs this binary, of another release perhaps.
+    pub fn runs(&mut self, binary: &Path) {
+        binary.clone_into(&mut self.binary);
+    }
+
     /// Formats its data directory.
     pub fn format(&self) -> anyhow::Result<()> {
-        let output = Command::new(binary()?)
+        let output = Command::new(&self.binary)
             .args(["node", "format", "--config"])
             .arg(self.config_file())
             .output()?;
@@ -114,7 +123,7 @@ impl Node {
             bail!("node {} runs already", self.id);
         }
         let log: File = OpenOptions::new().create(true).append(true).open(self.dir.join("log"))?;
-        let mut command = self.place.command(binary()?);
+        let mut command = self.place.command(&self.binary);
         command
             .args(["node", "--config"])
             .arg(self.config_file())

@@ -13,8 +13,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 async fn run(cluster: &Cluster, example: &'static str) -> anyhow::Result<String> {
     let built = tokio::task::spawn_blocking(move || {
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../client/Cargo.toml");
-        let build = escargot::CargoBuild::new().example(example).manifest_path(manifest);
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
+        let build = escargot::CargoBuild::new().arg("--workspace").example(example);
+        let build = build.manifest_path(manifest);
         let build = if cfg!(debug_assertions) { build } else { build.release() };
         build.run().map(|run| run.path().to_owned())
     })

@@ -39,4 +39,5 @@ mod restarts;
 mod scenarios;
 mod settings;
 mod startup;
+mod traces;
 mod workload;

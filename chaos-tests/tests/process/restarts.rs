@@ -1,9 +1,16 @@
 //! What is asked before and after a node is restarted: a whole cluster is restarted by the
-//! answers alone, under load.
+//! answers alone, under load, and upgraded if it began with another release.
 
 use crate::workload::{Load, WINDOW};
-use ottla_chaos::process::{Cluster, wait_until};
+use ottla_chaos::history::{Outcome, sends};
+use ottla_chaos::process::{Cluster, PATIENCE, binary, wait_until};
+use ottla_metadata::records::FeatureLevel;
 use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// Names the `ottla` binary of an older release, with which the cluster begins; ours if it
+/// is not set.
+const OLDER: &str = "OTTLA_OLDER";
 
 /// Values acknowledged between two steps, so that each step is taken under load.
 const BETWEEN: u64 = 4 * WINDOW as u64;
@@ -18,20 +25,27 @@ fn check(cluster: &Cluster, args: &[&str]) -> anyhow::Result<(bool, Value)> {
     Ok((output.status.success(), told))
 }
 
-async fn is_back(cluster: &Cluster, node: &str) -> anyhow::Result<()> {
-    wait_until("the node has everything again", async || {
-        let (back, told) = check(cluster, &[node, "--after"])?;
-        anyhow::ensure!(back, "{told}");
-        Ok(())
-    })
-    .await
+/// Waits until the node has everything again, as the command says. What it says last counts.
+fn wait_until_back(cluster: &Cluster, node: &str) -> anyhow::Result<()> {
+    let patience = format!("{}s", PATIENCE.as_secs());
+    let args = ["cluster", "restart-check", node, "--after", "--wait", "--timeout", &patience];
+    let output = crate::plain::ottla(cluster, &args, b"")?;
+    let told = String::from_utf8_lossy(&output.stdout);
+    anyhow::ensure!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    let last = told.lines().last().unwrap_or_default();
+    assert!(last.starts_with(&format!("node {node} is back: ")), "{told}");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_is_restarted_by_what_it_says_of_itself() -> anyhow::Result<()> {
-    let mut cluster = Cluster::start_patient(3).await?;
-    cluster.wait_healthy().await?;
-    let load = Load::start(&cluster).await?;
+    let older = std::env::var_os(OLDER).map(PathBuf::from);
+    let first = older.as_deref().map_or_else(|| binary().map(Path::to_owned), |p| Ok(p.to_owned()));
+    let mut cluster = Cluster::start_patient_of(&first?, 3).await?;
+    let load = match older {
+        Some(_) => Load::start_without_ids(&cluster).await?,
+        None => Load::start(&cluster).await?,
+    };
     for node in [1, 2, 3] {
         load.acknowledged(BETWEEN).await?;
         let id = node.to_string();
@@ -51,10 +65,25 @@ async fn a_cluster_is_restarted_by_what_it_says_of_itself() -> anyhow::Result<()
         let (back, told) = check(&cluster, &[&id, "--after"])?;
         assert!(!back, "{told}");
 
+        cluster.node(node).runs(binary()?);
         cluster.node(node).start()?;
-        is_back(&cluster, &id).await?;
+        wait_until_back(&cluster, &id)?;
     }
-    load.finish(cluster).await?;
+    upgrade(&cluster)?;
+    load.acknowledged(BETWEEN).await?;
+    for (told, _) in sends(&load.finish(cluster).await?) {
+        assert_eq!(told.outcome, Outcome::Ok, "a client was told an error: {told:?}");
+    }
+    Ok(())
+}
+
+/// The cluster may hold what the release on all its nodes can read, and says so.
+fn upgrade(cluster: &Cluster) -> anyhow::Result<()> {
+    println!("before: {}", cluster.operate(&["features"])?);
+    cluster.operate(&["features", "--upgrade"])?;
+    let features = cluster.operate(&["features"])?;
+    let newest = FeatureLevel::NEWEST.0;
+    assert_eq!(features["feature_level"], newest, "{features}");
     Ok(())
 }
 

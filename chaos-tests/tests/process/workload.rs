@@ -34,6 +34,14 @@ struct Shared {
     stop: AtomicBool,
 }
 
+/// How the producers send.
+#[derive(Clone, Copy)]
+struct Sending {
+    /// What may have been written, once more.
+    again: bool,
+    idempotent: bool,
+}
+
 /// Producers at work on a cluster of three nodes.
 pub(crate) struct Load {
     bootstrap: Vec<HostPort>,
@@ -45,15 +53,20 @@ impl Load {
     /// Creates the topic and starts the producers, which send nothing again that may
     /// have been written.
     pub(crate) async fn start(cluster: &Cluster) -> anyhow::Result<Self> {
-        Self::start_with(cluster, false).await
+        Self::start_with(cluster, Sending { again: false, idempotent: true }).await
+    }
+
+    /// The same without producer ids, which clusters of the first feature level do not have.
+    pub(crate) async fn start_without_ids(cluster: &Cluster) -> anyhow::Result<Self> {
+        Self::start_with(cluster, Sending { again: false, idempotent: false }).await
     }
 
     /// The same with producers that do, as producers do by default.
     pub(crate) async fn start_retrying(cluster: &Cluster) -> anyhow::Result<Self> {
-        Self::start_with(cluster, true).await
+        Self::start_with(cluster, Sending { again: true, idempotent: true }).await
     }
 
-    async fn start_with(cluster: &Cluster, retry: bool) -> anyhow::Result<Self> {
+    async fn start_with(cluster: &Cluster, sending: Sending) -> anyhow::Result<Self> {
         let configs = [("min.insync.replicas", "2")];
         cluster.create_topic(TOPIC, PARTITIONS, &configs).await?;
         let bootstrap = HostPort::parse_list(&cluster.bootstrap().join(","))?;
@@ -69,7 +82,7 @@ impl Load {
         let mut producers = JoinSet::new();
         for id in 0..PRODUCERS {
             let client = Client::connect(&bootstrap, ClientOptions::default()).await?;
-            producers.spawn(produce(id, client, shared.clone(), retry));
+            producers.spawn(produce(id, client, shared.clone(), sending));
         }
         Ok(Self { bootstrap, shared, producers })
     }
@@ -180,12 +193,18 @@ impl Shared {
 }
 
 /// Sends unique values to every partition in turn until told to stop, and
-/// returns what became of each. Whether it sends again what may have been written or
-/// not: each value is in the log once or not at all.
-async fn produce(id: u64, client: Client, shared: Arc<Shared>, retry: bool) -> anyhow::Result<()> {
+/// returns what became of each. However it sends: each value is in the log once or not at
+/// all.
+async fn produce(
+    id: u64,
+    client: Client,
+    shared: Arc<Shared>,
+    sending: Sending,
+) -> anyhow::Result<()> {
     let options = ProducerOptions {
         acks: Acks::All,
-        retry_indefinite: retry,
+        retry_indefinite: sending.again,
+        idempotent: sending.idempotent,
         delivery_timeout: LONGEST_GAP,
         ..ProducerOptions::default()
     };

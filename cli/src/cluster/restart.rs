@@ -3,13 +3,14 @@
 //!
 //! Not its job: restarting anything, and what else is wrong with the cluster (`health`).
 
-use super::{name, names};
+use super::{WATCH_INTERVAL, name, names};
 use crate::connection::Connection;
 use crate::output::{self, Format};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use ottla_client::{Admin, ClientError, v1};
 use serde_json::{Value, json};
 use std::process::ExitCode;
+use std::time::Instant;
 
 /// Topics asked about at the same time.
 const TOPICS_AT_ONCE: usize = 16;
@@ -27,36 +28,79 @@ const MIN_ISR: &str = "min.insync.replicas";
 #[command(after_help = "\
 Examples:
   ottla cluster restart-check 2 && systemctl restart ottla   # on the host of node 2
-  until ottla cluster restart-check 2 --after; do sleep 1; done")]
+  ottla cluster restart-check 2 --after --wait --timeout 10m
+  ottla cluster restart-check --wait   # of the node on this host, before it is stopped")]
 pub(super) struct RestartCheck {
-    /// The node.
+    /// The node; by default the one that answers first at --bootstrap.
     #[arg(value_name = "NODE")]
-    node: u64,
+    node: Option<u64>,
 
     /// The node was restarted: tell whether it has everything again.
     #[arg(long)]
     after: bool,
+
+    /// Look again every second until the answer is good, and exit with 1 when it is not
+    /// within --timeout.
+    #[arg(long)]
+    wait: bool,
 
     #[command(flatten)]
     pub(super) connection: Connection,
 }
 
 pub(super) async fn run(args: &RestartCheck) -> anyhow::Result<ExitCode> {
-    let client = args.connection.client().await?;
-    let admin = client.admin();
-    let seen = Seen::of(&admin).await?;
-    let (good, text, json) = if args.after {
-        let back = Back::of(&seen, args.node);
-        (back.is_complete(), back.text(), back.json())
-    } else {
-        let cost = Cost::of(&seen, args.node);
-        (cost.is_none(), cost.text(), cost.json())
-    };
-    match args.connection.format {
-        Format::Text => output::line(&text)?,
-        Format::Json => output::json(&json)?,
+    let started = Instant::now();
+    let mut told = None;
+    loop {
+        let answer = Answer::of(args).await;
+        let last = !args.wait || started.elapsed() >= args.connection.timeout;
+        let (good, shown) = match answer {
+            Ok(answer) => (answer.good, answer.shown(args.connection.format)),
+            // A node that is about to be back may be the only one who is asked.
+            Err(error) if last || !error.is_retriable() => return Err(error.into()),
+            Err(error) => (false, error.to_string()),
+        };
+        if told.as_ref() != Some(&shown) {
+            output::line(&shown)?;
+            told = Some(shown);
+        }
+        if good || last {
+            return Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        tokio::time::sleep(WATCH_INTERVAL).await;
     }
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is told of a node at one time.
+struct Answer {
+    good: bool,
+    text: String,
+    json: Value,
+}
+
+impl Answer {
+    async fn of(args: &RestartCheck) -> Result<Self, ClientError> {
+        let admin = args.connection.client().await?.admin();
+        let node = match args.node {
+            Some(node) => node,
+            None => admin.local_cluster_info().await?.header.unwrap_or_default().node_id,
+        };
+        let seen = Seen::of(&admin).await?;
+        Ok(if args.after {
+            let back = Back::of(&seen, node);
+            Self { good: back.is_complete(), text: back.text(), json: back.json() }
+        } else {
+            let cost = Cost::of(&seen, node);
+            Self { good: cost.is_none(), text: cost.text(), json: cost.json() }
+        })
+    }
+
+    fn shown(self, format: Format) -> String {
+        match format {
+            Format::Text => self.text,
+            Format::Json => self.json.to_string(),
+        }
+    }
 }
 
 /// What the cluster says of itself.

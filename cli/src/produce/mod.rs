@@ -10,7 +10,9 @@ use crate::output::{self, Format};
 use crate::progress::{Progress, Unit};
 use crate::topic::key_value;
 use anyhow::{Context, bail};
-use ottla_client::{Acks, Compression, Delivery, Producer, ProducerOptions, TopicProducer};
+use ottla_client::{
+    Acks, Compression, Delivery, Exporter, Producer, ProducerOptions, TopicProducer,
+};
 use report::Report;
 use shape::{Input, Shape};
 use std::process::ExitCode;
@@ -82,6 +84,11 @@ pub(crate) struct Args {
     #[arg(long)]
     no_idempotence: bool,
 
+    /// Trace what is written: spans go to this OTLP collector (gRPC), from here and from
+    /// nodes that have one.
+    #[arg(long, value_name = "URL", env = "OTTLA_OTLP_ENDPOINT")]
+    otlp_endpoint: Option<String>,
+
     #[command(flatten)]
     connection: Connection,
 }
@@ -147,7 +154,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         partition: args.partition,
     };
     let client = args.connection.client().await?;
+    let spans = args.otlp_endpoint.as_deref().map(spans_to).transpose()?;
     let options = ProducerOptions {
+        tracer: spans.as_ref().map(Exporter::tracer).unwrap_or_default(),
         acks: args.acks.into(),
         compression: args.compression.into(),
         delivery_timeout: args.connection.timeout,
@@ -173,6 +182,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(INTERRUPTED)),
     }
     let report = report.await.context("counting deliveries")?;
+    if let Some(spans) = spans {
+        let sent = tokio::task::spawn_blocking(move || spans.shutdown()).await?;
+        if let Err(reason) = sent {
+            diagnose(&format!("ottla: not every span was taken: {reason}"));
+        }
+    }
 
     let (stats, took) = (producer.stats(), started.elapsed());
     match args.format() {
@@ -183,6 +198,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Some((line, error)) => Err(error).context(format!("line {line}")),
         None => sent,
     }
+}
+
+/// Every batch is traced, and told apart by the process that wrote it.
+fn spans_to(endpoint: &str) -> anyhow::Result<Exporter> {
+    let process = std::process::id().to_string();
+    Exporter::to(endpoint, "ottla-produce", process, 1.0).context("--otlp-endpoint")
 }
 
 struct Sender {

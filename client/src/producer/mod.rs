@@ -25,6 +25,7 @@ use futures::future::join_all;
 use identities::Identities;
 use link::Links;
 use ottla_commitlog::format::{Compression, NewRecord};
+use ottla_trace::Tracer;
 use parking_lot::Mutex;
 use queue::PartitionQueue;
 use std::collections::HashMap;
@@ -73,6 +74,9 @@ pub struct ProducerOptions {
     /// Whether a batch is sent again when it may already have been written. Off: such
     /// a record's delivery fails with an indefinite error.
     pub retry_indefinite: bool,
+    /// Traces batches: a span each, from when it is first sent to its fate, which nodes
+    /// that have a collector add theirs to. By default nothing is traced.
+    pub tracer: Tracer,
 }
 
 impl Default for ProducerOptions {
@@ -87,6 +91,7 @@ impl Default for ProducerOptions {
             delivery_timeout: Duration::from_secs(30),
             idempotent: true,
             retry_indefinite: true,
+            tracer: Tracer::default(),
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::client::obstacle;
 use bytes::Bytes;
 use ottla_commitlog::format::{BatchOptions, Compression, ProducerSequence, encode_batch};
 use ottla_proto::v1::ErrorReason as R;
+use ottla_trace::{Side, Span, Tracer};
 use std::time::Duration;
 
 /// Time that another attempt must have. With less its answer would be that time
@@ -26,6 +27,7 @@ pub(super) struct Parcel {
     pub(super) doubted: bool,
     /// Its records are counted as possible duplicates.
     pub(super) counted: bool,
+    span: Span,
     last: Option<ClientError>,
 }
 
@@ -38,6 +40,7 @@ impl Parcel {
             attempts: 0,
             doubted: false,
             counted: false,
+            span: Span::default(),
             last: None,
         }
     }
@@ -100,7 +103,28 @@ impl Parcel {
         }
     }
 
-    pub(super) fn complete(self, outcome: BatchOutcome) {
+    /// The span of its way, as nodes are told of it; it begins with the first of them.
+    pub(super) fn trace_parent(&mut self, tracer: &Tracer, topic: &str, partition: u32) -> String {
+        if self.attempts == 0 {
+            self.span = tracer.root("send", Side::Producer);
+        }
+        if !self.span.is_recorded() {
+            return String::new();
+        }
+        if self.attempts == 0 {
+            let records = i64::try_from(self.batch.records.len()).unwrap_or(i64::MAX);
+            self.span.set("messaging.system", "ottla");
+            self.span.set("messaging.destination.name", topic.to_owned());
+            self.span.set("messaging.destination.partition.id", partition.to_string());
+            self.span.set("messaging.batch.message_count", records);
+        }
+        self.span.traceparent()
+    }
+
+    pub(super) fn complete(mut self, outcome: BatchOutcome) {
+        if let Err(error) = &outcome {
+            self.span.fail(error);
+        }
         self.batch.complete(outcome);
     }
 }

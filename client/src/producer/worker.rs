@@ -233,15 +233,18 @@ impl<'a> Worker<'a> {
         if send.maybe_again && !std::mem::replace(&mut parcel.counted, true) {
             self.context.stats.maybe_duplicated(parcel.batch().records.len());
         }
+        let partition = self.queue.partition();
+        let trace_parent = parcel.trace_parent(&options.tracer, self.topic, partition);
         parcel.attempts += 1;
         let remaining = parcel.deadline.remaining().as_millis();
         Ok(v1::ProduceRequest {
             topic: self.topic.to_owned(),
-            partition: self.queue.partition(),
+            partition,
             acks: options.acks.to_wire().into(),
             // 0 would mean the node's default.
             timeout_ms: u32::try_from(remaining).unwrap_or(u32::MAX).max(1),
             payload: Some(Payload::RecordBatch(batch)),
+            trace_parent,
         })
     }
 

@@ -19,6 +19,7 @@ fn append(payload: Bytes) -> ReplicateResponse {
         record_batches: payload,
         high_watermark: 9,
         log_start_offset: 1,
+        trace_parents: vec!["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()],
     };
     ReplicateResponse { message: Some(Body::Append(append)) }
 }

@@ -31,9 +31,10 @@ const VOTERS: &str = "\
 ";
 
 /// Of options without a default that need not be given.
-const EXAMPLES: [(&str, &str); 3] = [
+const EXAMPLES: [(&str, &str); 4] = [
     ("advertise", "\"ottla-1.example.net:7401\""),
     ("extra_data_dirs", "[\"/disk2/ottla\", \"/disk3/ottla\"]"),
+    ("otlp_endpoint", "\"http://localhost:4317\""),
     ("rack", "\"rack-1\""),
 ];
 

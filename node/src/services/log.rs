@@ -11,6 +11,7 @@ use ottla_proto::v1::log_service_server::LogService;
 use ottla_proto::v1::{self, ErrorReason, PayloadFormat, fetch_response};
 use ottla_proto::{ApiError, MAX_GRPC_MESSAGE_BYTES, TopicId};
 use ottla_replication::{Acks, ProduceTicket, Replicas};
+use ottla_trace::{Side, Span, Tracer};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -29,6 +30,7 @@ pub(crate) struct Log {
     pub(crate) context: Context,
     pub(crate) replicas: Replicas,
     pub(crate) requests: Arc<Requests>,
+    pub(crate) tracer: Tracer,
 }
 
 /// What stands in internal topics is the nodes' own.
@@ -47,10 +49,18 @@ pub(crate) struct Checked {
     batch: ValidBatch,
     acks: Acks,
     pub(crate) deadline: Instant,
+    span: Span,
+}
+
+/// A request that has its place in the order of its partition.
+pub(crate) struct Enqueued {
+    ticket: ProduceTicket,
+    span: Span,
 }
 
 impl Log {
     pub(crate) fn check(
+        &self,
         request: v1::ProduceRequest,
         deadline: Instant,
     ) -> Result<Checked, ApiError> {
@@ -67,21 +77,47 @@ impl Log {
         };
         check_public(&request.topic)?;
         let batch = payload::batch(request.payload, now_ms())?;
-        Ok(Checked { topic: request.topic, partition: request.partition, batch, acks, deadline })
+        let span = self.span(&request.trace_parent, &request.topic, request.partition, &batch);
+        let (topic, partition) = (request.topic, request.partition);
+        Ok(Checked { topic, partition, batch, acks, deadline, span })
+    }
+
+    /// The span of a write, from now until it is answered. None for most.
+    fn span(&self, trace_parent: &str, topic: &str, partition: u32, batch: &ValidBatch) -> Span {
+        if trace_parent.is_empty() {
+            return Span::default();
+        }
+        let mut span = self.tracer.below(trace_parent, "produce", Side::Server);
+        if span.is_recorded() {
+            span.set("messaging.system", "ottla");
+            span.set("messaging.destination.name", topic.to_owned());
+            span.set("messaging.destination.partition.id", partition.to_string());
+            span.set("messaging.batch.message_count", i64::from(batch.header().record_count));
+        }
+        span
     }
 
     /// Puts the request into its partition's queue, in order.
-    pub(crate) async fn enqueue(&self, request: Checked) -> Result<ProduceTicket, ApiError> {
-        let Checked { topic, partition, batch, acks, deadline } = request;
-        self.replicas.produce(&topic, partition, batch, acks, deadline).await
+    pub(crate) async fn enqueue(&self, request: Checked) -> Result<Enqueued, ApiError> {
+        let Checked { topic, partition, batch, acks, deadline, mut span } = request;
+        let trace_parent = span.traceparent();
+        let queued =
+            self.replicas.produce_traced(&topic, partition, batch, acks, deadline, trace_parent);
+        match queued.await {
+            Ok(ticket) => Ok(Enqueued { ticket, span }),
+            Err(error) => {
+                span.fail(&error);
+                Err(error)
+            }
+        }
     }
 
     /// Waits for what its `acks` promises.
     pub(crate) async fn finish(
         &self,
-        ticket: ProduceTicket,
+        Enqueued { ticket, mut span }: Enqueued,
     ) -> Result<v1::ProduceResponse, ApiError> {
-        let produced = ticket.wait().await?;
+        let produced = ticket.wait().await.inspect_err(|error| span.fail(error))?;
         Ok(v1::ProduceResponse {
             header: self.context.header(),
             base_offset: produced.base_offset,
@@ -206,7 +242,7 @@ impl LogService for Log {
         let started = Instant::now();
         let deadline = deadline::of(request.metadata(), request.get_ref().timeout_ms);
         let outcome = async {
-            let request = Self::check(request.into_inner(), deadline)?;
+            let request = self.check(request.into_inner(), deadline)?;
             self.finish(self.enqueue(request).await?).await
         };
         let outcome = outcome.await;

@@ -1,7 +1,7 @@
 //! `ProduceStream`: requests are appended in the order they come, answers are
 //! sent as they are ready.
 
-use super::log::Log;
+use super::log::{Enqueued, Log};
 use crate::deadline;
 use crate::metrics::Kind;
 use ottla_grpc::Messages;
@@ -83,16 +83,13 @@ async fn read(
     Ok(())
 }
 
-async fn enqueue(
-    log: &Log,
-    request: v1::ProduceStreamRequest,
-) -> Result<ottla_replication::ProduceTicket, ApiError> {
+async fn enqueue(log: &Log, request: v1::ProduceStreamRequest) -> Result<Enqueued, ApiError> {
     let request = request
         .request
         .ok_or_else(|| ApiError::new(ErrorReason::InvalidRequest, "`request` is missing"))?;
     // The stream's own deadline, if any, is for all of it, not for each write.
     let deadline = deadline::of(&MetadataMap::new(), request.timeout_ms);
-    log.enqueue(Log::check(request, deadline)?).await
+    log.enqueue(log.check(request, deadline)?).await
 }
 
 fn answer(id: u64, outcome: Result<v1::ProduceResponse, ApiError>) -> v1::ProduceStreamResponse {

@@ -11,7 +11,7 @@ use super::types::{
     ProduceRefusal, Progress, RequestId, SessionRef,
 };
 use super::waits::Waits;
-use ottla_proto::{BrokerEpoch, LeaderEpoch, NodeId, Offset, PartitionEpoch};
+use ottla_proto::{LeaderEpoch, NodeId, Offset, PartitionEpoch};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, Debug, Hash)]
@@ -36,11 +36,8 @@ impl Leader {
     pub(super) fn new(local: &Local, now: Millis) -> Self {
         let me = local.me();
         let isr = local.view.isr.clone();
-        let state = |node| FollowerState {
-            // A member has the whole lag time to show up; others have never been seen.
-            caught_up: isr.contains(&node).then_some(now),
-            ..FollowerState::default()
-        };
+        // A member has the whole lag time to show up; others have never been seen.
+        let state = |node| FollowerState::unheard(isr.contains(&node).then_some(now));
         let others = local.view.replicas.iter().map(|member| member.node).filter(|n| *n != me);
         Self {
             epoch: local.epoch(),
@@ -109,7 +106,7 @@ impl Leader {
             // A follower that was fenced starts over: until it has everything
             // again it must not hold back the watermark.
             if !member.eligible && !self.isr.maximal().contains(&member.node) {
-                (state.caught_up, state.mark) = (None, None);
+                state.start_over();
             }
         }
     }
@@ -118,11 +115,8 @@ impl Leader {
     /// have it as it is counted from now on: nothing was asked of it before.
     fn on_durability(&mut self, local: &Local, before: Durability, now: Millis) {
         let end = local.log.end;
-        for state in self.followers.values_mut() {
-            if state.acked.is_some_and(|acked| acked.position(before) >= end) {
-                state.caught_up = Some(now);
-                state.mark = Some(Mark { at: now, end });
-            }
+        for state in self.followers.values_mut().filter(|state| state.reaches(end, before)) {
+            state.has_until(now, end);
         }
     }
 
@@ -235,14 +229,11 @@ impl Leader {
         }
         local.appended_to(end);
         for state in self.followers.values_mut() {
-            // It had everything until now: nobody fetches from an idle partition.
-            if state.acked.is_some_and(|acked| acked.position(durability) >= before) {
-                state.caught_up = Some(now);
-                state.mark = Some(Mark { at: now, end });
-            } else if let Some(mark) = &mut state.mark
-                && mark.end == before
-            {
-                mark.at = now;
+            if state.reaches(before, durability) {
+                // It had everything until now: nobody fetches from an idle partition.
+                state.has_until(now, end);
+            } else {
+                state.log_grew(before, now);
             }
         }
         true
@@ -287,7 +278,7 @@ impl Leader {
         state.stream = peer.stream;
         state.broker_epoch = Some(follow.broker_epoch);
         if !self.isr.maximal().contains(&node) {
-            (state.caught_up, state.mark) = (None, None);
+            state.start_over();
         }
         let LogState { start, end, synced, .. } = follow.log;
         let acked = Acked { end, synced, start };

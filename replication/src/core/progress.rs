@@ -27,9 +27,9 @@ impl Acked {
 /// once it is reached, the follower was caught up at that time. It stays until reached, so
 /// that a follower with much on the way, always a little behind, is not taken for a stuck one.
 #[derive(Clone, Copy, Debug, Hash)]
-pub(super) struct Mark {
-    pub(super) at: Millis,
-    pub(super) end: Offset,
+struct Mark {
+    at: Millis,
+    end: Offset,
 }
 
 #[derive(Clone, Debug, Default, Hash)]
@@ -43,10 +43,40 @@ pub(super) struct FollowerState {
     pub(super) acked: Option<Acked>,
     /// When it was last known to have everything.
     pub(super) caught_up: Option<Millis>,
-    pub(super) mark: Option<Mark>,
+    mark: Option<Mark>,
 }
 
 impl FollowerState {
+    /// Of a follower that has acknowledged nothing to this leadership.
+    pub(super) fn unheard(caught_up: Option<Millis>) -> Self {
+        Self { caught_up, ..Self::default() }
+    }
+
+    /// Whether it counts up to `end`.
+    pub(super) fn reaches(&self, end: Offset, durability: Durability) -> bool {
+        self.acked.is_some_and(|acked| acked.position(durability) >= end)
+    }
+
+    /// It had everything until `now`, and has yet to reach `end`.
+    pub(super) fn has_until(&mut self, now: Millis, end: Offset) {
+        self.caught_up = Some(now);
+        self.mark = Some(Mark { at: now, end });
+    }
+
+    /// The log, which ended at `before`, is longer from `now` on.
+    pub(super) fn log_grew(&mut self, before: Offset, now: Millis) {
+        if let Some(mark) = &mut self.mark
+            && mark.end == before
+        {
+            mark.at = now;
+        }
+    }
+
+    /// When it had everything no longer counts.
+    pub(super) fn start_over(&mut self) {
+        (self.caught_up, self.mark) = (None, None);
+    }
+
     /// Takes what the follower has acknowledged, and from it whether it is caught up with a
     /// log that ends at `end`.
     pub(super) fn record(

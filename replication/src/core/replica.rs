@@ -260,7 +260,7 @@ impl Replica {
     fn on_delete_records(
         &mut self,
         id: RequestId,
-        before: Offset,
+        before: Option<Offset>,
         deadline: Millis,
         out: &mut Vec<Effect>,
     ) {

@@ -196,6 +196,7 @@ fn message_of(
                 watermark: append.high_watermark,
                 log_start: append.log_start_offset,
                 batches: append.record_batches,
+                trace_parents: append.trace_parents,
                 credit: Credit::new(&link.outbox, connection, bytes),
             };
             (append.partition, Message::Data(incoming))

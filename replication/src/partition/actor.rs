@@ -6,6 +6,7 @@ mod effects;
 
 use super::ops::{self, Copy, Done, Op, OpQueue, Placed, Running, Write};
 use super::requests::Requests;
+use super::traced::Copying;
 use super::{DeleteRequest, Directive, LocalPartition, Message, Partition, ProduceRequest};
 use crate::core::{
     Event, FollowRefusal, LogState, Replica, ReplicaConfig, ReplicaStatus, RoleKind, View,
@@ -50,6 +51,7 @@ pub(super) struct Actor {
     blocked_until: Option<Instant>,
     requests: Requests,
     served: Vec<Arc<Session>>,
+    copying: Copying,
     published: ReplicaStatus,
     failure: Option<String>,
 }
@@ -82,6 +84,7 @@ impl Actor {
             blocked_until: None,
             requests: Requests::default(),
             served: Vec::new(),
+            copying: Copying::default(),
             failure: None,
         };
         actor.apply(effects, None);
@@ -193,6 +196,7 @@ impl Actor {
                     let refusal = FollowRefusal::UnknownPartition;
                     return self.step(Event::FollowRefused { of, refusal });
                 };
+                self.copying.begin(&self.env, self.partition.id, &incoming.trace_parents, end);
                 let log_start = incoming.log_start;
                 let event = Event::Data { of, base, end, watermark, log_start };
                 let effects = self.replica.step(event, self.env.clock.now());
@@ -226,7 +230,9 @@ impl Actor {
         let (acks, deadline) = (request.acks, self.env.clock.at(request.deadline));
         let event = Event::Produce { id, acks, deadline };
         let effects = self.replica.step(event, self.env.clock.now());
-        self.apply(effects, Some(Payload::Write(Write { id, batch: request.batch, admission })));
+        let ProduceRequest { batch, trace_parent, .. } = request;
+        let write = Write { id, batch, admission, trace_parent };
+        self.apply(effects, Some(Payload::Write(write)));
     }
 
     fn step(&mut self, event: Event) {
@@ -266,10 +272,14 @@ impl Actor {
                 self.step(Event::Settled { stage, log });
             }
             Done::StartRaised => self.on_start_raised(),
-            Done::Wrote { stage, epoch, end, writes } => {
-                for written in &writes {
+            Done::Wrote { stage, epoch, end, mut writes } => {
+                for written in &mut writes {
                     if let Ok((base, _)) = written.place {
                         self.requests.appended(written.id, base, end, epoch);
+                        if !written.trace_parent.is_empty() {
+                            let trace_parent = std::mem::take(&mut written.trace_parent);
+                            self.partition.traced.appended(epoch, base, trace_parent);
+                        }
                     }
                 }
                 let next = |written: Placed| (written.id, written.place.map(|(_, next)| next));
@@ -312,6 +322,10 @@ impl Actor {
         if status != before {
             self.publish_status(status);
         }
+        if status.role != before.role || status.leader_epoch != before.leader_epoch {
+            self.copying.start_over();
+        }
+        self.copying.synced(status.synced);
         if status.role != RoleKind::Leader || status.leader_epoch != before.leader_epoch {
             for session in self.served.drain(..) {
                 session.forget(self.partition.id);

@@ -6,6 +6,7 @@ mod fit;
 mod gate;
 mod ops;
 mod requests;
+mod traced;
 
 pub(crate) use gate::Entry;
 pub(crate) use ops::wall_clock_ms;
@@ -34,6 +35,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
+use traced::Traced;
 
 /// Messages that wait for a partition's task. It takes all of them at once; the
 /// bytes they hold are bounded by the produce limit and the replication credit.
@@ -96,6 +98,8 @@ pub(crate) enum Message {
 
 pub(crate) struct ProduceRequest {
     pub(crate) batch: ValidBatch,
+    /// The span that it belongs to, as a `traceparent`; empty: none.
+    pub(crate) trace_parent: String,
     pub(crate) acks: Acks,
     pub(crate) deadline: Instant,
     /// The leadership in which it is meant, if not in any.
@@ -125,6 +129,8 @@ pub(crate) struct Incoming {
     pub(crate) watermark: Offset,
     pub(crate) log_start: Offset,
     pub(crate) batches: Bytes,
+    /// The leader's spans of what is traced in it.
+    pub(crate) trace_parents: Vec<String>,
     /// Goes back to the leader when the records are written or dropped.
     pub(crate) credit: Credit,
 }
@@ -172,6 +178,8 @@ pub(crate) struct Partition {
     offline: Arc<OfflineReports>,
     /// The door for writes.
     pub(crate) writes: Gate,
+    /// Leader only: the spans of what was appended last.
+    pub(crate) traced: Traced,
 }
 
 impl Partition {
@@ -202,6 +210,7 @@ impl Partition {
             node: env.node_id,
             offline: Arc::clone(&env.offline),
             writes,
+            traced: Traced::default(),
         });
         let task = run(Arc::clone(env), Arc::clone(&partition), messages, directives, start);
         env.tasks.spawn(task);

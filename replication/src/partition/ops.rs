@@ -19,6 +19,7 @@ pub(super) struct Write {
     pub(super) id: RequestId,
     pub(super) batch: ValidBatch,
     pub(super) admission: Arc<Admission>,
+    pub(super) trace_parent: String,
 }
 
 pub(super) struct Copy {
@@ -71,6 +72,7 @@ pub(super) struct Placed {
     pub(super) id: RequestId,
     /// Base offset and the one after the last record.
     pub(super) place: Result<(Offset, Offset), ProducerRefusal>,
+    pub(super) trace_parent: String,
 }
 
 impl Op {
@@ -178,25 +180,26 @@ fn write(log: &Log, stage: Stage, epoch: LeaderEpoch, writes: Vec<Write>) -> Don
     let mut places = Vec::with_capacity(writes.len());
     let mut batches = Vec::with_capacity(writes.len());
     let mut admissions = Vec::with_capacity(writes.len());
-    for Write { id, batch, admission } in writes {
-        places.push((id, u64::from(batch.header().last_offset_delta) + 1));
+    for Write { id, batch, admission, trace_parent } in writes {
+        places.push((id, trace_parent, u64::from(batch.header().last_offset_delta) + 1));
         batches.push(batch);
         admissions.push(admission);
     }
     match log.append_as_leader(batches, epoch, wall_clock_ms()) {
         Ok(appended) => {
             assert_eq!(appended.placed.len(), places.len(), "one place a batch");
-            let placed = places.into_iter().zip(appended.placed).map(|((id, records), place)| {
+            let placed = places.into_iter().zip(appended.placed);
+            let placed = placed.map(|((id, trace_parent, records), place)| {
                 let place = match place {
                     Placement::At(base) | Placement::Duplicate(base) => Ok((base, base + records)),
                     Placement::Refused(refusal) => Err(refusal),
                 };
-                Placed { id, place }
+                Placed { id, place, trace_parent }
             });
             Done::Wrote { stage, epoch, end: appended.end_offset, writes: placed.collect() }
         }
         Err(error) if is_full(&error) => {
-            let ids = places.into_iter().map(|(id, _)| id).collect();
+            let ids = places.into_iter().map(|(id, ..)| id).collect();
             Done::WriteRejected { stage, ids }
         }
         Err(error) => Done::Failed(error.to_string()),

@@ -201,7 +201,7 @@ impl Session {
                 place.told = place.told.max(Some((watermark, log_start)));
                 place.cold &= more;
                 schedule.pushed(turn.id, batches.len(), more);
-                return body(turn, batches, watermark, log_start);
+                return body(turn, batches, next, watermark, log_start);
             }
             Read::NotInMemory => {
                 place.cold = true;
@@ -238,6 +238,7 @@ impl State {
 fn body(
     turn: &Turn,
     batches: bytes::Bytes,
+    next: Offset,
     high_watermark: Offset,
     log_start_offset: Offset,
 ) -> Option<Body> {
@@ -252,6 +253,7 @@ fn body(
             record_batches: batches,
             high_watermark,
             log_start_offset,
+            trace_parents: turn.partition.traced.between(turn.of.leader_epoch, turn.next, next),
         }));
     }
     let moved = turn.told != Some((high_watermark, log_start_offset));

@@ -262,6 +262,7 @@ impl Node {
         let vfs: Arc<dyn Vfs> =
             if machine.real_logs { Arc::new(RealVfs) } else { Arc::new(machine.vfs.clone()) };
         let replicas = Replicas::start(ReplicasOptions {
+            tracer: ottla_trace::Tracer::default(),
             node_id,
             cluster_id: CLUSTER.to_owned(),
             data_dirs: Arc::clone(&data_dirs),

@@ -93,6 +93,13 @@ pub(super) const FIXED: &[NodeOption] = &[
         "The node's number, unique in the cluster.",
     ),
     fixed(
+        "otlp_endpoint",
+        NodeValue::Text,
+        NodeDefault::None,
+        "Where spans of writes are sent whose senders trace them: an OTLP collector (gRPC), \
+         such as http://localhost:4317. Where there is none, no spans are made.",
+    ),
+    fixed(
         "rack",
         NodeValue::Text,
         NodeDefault::None,
