@@ -1,6 +1,7 @@
 //! The coordinator of groups: node 1, with the groups of a real one in memory.
 
 use super::{Node, R, TOPIC};
+use ottla_coordinator::groups::testing::FakeTopics;
 use ottla_coordinator::groups::{
     Commit, Committer, Departure, Fact, GroupError, GroupOptions, Groups, Heartbeat, Now,
     OffsetFact, Topics,
@@ -48,27 +49,6 @@ impl Default for Coordinator {
     }
 }
 
-/// As many partitions; 0: the topic is gone.
-struct OneTopic(u32);
-
-impl Topics for OneTopic {
-    fn by_name(&self, name: &str) -> Option<TopicId> {
-        (name == TOPIC && self.0 > 0).then(topic_id)
-    }
-
-    fn public(&self) -> Vec<(&str, TopicId)> {
-        if self.0 > 0 { vec![(TOPIC, topic_id())] } else { Vec::new() }
-    }
-
-    fn partitions(&self, _: TopicId) -> u32 {
-        self.0
-    }
-
-    fn is_in_rack(&self, _: PartitionId, _: &str) -> bool {
-        false
-    }
-}
-
 fn topic_id() -> TopicId {
     TopicId::from_wire(&TOPIC_ID).expect("16 bytes")
 }
@@ -85,7 +65,7 @@ impl Coordinator {
         self.groups.settle(facts, now);
     }
 
-    fn expire(&mut self, topics: &OneTopic) {
+    fn expire(&mut self, topics: &FakeTopics) {
         let facts = self.groups.expire(topics, self.now(), 100);
         self.write(&facts);
         let facts = self.groups.follow_topics(topics, self.now(), 100);
@@ -168,7 +148,7 @@ fn heartbeat(request: v1::HeartbeatRequest) -> Heartbeat {
 }
 
 impl Node {
-    fn not_refused(&self) -> Result<OneTopic, ApiError> {
+    fn not_refused(&self) -> Result<FakeTopics, ApiError> {
         let mut state = self.cluster.state.lock();
         if let Some(error) = state.coordinator.refuse.pop() {
             return Err(error);
@@ -177,10 +157,12 @@ impl Node {
         Ok(self.topics())
     }
 
-    fn topics(&self) -> OneTopic {
+    /// The one topic, unless it is gone.
+    fn topics(&self) -> FakeTopics {
         let state = self.cluster.state.lock();
-        let gone = state.topic_is_gone;
-        OneTopic(if gone { 0 } else { state.leaders.len() as u32 })
+        let shape = (topic_id(), state.leaders.len() as u32);
+        let topic = (!state.topic_is_gone).then(|| (TOPIC.to_owned(), shape));
+        FakeTopics(topic.into_iter().collect())
     }
 }
 
@@ -236,7 +218,7 @@ impl GroupService for Node {
             None => Committer::Anybody,
         };
         let commit = |one: v1::OffsetCommit| {
-            if one.partition >= topics.0 {
+            if one.partition >= topics.partitions(topic_id()) {
                 return Err(ApiError::new(R::UnknownPartition, "no such partition"));
             }
             let partition = PartitionId { topic: topic_id(), index: one.partition };

@@ -15,6 +15,8 @@ mod reconcile;
 mod sessions;
 mod subscription;
 #[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod tests;
 mod topics;
 

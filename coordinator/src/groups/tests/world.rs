@@ -1,35 +1,14 @@
 //! A group, its members as clients are, and topics.
 
+use crate::groups::testing::FakeTopics;
 use crate::groups::{
     Assignor, Commit, Committer, Departure, Fact, GroupError, GroupOptions, Groups, Heartbeat,
-    HeartbeatAnswer, MemberId, Now, Topics,
+    HeartbeatAnswer, MemberId, Now,
 };
 use ottla_proto::{PartitionId, TopicId};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) const GROUP: &str = "g";
-
-/// Topics by name; ids by a number.
-#[derive(Clone, Debug, Default)]
-pub(super) struct FakeTopics(pub(super) BTreeMap<String, (TopicId, u32)>);
-
-impl Topics for FakeTopics {
-    fn by_name(&self, name: &str) -> Option<TopicId> {
-        self.0.get(name).map(|(id, _)| *id)
-    }
-
-    fn public(&self) -> Vec<(&str, TopicId)> {
-        self.0.iter().map(|(name, (id, _))| (name.as_str(), *id)).collect()
-    }
-
-    fn partitions(&self, id: TopicId) -> u32 {
-        self.0.values().find(|(known, _)| *known == id).map_or(0, |(_, count)| *count)
-    }
-
-    fn is_in_rack(&self, _: PartitionId, _: &str) -> bool {
-        false
-    }
-}
 
 /// What a member believes.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -1,36 +1,15 @@
 //! Members, and the groups of a coordinator, over a network that loses what it likes.
 
 use super::super::*;
+use ottla_coordinator::groups::testing::FakeTopics;
 use ottla_coordinator::groups::{
     self, Commit, Committer, Fact, GroupError, GroupOptions, Groups, Heartbeat, HeartbeatAnswer,
-    MemberId, Now, Topics,
+    MemberId, Now,
 };
 use ottla_proto::TopicId;
 use std::collections::BTreeMap;
 
 const GROUP: &str = "g";
-
-/// Topics by name.
-#[derive(Default)]
-pub(super) struct FakeTopics(BTreeMap<String, (TopicId, u32)>);
-
-impl Topics for FakeTopics {
-    fn by_name(&self, name: &str) -> Option<TopicId> {
-        self.0.get(name).map(|(id, _)| *id)
-    }
-
-    fn public(&self) -> Vec<(&str, TopicId)> {
-        self.0.iter().map(|(name, (id, _))| (name.as_str(), *id)).collect()
-    }
-
-    fn partitions(&self, id: TopicId) -> u32 {
-        self.0.values().find(|(known, _)| *known == id).map_or(0, |(_, count)| *count)
-    }
-
-    fn is_in_rack(&self, _: PartitionId, _: &str) -> bool {
-        false
-    }
-}
 
 /// What is on its way between a member and the coordinator.
 enum Under {
