@@ -2,6 +2,7 @@
 //! hosts, and whom to ask about a group.
 
 use crate::groups::{GroupError, GroupOptions};
+use crate::node_members::NodeMembers;
 use crate::shard::{self, Answer, Asked, Request};
 use ottla_metadata::controller::GROUPS_TOPIC;
 use ottla_metadata::image::Image;
@@ -46,6 +47,7 @@ pub struct Coordinator(Arc<Inner>);
 struct Inner {
     replicas: Replicas,
     options: GroupOptions,
+    members: NodeMembers,
     shards: Mutex<BTreeMap<PartitionId, mpsc::Sender<Asked>>>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -58,6 +60,7 @@ impl Coordinator {
         let inner = Inner {
             replicas,
             options,
+            members: NodeMembers::default(),
             shards: Mutex::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -216,11 +219,12 @@ async fn follow(coordinator: Coordinator) {
 fn begin(inner: &Arc<Inner>, id: PartitionId) -> mpsc::Sender<Asked> {
     let (shard, mailbox) = mpsc::channel(MAILBOX_REQUESTS);
     let (replicas, options) = (inner.replicas.clone(), inner.options);
+    let members = inner.members.clone();
     let stop = inner.stop.clone();
     inner.tasks.spawn(async move {
         tokio::select! {
             () = stop.cancelled() => {}
-            () = shard::run(replicas, id, options, mailbox) => {}
+            () = shard::run(replicas, id, options, members, mailbox) => {}
         }
     });
     shard

@@ -9,6 +9,7 @@
 mod coordinator;
 pub mod groups;
 mod load;
+mod node_members;
 mod shard;
 mod write;
 

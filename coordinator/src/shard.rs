@@ -12,6 +12,7 @@ use crate::groups::{
     Heartbeat, HeartbeatAnswer, Now,
 };
 use crate::load::{leading, load};
+use crate::node_members::{NodeMembers, Share};
 use crate::write::write;
 use ottla_metadata::image::Image;
 use ottla_proto::v1::ErrorReason as R;
@@ -63,8 +64,8 @@ pub enum Request {
 /// What is answered.
 #[derive(Debug)]
 pub enum Answer {
-    /// To a heartbeat.
-    Heartbeat(HeartbeatAnswer),
+    /// To a heartbeat; in how many milliseconds the next one is due.
+    Heartbeat(HeartbeatAnswer, u32),
     /// To what has nothing to tell but that it is done.
     Done,
     /// The group.
@@ -86,6 +87,7 @@ pub(crate) async fn run(
     replicas: Replicas,
     id: PartitionId,
     options: GroupOptions,
+    members: NodeMembers,
     mut mailbox: mpsc::Receiver<Asked>,
 ) {
     let begun = Instant::now();
@@ -97,7 +99,8 @@ pub(crate) async fn run(
             Ok(mut groups) => {
                 groups.begin(now(begun));
                 let (replicas, state) = (replicas.clone(), state.clone());
-                let shard = Shard { replicas, id, epoch, groups, state, images, begun };
+                let members = members.share();
+                let shard = Shard { replicas, id, epoch, groups, members, state, images, begun };
                 if shard.serve(&mut mailbox).await {
                     return;
                 }
@@ -146,6 +149,7 @@ struct Shard {
     id: PartitionId,
     epoch: LeaderEpoch,
     groups: Groups,
+    members: Share,
     state: watch::Receiver<LocalPartition>,
     images: watch::Receiver<Arc<Image>>,
     begun: Instant,
@@ -185,6 +189,7 @@ impl Shard {
         let mut expiry = Instant::now() + EXPIRY_INTERVAL;
         loop {
             let mut turn = Turn::default();
+            self.members.set(self.groups.members());
             match self.wait(mailbox, &mut asked, expiry).await {
                 Woken::Ended { for_good } => return for_good,
                 Woken::Asked | Woken::Time => {}
@@ -289,7 +294,9 @@ impl Shard {
                 }
                 self.groups.heard(&beat.group, &beat.member, now);
                 turn.extends_leases = true;
-                Ok(Answer::Heartbeat(answer))
+                let members = self.members.of_node();
+                let next_ms = self.groups.next_heartbeat_ms(&beat.group, members, now);
+                Ok(Answer::Heartbeat(answer, next_ms))
             }
             Request::Commit(group, committer, commits) => {
                 let facts = self.groups.commit(&group, &committer, commits, now)?;

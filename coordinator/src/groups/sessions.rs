@@ -104,12 +104,26 @@ impl Sessions {
 
     /// The whole group is gone.
     pub(super) fn forget(&mut self, group: &GroupId) {
-        let first = (group.clone(), MemberId::from(""));
-        let of_it = self.members.range(first..).take_while(|((of, _), _)| of == group);
-        let keys: Vec<Key> = of_it.map(|(key, _)| key.clone()).collect();
+        let keys: Vec<Key> = self.of(group).map(|(key, _)| key.clone()).collect();
         for key in keys {
             self.set(key, None);
         }
+    }
+
+    fn of<'a>(&'a self, group: &'a GroupId) -> impl Iterator<Item = (&'a Key, &'a Waiting)> {
+        let first = (group.clone(), MemberId::from(""));
+        self.members.range(first..).take_while(move |((of, _), _)| of == group)
+    }
+
+    /// Whether a member of the group will not be waited for any more at that moment, unless
+    /// it is heard before.
+    pub(super) fn is_one_over_by(&self, group: &GroupId, at: Millis) -> bool {
+        self.of(group).any(|(_, waiting)| waiting.until() <= at)
+    }
+
+    /// Members that are waited for.
+    pub(super) fn len(&self) -> usize {
+        self.members.len()
     }
 
     /// Who was waited for long enough, by group.

@@ -16,11 +16,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-/// How often a member is to be heard, which is also how long it may take until it learns
-/// that it has to give back, or may take, a partition: half of the second in which what a
-/// dead member read is to be read again.
-const HEARTBEAT_INTERVAL_MS: u32 = 500;
-
 /// How long leaders are asked whether offsets of a commit are beyond their ends: many round
 /// trips, and short beside a member's session.
 const ENDS_PATIENCE: Duration = Duration::from_millis(500);
@@ -155,7 +150,9 @@ impl GroupService for Groups {
         let beat = wire::heartbeat(request.into_inner())?;
         let group = Arc::clone(&beat.group);
         let answer = self.ask(&group, deadline, Ask::Heartbeat(beat)).await?;
-        let Answer::Heartbeat(answer) = answer else { return Err(unexpected().into()) };
+        let Answer::Heartbeat(answer, heartbeat_interval_ms) = answer else {
+            return Err(unexpected().into());
+        };
         let image = self.image();
         let assignment = answer
             .assignment
@@ -163,7 +160,7 @@ impl GroupService for Groups {
         Ok(Response::new(v1::HeartbeatResponse {
             header: self.context.header(),
             member_epoch: answer.epoch,
-            heartbeat_interval_ms: HEARTBEAT_INTERVAL_MS,
+            heartbeat_interval_ms,
             assignment,
             session_timeout_ms: self.coordinator.options().lease_ms(),
         }))
