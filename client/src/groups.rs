@@ -17,7 +17,9 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Lag {
     /// Where the partition ends: records below are committed.
     pub end: u64,
-    /// Records that the reader has yet to read.
+    /// Offsets from the first record that the reader has yet to read to the end; 0 if there
+    /// is none, although the partition may end beyond where it goes on: what compaction or
+    /// retention took away is no record.
     pub records: u64,
     /// When the first of them was written, in milliseconds since the Unix epoch, as its
     /// batch says; `None` if there is none.
@@ -43,10 +45,12 @@ impl Client {
             async move { connection.log().list_offsets(request).await }
         };
         let answer = self.ask_leader(&what, topic, partition, self.deadline(), call).await?;
-        let v1::ListOffsetsResponse { high_watermark, timestamp_ms, .. } = answer.into_inner();
+        let v1::ListOffsetsResponse { high_watermark, offset: next, timestamp_ms, .. } =
+            answer.into_inner();
         let end = high_watermark
             .ok_or_else(|| ClientError::UnexpectedAnswer("no high watermark in it".to_owned()))?;
-        Ok(Lag { end, records: end.saturating_sub(offset), oldest_ms: timestamp_ms })
+        let records = timestamp_ms.map_or(0, |_| end.saturating_sub(next));
+        Ok(Lag { end, records, oldest_ms: timestamp_ms })
     }
 }
 

@@ -28,8 +28,17 @@ const WATERMARK_PATIENCE: Duration = Duration::from_millis(20);
 pub(crate) struct Place {
     /// Records below it are committed.
     pub(crate) high_watermark: Offset,
-    /// When the first record at or above the place was written; `None` if there is none.
-    pub(crate) written_ms: Option<i64>,
+    /// The first record at or above the place; `None` if there is none. What compaction or
+    /// retention took away is none.
+    pub(crate) next: Option<Next>,
+}
+
+/// A record that is still to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Next {
+    pub(crate) offset: Offset,
+    /// When it was written.
+    pub(crate) written_ms: i64,
 }
 
 /// A connection to each node that was asked, by where it was then.
@@ -94,7 +103,7 @@ impl Ends {
             _ => {
                 let position = OffsetPosition::Offset(offset);
                 let found = self.replicas.list_offset(topic, id.index, position, deadline).await?;
-                place(found.high_watermark, found.timestamp_ms)
+                place(found.high_watermark, found.offset, found.timestamp_ms)
             }
         }
     }
@@ -117,7 +126,7 @@ impl Ends {
         request.set_timeout(deadline.saturating_duration_since(Instant::now()));
         let answer = LogServiceClient::new(self.channel(leader)?).list_offsets(request).await;
         let found = answer.map_err(|status| ApiError::from_status(&status))?.into_inner();
-        place(found.high_watermark, found.timestamp_ms)
+        place(found.high_watermark, found.offset, found.timestamp_ms)
     }
 
     fn channel(&self, leader: &Leader) -> Result<Channel, ApiError> {
@@ -145,7 +154,12 @@ impl Ends {
 }
 
 /// A leader always says how far its partition is committed.
-fn place(high_watermark: Option<Offset>, written_ms: Option<i64>) -> Result<Place, ApiError> {
+fn place(
+    high_watermark: Option<Offset>,
+    offset: Offset,
+    written_ms: Option<i64>,
+) -> Result<Place, ApiError> {
     let missing = || ApiError::new(R::Internal, "a leader did not say where its partition ends");
-    Ok(Place { high_watermark: high_watermark.ok_or_else(missing)?, written_ms })
+    let next = written_ms.map(|written_ms| Next { offset, written_ms });
+    Ok(Place { high_watermark: high_watermark.ok_or_else(missing)?, next })
 }

@@ -37,6 +37,7 @@ pub(crate) struct Lag {
     pub(crate) group: GroupId,
     pub(crate) topic: String,
     pub(crate) partition: u32,
+    /// From the first record that is to be read to the end; 0 if there is none.
     pub(crate) records: u64,
     /// Age of the first record that is to be read; 0 if there is none.
     pub(crate) seconds: f64,
@@ -92,7 +93,7 @@ impl LagMeter {
             let image = &image;
             async move {
                 let place = self.ends.look(image, id, offset, deadline).await.ok()?;
-                lag(image, group, id, offset, place, now_ms)
+                lag(image, group, id, place, now_ms)
             }
         });
         let known = lags.buffered(ASKED_AT_ONCE).filter_map(std::future::ready).collect().await;
@@ -112,17 +113,10 @@ fn bounded(
     (all, left_out)
 }
 
-fn lag(
-    image: &Image,
-    group: GroupId,
-    id: PartitionId,
-    offset: Offset,
-    place: Place,
-    now_ms: i64,
-) -> Option<Lag> {
+fn lag(image: &Image, group: GroupId, id: PartitionId, place: Place, now_ms: i64) -> Option<Lag> {
     let topic = image.topics.get(&id.topic)?.name.clone();
-    let records = place.high_watermark.saturating_sub(offset);
-    let millis = place.written_ms.map_or(0, |written| now_ms.saturating_sub(written).max(0));
+    let records = place.next.map_or(0, |next| place.high_watermark.saturating_sub(next.offset));
+    let millis = place.next.map_or(0, |next| now_ms.saturating_sub(next.written_ms).max(0));
     let seconds = Duration::from_millis(millis.unsigned_abs()).as_secs_f64();
     Some(Lag { group, topic, partition: id.index, records, seconds })
 }

@@ -158,17 +158,31 @@ async fn lag_is_shown(cluster: &Cluster) -> anyhow::Result<()> {
         Ok(())
     })
     .await?;
-    commit_alone(
-        cluster,
-        &ALL,
-        "audit",
-        (0..PARTITIONS).map(|partition| at(partition, 3)).collect(),
-    )
-    .await?;
-    wait_until("nothing is left to be read", async || {
+    let all = |offset| (0..PARTITIONS).map(|partition| at(partition, offset)).collect();
+    commit_alone(cluster, &ALL, "audit", all(3)).await?;
+    shows(cluster, coordinator, [0.0, 0.0, 0.0]).await?;
+
+    // What was deleted is not to be read, wherever the group is.
+    commit_alone(cluster, &ALL, "audit", all(1)).await?;
+    for (partition, before) in [("0", "2"), ("1", "end")] {
+        let delete = ["topic", "delete-records", "single", "--partition", partition];
+        succeeded(ottla(cluster, &[&delete[..], &["--before", before]].concat(), b"")?)?;
+    }
+    shows(cluster, coordinator, [1.0, 0.0, 2.0]).await?;
+    let described: serde_json::Value =
+        serde_json::from_slice(&succeeded(ottla(cluster, &describe, b"")?)?)?;
+    let rows = described["partitions"].as_array().context("rows")?;
+    let lags: Vec<_> = rows.iter().map(|row| row["lag"].as_u64()).collect();
+    assert_eq!(lags, [Some(1), Some(0), Some(2)], "{described}");
+    Ok(())
+}
+
+/// The coordinator's `/metrics` comes to say so, by partition.
+async fn shows(cluster: &Cluster, coordinator: u64, lag: [f64; 3]) -> anyhow::Result<()> {
+    wait_until("the coordinator shows how far the group is", async || {
         let node = &cluster.nodes()[coordinator as usize - 1];
         let shown = lags(&node.get("/metrics").await?, "audit");
-        anyhow::ensure!(shown == [0.0, 0.0, 0.0], "{shown:?}");
+        anyhow::ensure!(shown == lag, "{shown:?}");
         Ok(())
     })
     .await

@@ -1,6 +1,7 @@
 //! Reading. Positioned reads of shared files, outside every lock; how far a
 //! file may be read is looked up once per read.
 
+use super::segment::Segment;
 use super::{Log, Slot};
 use crate::LogError;
 use crate::format::{BatchHeader, TimestampType, batch_headers, check_batch, decode_records};
@@ -100,7 +101,8 @@ impl Log {
 
     /// The first record at or above `from`, below `up_to`: its offset, and the timestamp
     /// of the first record of its batch (the largest, where the batch says no other).
-    /// Reads nothing but batch headers.
+    /// Markers of transactions are no records. Reads batch headers, and only of a batch that
+    /// compaction has left in part what is in it.
     ///
     /// # Errors
     /// `OutOfRange` as for [`read`](Self::read); `Io`, `Corrupt`.
@@ -114,12 +116,14 @@ impl Log {
             let interval = self.config().index_interval_bytes;
             for slot in &view.slots {
                 let mut walker = slot.segment.walk_near(self.vfs(), from, slot.size, interval)?;
-                while let Some((header, _)) = walker.next_header()? {
+                while let Some((header, position)) = walker.next_header()? {
                     if header.base_offset >= limit {
                         return Ok(None);
                     }
-                    if header.last_offset() >= from && header.record_count > 0 {
-                        let offset = header.base_offset.max(from);
+                    if header.last_offset() < from || header.is_control() {
+                        continue;
+                    }
+                    if let Some(offset) = first_left(&slot.segment, &header, position, from)? {
                         return Ok((offset < limit).then(|| (offset, first_timestamp(&header))));
                     }
                 }
@@ -239,12 +243,7 @@ impl Log {
             if header.max_timestamp < timestamp_ms || header.last_offset() < start {
                 continue;
             }
-            let mut buffer = Vec::new();
-            segment
-                .file
-                .read_at(position, header.total_len(), &mut buffer)
-                .map_err(|error| LogError::io("read", &segment.path, error))?;
-            for record in decode_records(&Bytes::from(buffer)) {
+            for record in decode_records(&bytes_of(segment, &header, position)?) {
                 let record =
                     record.map_err(|error| LogError::corrupt(&segment.path, position, error))?;
                 if record.offset >= limit {
@@ -257,6 +256,38 @@ impl Log {
         }
         Ok(None)
     }
+}
+
+/// The first record at or above `from` of a batch that ends there or above, if any is left.
+fn first_left(
+    segment: &Segment,
+    header: &BatchHeader,
+    position: u64,
+    from: Offset,
+) -> Result<Option<Offset>, LogError> {
+    let covers = header.next_offset() - header.base_offset;
+    match u64::from(header.record_count) {
+        0 => return Ok(None),
+        count if count == covers => return Ok(Some(header.base_offset.max(from))),
+        _ => {}
+    }
+    for record in decode_records(&bytes_of(segment, header, position)?) {
+        let record = record.map_err(|error| LogError::corrupt(&segment.path, position, error))?;
+        if record.offset >= from {
+            return Ok(Some(record.offset));
+        }
+    }
+    Ok(None)
+}
+
+/// A whole batch.
+fn bytes_of(segment: &Segment, header: &BatchHeader, position: u64) -> Result<Bytes, LogError> {
+    let mut buffer = Vec::new();
+    segment
+        .file
+        .read_at(position, header.total_len(), &mut buffer)
+        .map_err(|error| LogError::io("read", &segment.path, error))?;
+    Ok(buffer.into())
 }
 
 /// The base timestamp, unless something else stands in its place.

@@ -122,6 +122,26 @@ fn a_tombstone_stays_for_its_time_and_then_goes() {
     assert_eq!(found, Some((1, NOW)));
 }
 
+/// Who looks for what is still to be read finds no record where none is left.
+#[test]
+fn what_was_taken_away_is_not_found() {
+    let (log, _) = open(&SimVfs::new(), compacted(), OpenMode::Recover);
+    put(&log, &[("a", Some("1")), ("b", Some("1")), ("a", None)]);
+    put(&log, &[("c", Some("1")), ("c", None)]);
+    finish(&log);
+    let find = |from| log.timestamp_from(from, u64::MAX).expect("reads").map(|(at, _)| at);
+    clean(&log);
+    assert_eq!([0, 1, 2, 3, 4].map(find), [1, 1, 2, 4, 4].map(Some), "tombstones have their time");
+    // Only something new makes compaction look again.
+    put(&log, &[("d", Some("1"))]);
+    finish(&log);
+    clean_at(&log, NOW + DAY);
+    assert_eq!(pairs(&found(&log)), [(1, "b", Some("1")), (5, "d", Some("1"))]);
+    assert_eq!([0, 1, 2, 4, 5].map(find), [1, 1, 5, 5, 5].map(Some));
+    assert_eq!(find(6), None);
+    assert_eq!(log.timestamp_from(2, 5).expect("reads"), None, "nothing below the limit");
+}
+
 /// A tombstone in a batch that is not wholly clean gets no horizon yet: what it
 /// deletes can still be read.
 #[test]

@@ -269,3 +269,15 @@ mod faults {
         }
     }
 }
+
+/// Where nothing but markers comes, nothing is left to be read.
+#[test]
+fn a_marker_is_no_record_to_be_read() {
+    let (log, _) = open(&SimVfs::new(), small(), OpenMode::Recover);
+    put(&log, TRANSACTIONAL.batch(0, 2));
+    put(&log, TRANSACTIONAL.marker(Commit, 0));
+    let find = |from| log.timestamp_from(from, u64::MAX).expect("reads").map(|(at, _)| at);
+    assert_eq!([0, 1, 2, 3].map(find), [Some(0), Some(1), None, None]);
+    fill(&log, 1, 1);
+    assert_eq!(find(2), Some(3));
+}
