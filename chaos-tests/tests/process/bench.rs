@@ -34,7 +34,7 @@ fn used(report: &Value) {
 }
 
 /// At a fixed rate what was due was sent and acknowledged, and is in the log; so is what
-/// was written as fast as it went, by two producers, and a page shows it.
+/// was written as fast as it went, by two producers without ids, and a page shows it.
 #[test]
 fn bench_produce_measures_what_it_says() -> anyhow::Result<()> {
     let times = ["--duration", "2s", "--warm-up", "500ms"];
@@ -50,13 +50,15 @@ fn bench_produce_measures_what_it_says() -> anyhow::Result<()> {
     assert!((1000..=1001).contains(&(sent + not_sent)), "{report}");
     ordered(&report["measured"]["latency_ms"])?;
     ordered(&report["measured"]["sent_late_ms"])?;
+    assert_eq!(report["load"]["idempotent"], true, "{report}");
     used(&report);
 
     let page = tempfile::NamedTempFile::new()?;
     let path = page.path().to_str().context("a path")?;
-    let unbounded =
-        ["produce", "--producers", "2", "--config", "durability=memory", "--report", path];
-    let report = report_of(&[&unbounded[..], &times].concat())?;
+    let unbounded = ["produce", "--producers", "2", "--no-idempotence", "--report", path];
+    let in_memory = ["--config", "durability=memory"];
+    let report = report_of(&[&unbounded[..], &in_memory, &times].concat())?;
+    assert_eq!(report["load"]["idempotent"], false, "{report}");
     assert_eq!(report["records"]["acknowledged"], report["records"]["sent"], "{report}");
     assert_eq!(report["records"]["in_the_log"], report["records"]["sent"], "{report}");
     assert!(report["measured"]["bytes_per_second"].as_u64() > Some(100_000), "{report}");

@@ -48,6 +48,11 @@ pub(super) struct LoadArgs {
     #[arg(long, value_enum, default_value_t)]
     acks: AcksArg,
 
+    /// Write without producer ids: what is sent again may be there twice. To see what they
+    /// cost.
+    #[arg(long)]
+    no_idempotence: bool,
+
     /// Bytes of a batch at most. 1: each record by itself.
     #[arg(long, value_name = "BYTES", default_value_t = 512 * 1024, value_parser = value_parser!(u32).range(1..=8 << 20))]
     batch_bytes: u32,
@@ -236,6 +241,7 @@ impl LoadArgs {
     fn options(&self) -> ProducerOptions {
         ProducerOptions {
             acks: self.acks.into(),
+            idempotent: !self.no_idempotence,
             compression: self.compression.into(),
             linger: self.linger,
             batch_bytes: self.batch_bytes as usize,
@@ -256,6 +262,7 @@ impl LoadArgs {
             "record_size": self.record_size,
             "producers": self.producers,
             "acks": name(&self.acks),
+            "idempotent": !self.no_idempotence,
             "batch_bytes": self.batch_bytes,
             "linger_ms": super::figures::millis(self.linger),
             "compression": name(&self.compression),
