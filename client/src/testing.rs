@@ -4,6 +4,7 @@
 pub(crate) mod groups;
 mod metadata;
 mod producers;
+mod topics;
 
 use crate::{Client, ClientOptions, HostPort};
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use v1::group_service_server::GroupServiceServer;
 use v1::log_service_server::{LogService, LogServiceServer};
 use v1::metadata_service_server::MetadataServiceServer;
 use v1::producer_service_server::ProducerServiceServer;
+use v1::topic_service_server::TopicServiceServer;
 
 /// The one topic there is.
 pub(crate) const TOPIC: &str = "orders";
@@ -96,6 +98,10 @@ pub(crate) struct State {
     /// The first offset that is still there, of every partition.
     pub(crate) log_start: u64,
     pub(crate) topic_is_gone: bool,
+    /// The topic that has the name. GetMetadata always tells of the first one.
+    pub(crate) topic_id: [u8; 16],
+    /// Those who lead have not heard of the topic.
+    pub(crate) leaders_lag: bool,
     /// From this offset on every partition holds no record any more.
     pub(crate) empty_from: Option<u64>,
     pub(crate) coordinator: Coordinator,
@@ -119,6 +125,7 @@ impl Cluster {
         let cluster = Self { state: Arc::default(), held, changes };
         {
             let mut state = cluster.state.lock();
+            state.topic_id = groups::TOPIC_ID;
             state.leaders = vec![(Some(1), 1); partitions];
             state.logs = vec![Vec::new(); partitions];
             state.producers.resize_with(partitions, Producers::default);
@@ -132,6 +139,7 @@ impl Cluster {
                 .add_service(LogServiceServer::new(node.clone()))
                 .add_service(ProducerServiceServer::new(node.clone()))
                 .add_service(GroupServiceServer::new(node.clone()))
+                .add_service(TopicServiceServer::new(node.clone()))
                 .add_service(MetadataServiceServer::new(node));
             tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         }
@@ -172,6 +180,9 @@ impl Node {
         let state = self.cluster.state.lock();
         if state.topic_is_gone {
             return Err(ApiError::new(R::UnknownTopic, "it was deleted"));
+        }
+        if state.leaders_lag {
+            return Err(ApiError::new(R::UnknownTopic, "there is none yet"));
         }
         let (leader, epoch) = state.leaders[partition as usize];
         if leader == Some(self.id) {
@@ -336,6 +347,10 @@ impl LogService for Node {
         let start = first.start.unwrap_or_default();
         if !start.allow_follower {
             self.check_leader(start.partition)?;
+        }
+        let of_another = start.topic_id != self.cluster.state.lock().topic_id[..];
+        if !start.topic_id.is_empty() && of_another {
+            return Err(ApiError::new(R::UnknownTopic, "deleted since").into());
         }
         let script = self.cluster.state.lock().consume.pop_front();
         let mut budget = match script {

@@ -26,6 +26,7 @@ pub(super) struct Feed {
     pub(super) client: Client,
     pub(super) held: Held,
     pub(super) number: u64,
+    /// The topic that is meant, once that is known.
     pub(super) topic_id: Option<TopicId>,
     pub(super) credits: Arc<Credits>,
     pub(super) window: watch::Receiver<Credit>,
@@ -39,13 +40,18 @@ enum After {
 
 impl Feed {
     /// Until it is not wanted any more.
-    pub(super) async fn run(mut self, mut at: StartPosition) {
+    pub(super) async fn run(mut self, origin: StartPosition) {
+        // Whoever said which topic is meant knew. What this task finds out a node may have
+        // told that has not heard of a later one.
+        let mut has_begun = self.topic_id.is_some();
+        let mut at = origin;
         let mut backoff = Backoff::default();
         loop {
             let (error, read_something) = match self.open(at).await {
                 Ok(mut reader) => {
                     let (error, read_something) = self.read(&mut reader).await;
                     let Some(error) = error else { return };
+                    has_begun |= reader.has_begun();
                     at = StartPosition::Offset(reader.position());
                     (error, read_something)
                 }
@@ -54,7 +60,12 @@ impl Feed {
             if read_something {
                 backoff = Backoff::default();
             }
-            match self.after(at, error).await {
+            let after = match error.is_unknown() {
+                true if has_begun => self.unknown(at, None, error).await,
+                true => self.unknown(at, Some(origin), error).await,
+                false => self.after(at, error).await,
+            };
+            match after {
                 After::Again(from) => at = from,
                 After::End => return,
             }
@@ -134,16 +145,6 @@ impl Feed {
         let Some(shared) = self.shared.upgrade() else { return After::End };
         let partition = self.held.partition.clone();
         tracing::debug!(%partition, %error, "not read");
-        if error.is_unknown() {
-            shared.tell(|shelf| shelf.event(ConsumerEvent::Gone(partition)));
-            if shared.lease.borrow().is_none() {
-                shared.remove(std::slice::from_ref(&self.held));
-                return After::End;
-            }
-            drop(shared);
-            sleep(GONE_AGAIN).await;
-            return After::Again(at);
-        }
         if let (Some(R::OffsetOutOfRange), StartPosition::Offset(from)) = (error.reason(), at) {
             return self.reset(&shared, from, error).await;
         }
@@ -152,6 +153,44 @@ impl Feed {
             return After::Again(at);
         }
         shared.tell(|shelf| shelf.error(ConsumerError::Partition { partition, error }));
+        After::Again(at)
+    }
+
+    /// Nobody who was asked knows the partition. A member's coordinator knows better, or will
+    /// take it away. A reader that is alone asks a node whose metadata is current, and begins
+    /// at its `origin` if it has not begun, and meant a topic that had the name before.
+    async fn unknown(
+        &mut self,
+        at: StartPosition,
+        origin: Option<StartPosition>,
+        error: ClientError,
+    ) -> After {
+        let Some(shared) = self.shared.upgrade() else { return After::End };
+        let partition = self.held.partition.clone();
+        tracing::debug!(%partition, %error, "unknown");
+        if shared.lease.borrow().is_some() {
+            shared.tell(|shelf| shelf.event(ConsumerEvent::Gone(partition)));
+            drop(shared);
+            sleep(GONE_AGAIN).await;
+            return After::Again(at);
+        }
+        drop(shared);
+        let found = self.client.certain_id(&partition.topic, partition.partition).await;
+        let Some(shared) = self.shared.upgrade() else { return After::End };
+        let delayed = match (found, origin) {
+            (Ok(Some(id)), _) if self.topic_id.is_none_or(|meant| meant == id.topic) => error,
+            (Ok(Some(id)), Some(origin)) => {
+                self.topic_id = Some(id.topic);
+                return After::Again(origin);
+            }
+            (Ok(_), _) => {
+                shared.tell(|shelf| shelf.event(ConsumerEvent::Gone(partition)));
+                shared.remove(std::slice::from_ref(&self.held));
+                return After::End;
+            }
+            (Err(error), _) => error,
+        };
+        shared.tell(|shelf| shelf.event(ConsumerEvent::Delayed { partition, error: delayed }));
         After::Again(at)
     }
 

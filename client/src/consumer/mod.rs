@@ -19,6 +19,9 @@ mod control;
 mod coordinator;
 mod credit;
 mod feed;
+mod gone;
+#[cfg(test)]
+mod gone_tests;
 mod member;
 mod membership;
 mod options;

@@ -73,6 +73,8 @@ pub struct PartitionReader {
     trouble: Option<Trouble>,
     /// When a follower was last read from in vain.
     follower_failed: Option<Instant>,
+    /// A stream was a good one: that topic is there, or was.
+    has_begun: bool,
     /// What was handed out with [`Self::next_kept`] and not given back.
     kept: Credit,
 }
@@ -104,6 +106,7 @@ impl PartitionReader {
             stream: None,
             trouble: None,
             follower_failed: None,
+            has_begun: false,
             kept: Credit::default(),
         })
     }
@@ -119,6 +122,11 @@ impl PartitionReader {
     #[must_use]
     pub fn topic_id(&self) -> Option<TopicId> {
         self.options.topic_id
+    }
+
+    /// Whether a node has let it read, be it nothing but the end.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
     }
 
     /// The next offset to be read.
@@ -219,6 +227,7 @@ impl PartitionReader {
         if let Some(stream) = self.stream.take() {
             if stream.delivered || stream.age() >= STABLE_AFTER {
                 self.trouble = None;
+                self.has_begun = true;
             }
             if stream.from_follower && lost.is_some() {
                 self.follower_failed = Some(Instant::now());
