@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Folders whose code is a function of state and event.
-const PURE: [&str; 10] = [
+const PURE: [&str; 11] = [
     "metadata/src/records",
     "metadata/src/image",
     "metadata/src/controller",
     "replication/src/core",
     "replication/src/flow",
+    "replication/src/room",
     "commitlog/src/format",
     "commitlog/src/producers",
     "client/src/consumer/membership",

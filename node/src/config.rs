@@ -102,6 +102,11 @@ pub struct NodeConfig {
     pub reassignment_bytes_per_second: u64,
     /// How often the logs are looked at for `flush.ms` and `flush.messages`.
     pub log_flush_check_ms: u64,
+    /// Free bytes of a disk below which somebody should look; at most 15 % of it. 0: never.
+    pub disk_alert_free_bytes: u64,
+    /// Free bytes of a disk below which clients' writes to it are refused; at most 5 % of
+    /// it. 0: until it is full.
+    pub disk_refuse_free_bytes: u64,
     /// Memory for what was appended last: reads of it need no disk. 0: none.
     pub hot_tail_bytes: u32,
     /// How long a stopping node tries to hand its leaderships over.

@@ -4,9 +4,9 @@
 //! Not its job: serving either.
 
 use crate::http;
-use ottla_commitlog::data_dir::{DataDirs, DirectoryState, DirectoryStatus};
+use ottla_commitlog::data_dir::DirectoryState;
 use ottla_metadata::Metadata;
-use ottla_replication::Replicas;
+use ottla_replication::{DiskStatus, Replicas, Room};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tonic_health::server::HealthReporter;
@@ -15,11 +15,10 @@ use tonic_health::server::HealthReporter;
 pub(crate) fn readiness(
     metadata: &Metadata,
     replicas: &Replicas,
-    data_dirs: &Arc<DataDirs>,
     stop: &CancellationToken,
 ) -> http::Readiness {
     let (broker, opening) = (metadata.broker(), replicas.opening());
-    let (data_dirs, stop) = (Arc::clone(data_dirs), stop.clone());
+    let (replicas, stop) = (replicas.clone(), stop.clone());
     Arc::new(move || {
         if stop.is_cancelled() {
             return Err("shutting down".to_owned());
@@ -34,15 +33,20 @@ pub(crate) fn readiness(
         if !progress.is_done() {
             return Err(format!("opening logs: {} of {} done", progress.done, progress.logs));
         }
-        Ok(data_dirs.statuses().iter().filter_map(trouble).collect())
+        Ok(replicas.disks().iter().filter_map(trouble).collect())
     })
 }
 
 /// A data directory that is not as it should be, for whoever looks after the node.
-fn trouble(directory: &DirectoryStatus) -> Option<String> {
-    let path = directory.path.display();
-    match &directory.state {
-        DirectoryState::Online => None,
+fn trouble(disk: &DiskStatus) -> Option<String> {
+    let path = disk.directory.path.display();
+    match &disk.directory.state {
+        DirectoryState::Online if disk.room == Room::Enough => None,
+        DirectoryState::Online => {
+            let free = disk.space.unwrap_or_default().free;
+            let what = if disk.room.refuses_writes() { "too little" } else { "little" };
+            Some(format!("data directory {path} has {what} room: {free} bytes"))
+        }
         DirectoryState::Suspect { reason } => Some(format!("data directory {path}: {reason}")),
         DirectoryState::Offline { reason } => {
             Some(format!("data directory {path} is offline: {reason}"))

@@ -58,6 +58,12 @@ impl InForce {
                 set.log_cleaner_key_map_bytes,
                 config.log_cleaner_key_map_bytes,
             ),
+            disk_alert_free_bytes: set
+                .disk_alert_free_bytes
+                .unwrap_or(config.disk_alert_free_bytes),
+            disk_refuse_free_bytes: set
+                .disk_refuse_free_bytes
+                .unwrap_or(config.disk_refuse_free_bytes),
             ..Limits::default()
         };
         let log_level = set.log_level.as_ref().map_or(&config.log_level[..], |l| l.as_str());

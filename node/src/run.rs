@@ -250,11 +250,13 @@ impl Node {
         let routes = self.routes(&clients, health_service)?;
         let local = self.grpc.local_addr();
         let serving = tokio::spawn(serve_grpc(self.grpc, routes, servers.clone()));
-        let ready = readiness(&self.metadata, &self.replicas, &self.data_dirs, stop);
+        let ready = readiness(&self.metadata, &self.replicas, stop);
         let replicas = self.replicas.clone();
         let (coordinator, metadata) = (self.coordinator.clone(), self.metadata.clone());
         let lags = Arc::new(LagMeter::new(coordinator, metadata, Arc::clone(&self.ends)));
         let sent = move || replicas.sent_bytes();
+        let replicas = self.replicas.clone();
+        let disks = move || replicas.disks();
         let changes = Arc::new(Changes::default());
         let node_id = NodeId(self.config.node_id);
         let counting = tokio::spawn(Arc::clone(&changes).follow(self.metadata.clone(), node_id));
@@ -263,7 +265,7 @@ impl Node {
             sent,
             lags: lags.shown(),
             requests: Arc::clone(&self.requests),
-            data_dirs: Arc::clone(&self.data_dirs),
+            disks,
             metadata: self.metadata.clone(),
             changes,
             node_id,
@@ -360,7 +362,6 @@ impl Node {
         let cluster = Cluster {
             context: context.clone(),
             voters: voters(&self.config)?,
-            data_dirs: Arc::clone(&self.data_dirs),
             replicas: self.replicas.clone(),
             own: Arc::new(self.config.given.clone()),
         };

@@ -3,6 +3,7 @@
 use crate::Cluster;
 use crate::alter::IsrProposals;
 use crate::core::Millis;
+use crate::disks::Disks;
 use crate::flow::Micros;
 use crate::leaving::Leaving;
 use crate::link::Links;
@@ -14,6 +15,7 @@ use crate::serve::{Sessions, Traffics};
 use ottla_commitlog::Shared;
 use ottla_commitlog::data_dir::DataDirs;
 use ottla_host::Network;
+use ottla_metadata::controller::INTERNAL_TOPIC_PREFIX;
 use ottla_metadata::image::Image;
 use ottla_proto::v1::ErrorReason;
 use ottla_proto::{ApiError, BrokerEpoch, Leader, LeaderEpoch, NodeId, Offset, PartitionId};
@@ -31,6 +33,8 @@ pub(crate) struct Env {
     pub(crate) node_id: NodeId,
     pub(crate) cluster_id: String,
     pub(crate) data_dirs: Arc<DataDirs>,
+    /// Room in them.
+    pub(crate) disks: Disks,
     pub(crate) shared: Arc<Shared>,
     pub(crate) network: Arc<dyn Network>,
     pub(crate) tracer: Tracer,
@@ -83,6 +87,13 @@ impl Env {
             Some(topic) => format!("{}-{}", topic.name, id.index),
             None => id.to_string(),
         }
+    }
+
+    /// Whether it holds what nodes write themselves.
+    pub(crate) fn is_internal(&self, id: PartitionId) -> bool {
+        let image = self.image();
+        let topic = image.topics.get(&id.topic);
+        topic.is_some_and(|topic| topic.name.starts_with(INTERNAL_TOPIC_PREFIX))
     }
 
     /// For a caller who came to the wrong node: who to ask instead.

@@ -13,6 +13,7 @@ mod api;
 mod budget;
 mod cluster;
 pub mod core;
+mod disks;
 mod env;
 mod flow;
 mod hold;
@@ -26,6 +27,7 @@ mod opening;
 mod options;
 mod partition;
 mod replicas;
+mod room;
 mod serve;
 mod watermarks;
 mod wire;
@@ -42,8 +44,10 @@ pub use api::{
     Fetched, ListedOffset, OffsetPosition, ProduceTicket, Produced, ReplicaCounts, SentBytes,
 };
 pub use cluster::Cluster;
+pub use disks::DiskStatus;
 pub use opening::OpeningProgress;
 pub use options::{Limits, ReplicasError, ReplicasOptions};
 pub use partition::LocalPartition;
 pub use replicas::Replicas;
+pub use room::{Levels, Room};
 pub use serve::ReplicationRpc;

@@ -67,7 +67,19 @@ pub struct Limits {
     /// How often producers that have been silent for a day are forgotten. Ten
     /// minutes, as Kafka's `producer.id.expiration.check.interval.ms`.
     pub producer_check: Duration,
+    /// Free bytes of a disk below which somebody should look; on small disks a share of
+    /// it. 20 GiB: hours at full speed of a few clients.
+    pub disk_alert_free_bytes: u64,
+    /// Free bytes of a disk below which clients' writes are refused; on small disks a
+    /// share of it. A GiB: what compaction may need to copy the largest segment there is
+    /// by default (`segment.bytes`), and make room.
+    pub disk_refuse_free_bytes: u64,
+    /// How often disks are asked for their room. A second: at 500 MB/s half of the
+    /// default above is gone meanwhile.
+    pub disk_check: Duration,
 }
+
+const GIB: u64 = 1024 * 1024 * 1024;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -83,6 +95,9 @@ impl Default for Limits {
             cleaner_bytes_per_second: 64 * 1024 * 1024,
             cleaner_key_map_bytes: DEFAULT_KEY_MAP_BYTES,
             producer_check: Duration::from_mins(10),
+            disk_alert_free_bytes: 20 * GIB,
+            disk_refuse_free_bytes: GIB,
+            disk_check: Duration::from_secs(1),
         }
     }
 }

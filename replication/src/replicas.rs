@@ -10,6 +10,7 @@ use crate::alter::{self, IsrProposals};
 use crate::api::{Fetched, ProduceTicket, ReplicaCounts};
 use crate::budget::{Budget, Share};
 use crate::core::{Acks, ReplicaStatus};
+use crate::disks::{self, DiskStatus, Disks};
 use crate::env::{Clock, Env};
 use crate::leaving::Leaving;
 use crate::link::Links;
@@ -78,6 +79,8 @@ impl Replicas {
         let (clock, limits) = (Clock::start(), options.limits);
         let (catch_up, moving) =
             (limits.catch_up_bytes_per_second, limits.reassignment_bytes_per_second);
+        let vfs = options.shared.vfs();
+        let (disks, watch_disks) = Disks::look(vfs, &options.data_dirs, &limits);
         let env = Arc::new(Env {
             node_id: options.node_id,
             cluster_id: options.cluster_id,
@@ -87,6 +90,7 @@ impl Replicas {
             ),
             opening: Opening::new(options.data_dirs.count()),
             data_dirs: options.data_dirs,
+            disks,
             shared: options.shared,
             network: options.network,
             tracer: options.tracer,
@@ -114,6 +118,9 @@ impl Replicas {
         env.tasks.spawn(opening::run(Arc::clone(&env)));
         env.tasks.spawn(watermarks::run(Arc::clone(&env)));
         env.tasks.spawn(maintenance::run(Arc::clone(&env)));
+        if watch_disks {
+            env.tasks.spawn(disks::run(Arc::clone(&env)));
+        }
         let leaving = Arc::new(watch::Sender::new(false));
         Self { env, manager, produce_memory, leaving }
     }
@@ -141,7 +148,8 @@ impl Replicas {
     /// # Errors
     /// Nothing was written: `UNKNOWN_TOPIC`, `UNKNOWN_PARTITION`,
     /// `RECORD_TOO_LARGE`, `INVALID_RECORD` (no key in a compacted topic), `NOT_LEADER` (with who is), `PARTITION_OFFLINE`,
-    /// `SHUTTING_DOWN`; at the deadline `LEADER_NOT_AVAILABLE` and `OVERLOADED`.
+    /// `SHUTTING_DOWN`, `DISK_FULL` (too little room on the partition's disk); at the
+    /// deadline `LEADER_NOT_AVAILABLE` and `OVERLOADED`.
     pub async fn produce(
         &self,
         topic: &str,
@@ -206,6 +214,10 @@ impl Replicas {
         };
         let (target, entry) = self.enter(topic, partition, deadline).await?;
         self.check_batch(topic, &batch)?;
+        // What nodes write themselves, such as where groups are, has room for longer.
+        if epoch.is_none() {
+            self.env.check_room(target.directory())?;
+        }
         let (reply, answer) = oneshot::channel();
         let admission = Admission { _memory: permit, _entry: entry };
         let request =
@@ -304,6 +316,12 @@ impl Replicas {
             partition.count(&mut counts);
         }
         counts
+    }
+
+    /// The data directories, with the room on their disks as it was seen last.
+    #[must_use]
+    pub fn disks(&self) -> Vec<DiskStatus> {
+        self.env.disk_statuses()
     }
 
     /// How far the logs that were here at the start are opened.

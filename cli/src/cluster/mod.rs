@@ -2,6 +2,7 @@
 
 mod bundle;
 mod config;
+mod disk;
 mod drain;
 mod features;
 mod info;
@@ -42,6 +43,7 @@ enum Command {
     Info(Info),
     Health(Health),
     Config(config::Config),
+    Disk(disk::Disk),
     Add(members::Add),
     Remove(members::Remove),
     ReplaceDisk(members::ReplaceDisk),
@@ -102,6 +104,7 @@ impl Args {
             Command::Info(args) => args.connection.format,
             Command::Health(args) => args.connection.format,
             Command::Config(args) => args.connection.format,
+            Command::Disk(args) => args.connection.format,
             Command::Add(args) => args.connection.format,
             Command::Remove(args) => args.connection.format,
             Command::ReplaceDisk(args) => args.connection.format,
@@ -124,6 +127,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             Ok(if status.is_healthy() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Config(args) => config::run(args).await,
+        Command::Disk(args) => disk::run(&args).await,
         Command::Add(args) => members::add(&args).await,
         Command::Remove(args) => members::remove(&args).await,
         Command::ReplaceDisk(args) => members::replace_disk(&args).await,

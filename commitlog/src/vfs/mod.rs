@@ -81,6 +81,24 @@ pub trait Vfs: Send + Sync {
     /// # Errors
     /// Whatever the system reports.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Room on the file system that a directory is on; `None` where it has no bound, as
+    /// in memory.
+    ///
+    /// # Errors
+    /// Whatever the system reports.
+    fn space(&self, _dir: &Path) -> io::Result<Option<Space>> {
+        Ok(None)
+    }
+}
+
+/// Room on a file system, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// What may still be used: not by root alone.
+    pub free: u64,
+    /// The whole of it.
+    pub total: u64,
 }
 
 /// An open file. All access is positioned, so one handle serves any number of

@@ -1,6 +1,6 @@
 //! The operating system's files.
 
-use super::{Vfs, VfsFile};
+use super::{Space, Vfs, VfsFile};
 use rustix::buffer::spare_capacity;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
@@ -61,6 +61,13 @@ impl Vfs for RealVfs {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
+    }
+
+    fn space(&self, dir: &Path) -> io::Result<Option<Space>> {
+        let found = rustix::fs::statvfs(dir)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        // What root alone may still use is not free for a node that is not root.
+        Ok(Some(Space { free: bytes(found.f_bavail), total: bytes(found.f_blocks) }))
     }
 }
 

@@ -106,6 +106,8 @@ fn node_settings() -> impl Strategy<Value = NodeOptions> {
     (times, sizes, option::of(levels)).prop_map(|(times, (hot, keys, speed, in_flight), level)| {
         let mut options = NodeOptions {
             catch_up_bytes_per_second: speed,
+            disk_alert_free_bytes: speed,
+            disk_refuse_free_bytes: speed.map(|_| 0),
             hot_tail_bytes: hot,
             log_cleaner_backoff_ms: times.0,
             log_cleaner_bytes_per_second: speed,

@@ -7,6 +7,7 @@
 //! Not its job: measuring.
 
 mod cluster;
+mod disks;
 mod groups;
 mod logs;
 mod machine;
@@ -20,10 +21,9 @@ pub(crate) use requests::{Kind, Requests};
 use crate::changes::Changes;
 use crate::lag::Lags;
 use ottla_commitlog::Shared;
-use ottla_commitlog::data_dir::DataDirs;
 use ottla_metadata::Metadata;
 use ottla_proto::NodeId;
-use ottla_replication::SentBytes;
+use ottla_replication::{DiskStatus, SentBytes};
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::registry::Registry;
 use std::fmt;
@@ -34,12 +34,12 @@ use tokio::sync::watch;
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Where the figures come from.
-pub(crate) struct Sources<F> {
+pub(crate) struct Sources<F, D> {
     pub(crate) logs: Arc<Shared>,
     pub(crate) sent: F,
     pub(crate) lags: watch::Receiver<Arc<Lags>>,
     pub(crate) requests: Arc<Requests>,
-    pub(crate) data_dirs: Arc<DataDirs>,
+    pub(crate) disks: D,
     pub(crate) metadata: Metadata,
     pub(crate) changes: Arc<Changes>,
     pub(crate) node_id: NodeId,
@@ -54,10 +54,16 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new(sources: Sources<impl Fn() -> SentBytes + Send + Sync + 'static>) -> Self {
-        let Sources { logs, sent, lags, requests, data_dirs, metadata, changes, node_id } = sources;
+    pub(crate) fn new(
+        sources: Sources<
+            impl Fn() -> SentBytes + Send + Sync + 'static,
+            impl Fn() -> Vec<DiskStatus> + Send + Sync + 'static,
+        >,
+    ) -> Self {
+        let Sources { logs, sent, lags, requests, disks, metadata, changes, node_id } = sources;
         let mut few = Registry::with_prefix("ottla");
-        few.register_collector(Box::new(machine::Machine(data_dirs)));
+        few.register_collector(Box::new(machine::Machine));
+        few.register_collector(Box::new(disks::Disks(disks)));
         few.register_collector(Box::new(cluster::Cluster { node_id, metadata, changes }));
         few.register_collector(Box::new(requests::Shown(requests)));
         few.register_collector(Box::new(logs::Logs(logs)));

@@ -1,16 +1,18 @@
 //! What the figures look like.
 
+use super::disks::Disks;
 use super::encoded;
 use super::groups::Groups;
 use super::logs::Logs;
 use super::replication::Replication;
 use crate::lag::{Lag, Lags};
 use ottla_commitlog::Shared;
+use ottla_commitlog::data_dir::{DirectoryState, DirectoryStatus};
 use ottla_commitlog::format::{BatchOptions, NewRecord, ValidBatch, encode_batch};
-use ottla_commitlog::vfs::SimVfs;
+use ottla_commitlog::vfs::{SimVfs, Space};
 use ottla_commitlog::{Log, LogConfig, OpenMode};
 use ottla_proto::LeaderEpoch;
-use ottla_replication::SentBytes;
+use ottla_replication::{DiskStatus, Levels, Room, SentBytes};
 use prometheus_client::registry::Registry;
 use std::path::Path;
 use std::sync::Arc;
@@ -37,7 +39,15 @@ fn shows_what_the_node_did() {
         seconds: 1.5,
     };
     let (_lags, shown) = watch::channel(Arc::new(Lags { known: vec![behind], left_out: 2 }));
+    let disks = || {
+        let (path, partitions, state) = ("/d".into(), 1, DirectoryState::Online);
+        let directory = DirectoryStatus { path, partitions, state };
+        let space = Some(Space { free: 40, total: 1000 });
+        let levels = Levels { alert: 150, writes: 50, copies: 25 };
+        vec![DiskStatus { directory, space, room: Room::NoWrites, levels, log_bytes: 900 }]
+    };
     let mut registry = Registry::with_prefix("ottla");
+    registry.register_collector(Box::new(Disks(disks)));
     registry.register_collector(Box::new(Logs(shared)));
     registry.register_collector(Box::new(Replication(sent)));
     registry.register_collector(Box::new(Groups(shown)));
@@ -63,6 +73,14 @@ fn shows_what_the_node_did() {
         format!("ottla_group_lag_records{{{labels}}} 41"),
         format!("ottla_group_lag_seconds{{{labels}}} 1.5"),
         "ottla_group_lag_left_out_partitions 2".to_owned(),
+        r#"ottla_disk_online{directory="/d"} 1"#.to_owned(),
+        r#"ottla_disk_low{directory="/d"} 1"#.to_owned(),
+        r#"ottla_disk_refuses_writes{directory="/d"} 1"#.to_owned(),
+        r#"ottla_disk_refuses_copies{directory="/d"} 0"#.to_owned(),
+        r#"ottla_disk_free_bytes{directory="/d"} 40"#.to_owned(),
+        r#"ottla_disk_total_bytes{directory="/d"} 1000"#.to_owned(),
+        r#"ottla_disk_refuse_free_bytes{directory="/d"} 50"#.to_owned(),
+        r#"ottla_disk_logs_bytes{directory="/d"} 900"#.to_owned(),
     ] {
         assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
     }

@@ -2,13 +2,13 @@
 
 use super::Context;
 use super::settings::{self, Own};
-use ottla_commitlog::data_dir::{DataDirs, DirectoryState, DirectoryStatus};
+use ottla_commitlog::data_dir::DirectoryState;
 use ottla_metadata::QuorumStatus;
 use ottla_metadata::controller::MAX_MEMBER_LAG;
 use ottla_metadata::image::{Image, Partition};
 use ottla_proto::v1::cluster_service_server::ClusterService;
 use ottla_proto::{NodeId, PartitionId, v1};
-use ottla_replication::{ReplicaCounts, Replicas};
+use ottla_replication::{DiskStatus, ReplicaCounts, Replicas, Room};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,6 @@ pub(crate) struct Cluster {
     pub(crate) context: Context,
     /// Configured addresses of the voters: known before they register.
     pub(crate) voters: BTreeMap<NodeId, (String, u16)>,
-    pub(crate) data_dirs: Arc<DataDirs>,
     pub(crate) replicas: Replicas,
     /// What this node's own configuration says.
     pub(crate) own: Arc<Own>,
@@ -79,8 +78,9 @@ fn members(quorum: &QuorumStatus) -> Vec<NodeId> {
     quorum.voters.iter().chain(&quorum.learners).copied().collect()
 }
 
-fn directory(status: &DirectoryStatus) -> v1::DataDirectory {
+fn directory(disk: &DiskStatus) -> v1::DataDirectory {
     use v1::DataDirectoryState as S;
+    let status = &disk.directory;
     let (state, reason) = match &status.state {
         DirectoryState::Online => (S::Online, String::new()),
         DirectoryState::Suspect { reason } => (S::Suspect, reason.clone()),
@@ -91,6 +91,20 @@ fn directory(status: &DirectoryStatus) -> v1::DataDirectory {
         partitions: u32::try_from(status.partitions).unwrap_or(u32::MAX),
         state: state.into(),
         reason,
+        free_bytes: disk.space.map(|space| space.free),
+        total_bytes: disk.space.map(|space| space.total),
+        room: match (disk.space, disk.room) {
+            (None, _) => v1::DiskRoom::Unspecified,
+            (Some(_), Room::Enough) => v1::DiskRoom::Enough,
+            (Some(_), Room::Low) => v1::DiskRoom::Low,
+            (Some(_), Room::NoWrites) => v1::DiskRoom::NoWrites,
+            (Some(_), Room::NoCopies) => v1::DiskRoom::NoCopies,
+        }
+        .into(),
+        alert_free_bytes: disk.levels.alert,
+        refuse_free_bytes: disk.levels.writes,
+        refuse_copies_free_bytes: disk.levels.copies,
+        log_bytes: disk.space.map(|_| disk.log_bytes),
     }
 }
 
@@ -130,7 +144,7 @@ impl ClusterService for Cluster {
             voters: quorum.voters.iter().map(|id| id.0).collect(),
             learners: quorum.learners.iter().map(|id| id.0).collect(),
             version: crate::VERSION.to_owned(),
-            data_directories: self.data_dirs.statuses().iter().map(directory).collect(),
+            data_directories: self.replicas.disks().iter().map(directory).collect(),
             feature_level: image.feature_level.0.into(),
             local_replicas: Some(local_replicas(self.replicas.counts())),
         }))

@@ -252,6 +252,10 @@ impl Actor {
                     let log = ops::inspect(&self.log);
                     self.step(Event::Settled { stage, log });
                 }
+                Some(Op::Copy(stage, _)) if self.lacks_room_for_copies() => {
+                    let path = self.log.dir().to_owned();
+                    self.on_done(Done::CopyRejected { stage, reason: LogError::DiskFull { path } });
+                }
                 Some(op) => self.running = Some(Running::begin(&self.log, op)),
                 None => break,
             }
@@ -262,6 +266,13 @@ impl Actor {
             let log = Arc::clone(&self.log);
             self.syncing = Some(blocking(move || log.sync()));
         }
+    }
+
+    /// The last bytes of a disk are for what nodes write themselves.
+    fn lacks_room_for_copies(&self) -> bool {
+        let disk = self.partition.directory().map(|directory| self.env.disks.of(directory));
+        disk.is_some_and(|disk| disk.room.refuses_copies())
+            && !self.env.is_internal(self.partition.id)
     }
 
     fn on_done(&mut self, done: Done) {

@@ -283,6 +283,11 @@ impl Partition {
         self.state.borrow().leading().copied()
     }
 
+    /// Number of the data directory that its log lies in, if it can be used.
+    pub(crate) fn directory(&self) -> Option<usize> {
+        self.directory
+    }
+
     /// It takes part: its log is open and its disk has not failed.
     pub(crate) fn is_running(&self) -> bool {
         self.state.borrow().status().is_some()

@@ -10,7 +10,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use ottla_commitlog::data_dir::{DataDir, DataDirs, Owner};
 use ottla_commitlog::format::{BatchOptions, NewRecord, ValidBatch, decode_records, encode_batch};
-use ottla_commitlog::vfs::{RealVfs, SimVfs, Vfs, create_dir_durably};
+use ottla_commitlog::vfs::{RealVfs, SimVfs, Space, Vfs, create_dir_durably};
 use ottla_commitlog::{DEFAULT_HOT_TAIL_BYTES, Shared};
 use ottla_metadata::controller::{
     AlterPartition, Command, Controller, ControllerOptions, CreateTopic, Heartbeat,
@@ -456,6 +456,13 @@ impl Three {
     pub(super) async fn without_memory() -> Self {
         let machine = |node| Machine { hot_tail_bytes: 0, ..Machine::with_directories(node, 1) };
         Self::on((1..=3).map(machine).collect(), Limits::default()).await
+    }
+
+    /// On disks that say how much room they have.
+    pub(super) async fn with_space(limits: Limits, space: Space) -> Self {
+        let machines: Vec<Machine> = (1..=3).map(|n| Machine::with_directories(n, 1)).collect();
+        machines.iter().for_each(|machine| machine.vfs.set_space(Some(space)));
+        Self::on(machines, limits).await
     }
 
     async fn on(mut machines: Vec<Machine>, limits: Limits) -> Self {

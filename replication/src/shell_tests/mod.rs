@@ -10,6 +10,7 @@ mod nearby;
 mod old_records;
 mod producers;
 mod requests;
+mod room;
 mod streams;
 
 use crate::{Acks, Limits};

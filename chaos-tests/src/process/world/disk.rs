@@ -47,6 +47,10 @@ impl Disk {
         &self.mounted_at
     }
 
+    fn ballast(&self) -> PathBuf {
+        self.mounted_at.join(BALLAST)
+    }
+
     fn mount(&self) -> anyhow::Result<()> {
         let (image, path) = (self.image.to_string_lossy(), self.mounted_at.to_string_lossy());
         run("mount", &["-o", "loop", "-t", "ext4", &image, &path])
@@ -64,10 +68,23 @@ impl Disk {
         self.mount()
     }
 
+    /// Takes all but about so many bytes of the room that is left. What another call took
+    /// is given back before.
+    pub fn leave(&self, bytes: u64) -> anyhow::Result<()> {
+        let file = OpenOptions::new().create(true).append(true).open(self.ballast())?;
+        file.set_len(0)?;
+        // What was written and has no place yet counts as free.
+        nix::unistd::syncfs(&file)?;
+        let found = nix::sys::statvfs::fstatvfs(&file)?;
+        let free = found.blocks_available() * found.fragment_size();
+        let take = i64::try_from(free.saturating_sub(bytes))?;
+        nix::fcntl::fallocate(&file, nix::fcntl::FallocateFlags::empty(), 0, take)?;
+        Ok(file.sync_all()?)
+    }
+
     /// Takes all the room that is left.
     pub fn fill(&self) -> anyhow::Result<()> {
-        let ballast = self.mounted_at.join(BALLAST);
-        let file = OpenOptions::new().create(true).append(true).open(&ballast)?;
+        let file = OpenOptions::new().create(true).append(true).open(self.ballast())?;
         let mut step = BYTES;
         // Halves, until not a block is left.
         while step >= 4096 {
@@ -89,7 +106,7 @@ impl Disk {
 
     /// Gives that room back.
     pub fn free(&self) -> anyhow::Result<()> {
-        fs::remove_file(self.mounted_at.join(BALLAST))?;
+        fs::remove_file(self.ballast())?;
         // Or a loss of power would bring it back.
         Ok(File::open(&self.mounted_at)?.sync_all()?)
     }

@@ -1,7 +1,7 @@
 //! What is on the simulated disk: what can be seen, what is durable, and the
 //! changes between the two, of which a crash keeps what it likes.
 
-use super::{Fault, FaultRule, Operation};
+use super::{Fault, FaultRule, Operation, Space};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,8 @@ pub(super) struct Disk {
     /// One call in so many fails, as drawn.
     errors: Option<(u64, Draw)>,
     pub(super) full: bool,
+    /// What there is said to be of room.
+    pub(super) space: Option<Space>,
     /// Counts crashes: a handle from before one is dead.
     pub(super) boot: u64,
     /// Changing calls until the power fails, if it is going to.

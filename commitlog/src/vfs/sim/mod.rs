@@ -13,7 +13,7 @@ mod file;
 #[cfg(test)]
 mod tests;
 
-use super::{Vfs, VfsFile};
+use super::{Space, Vfs, VfsFile};
 use disk::{Change, Dir, Disk, FileData, Inode, NameChange, split};
 use file::SimFile;
 use parking_lot::Mutex;
@@ -103,6 +103,12 @@ impl SimVfs {
     /// From now on there is no space: for bytes, and for new files.
     pub fn fill(&self) {
         self.0.lock().full = true;
+    }
+
+    /// From now on this is what there is said to be of room; `None`: it has no bound.
+    /// Nothing fails for it.
+    pub fn set_space(&self, space: Option<Space>) {
+        self.0.lock().space = space;
     }
 
     /// Removes all rules, finds space again, and lets no call fail any more.
@@ -257,5 +263,9 @@ impl Vfs for SimVfs {
         synced.durable = synced.visible.clone();
         synced.subdirs.values_mut().for_each(|durable| *durable = true);
         Ok(())
+    }
+
+    fn space(&self, _dir: &Path) -> io::Result<Option<Space>> {
+        Ok(self.0.lock().space)
     }
 }

@@ -81,7 +81,11 @@ const IN_FLIGHT: NodeValue = NodeValue::Number(MAX_BATCH_BYTES as u64, MAX_APPEN
 /// gigabyte. Below, the largest batches would take minutes each.
 const COPY_SPEED: NodeValue = NodeValue::Limit(64 * 1024, MAX_LONG);
 
+/// What a disk can be told to have left, in bytes: as much as a number holds in a file.
+const DISK_ROOM: NodeValue = NodeValue::Number(0, MAX_LONG);
+
 const MIB: u64 = 1024 * 1024;
+const GIB: u64 = 1024 * MIB;
 
 /// Makes [`NodeOptions`] and its part of the table: field, type, what it takes,
 /// default.
@@ -151,6 +155,14 @@ dynamic_options! {
     /// Bytes a second that the node sends at most to followers that are behind and
     /// not in sync, all together. 0: no limit; those in sync go first anyway.
     catch_up_bytes_per_second: u64 = COPY_SPEED, NodeDefault::Number(0);
+    /// Free bytes of a data directory's disk below which somebody should look: the node's
+    /// log, `ottla cluster disk` and `/metrics` say so. At most 15 % of the disk count. 0:
+    /// never.
+    disk_alert_free_bytes: u64 = DISK_ROOM, NodeDefault::Number(20 * GIB);
+    /// Free bytes below which clients' writes to this disk are refused (DISK_FULL) until
+    /// there is a quarter more; below half of it, copies of other leaders' records too. At
+    /// most 5 % of the disk count. 0: until it is full.
+    disk_refuse_free_bytes: u64 = DISK_ROOM, NodeDefault::Number(GIB);
     /// Memory for what was appended last: reads of it need no disk. 0: none.
     hot_tail_bytes: u64 = NodeValue::Number(0, MAX_NODE_MEMORY_BYTES),
         NodeDefault::Number(DEFAULT_HOT_TAIL_BYTES as u64);
