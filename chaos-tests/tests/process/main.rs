@@ -24,6 +24,7 @@ mod groups;
 mod growth;
 mod leader_kills;
 mod log_files;
+mod many_members;
 mod members;
 mod min_isr;
 mod nearby;
