@@ -234,6 +234,9 @@ fn bench_groups_measures_what_it_says() -> anyhow::Result<()> {
     assert_eq!(crashes["moved_read_again_after_detection_ms"]["count"], 2, "{report}");
     assert_eq!(crashes["unmoved_longest_gap_ms"]["count"], 8, "{report}");
     assert_eq!(crashes["calm_longest_gap_ms"]["count"], 10, "{report}");
+    assert_eq!(crashes["unmoved_longest_wait_ms"]["count"], 8, "{report}");
+    assert_eq!(crashes["calm_longest_wait_ms"]["count"], 10, "{report}");
+    assert_eq!(crashes["moved_without_need"], 0, "{report}");
     let commits = &report["commits"];
     assert_eq!(commits["failed"], 0, "{report}");
     assert_eq!(commits["since_due_ms"]["count"], 60, "{report}");

@@ -22,6 +22,8 @@ mod feed;
 mod gone;
 #[cfg(test)]
 mod gone_tests;
+#[cfg(test)]
+mod kept_tests;
 mod member;
 mod membership;
 mod options;

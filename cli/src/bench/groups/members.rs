@@ -1,11 +1,12 @@
 //! The members of a group, who remember when something came of each partition, and a
 //! writer that sees to it that something does.
 
+use super::ledger::{Ledger, Seen};
 use super::{GROUP, PATIENCE, TOPIC};
 use anyhow::Context as _;
 use ottla_client::{
-    Client, ClientOptions, Consumer, ConsumerEvent, HostPort, Next, Producer, ProducerOptions,
-    ProducerRecord,
+    Client, ClientOptions, Consumer, ConsumerEvent, Delivered, HostPort, Next, Producer,
+    ProducerOptions, ProducerRecord,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -15,16 +16,6 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, timeout};
-
-/// When something came of each partition, and who has it. Some bytes a record: a run of
-/// minutes.
-#[derive(Default)]
-struct Ledger {
-    came: Vec<Vec<Instant>>,
-    owners: BTreeMap<u32, String>,
-    records: u64,
-    failure: Option<String>,
-}
 
 struct Shared {
     ledger: Mutex<Ledger>,
@@ -47,15 +38,14 @@ impl Members {
         partitions: u32,
         every: Duration,
     ) -> anyhow::Result<Self> {
-        let came = vec![Vec::new(); partitions as usize];
-        let ledger = Mutex::new(Ledger { came, ..Ledger::default() });
-        let shared = Arc::new(Shared { ledger, progress: watch::Sender::new(()) });
+        let (ledger, progress) = (Mutex::new(Ledger::new(partitions)), watch::Sender::new(()));
+        let shared = Arc::new(Shared { ledger, progress });
         let (stop, stopped) = watch::channel(false);
         let mut others = JoinSet::new();
         let client = Client::connect(&bootstrap, ClientOptions::default()).await?;
         let watched = Arc::clone(&shared);
         others.spawn(async move {
-            if let Err(error) = write(&client, partitions, every, stopped).await {
+            if let Err(error) = write(&client, &watched, partitions, every, stopped).await {
                 watched.failed(&error);
             }
         });
@@ -96,10 +86,7 @@ impl Members {
     pub(super) fn crash(&mut self, member: u32) -> anyhow::Result<Vec<u32>> {
         let runtime = self.doomed.remove(&member).context("it was not to die")?;
         runtime.shutdown_background();
-        let name = Self::name(member);
-        let ledger = self.shared.ledger.lock();
-        let had = ledger.owners.iter().filter(|(_, owner)| **owner == name);
-        Ok(had.map(|(partition, _)| *partition).collect())
+        Ok(self.shared.ledger.lock().owned_by(&Self::name(member)))
     }
 
     /// Waits until something has come of each of these after a moment; returns when it did.
@@ -108,20 +95,15 @@ impl Members {
         moment: Instant,
         partitions: &[u32],
     ) -> anyhow::Result<Vec<Instant>> {
-        let first = |ledger: &Ledger, partition: u32| {
-            let came = &ledger.came[partition as usize];
-            came.get(came.partition_point(|at| *at <= moment)).copied()
-        };
         let mut progress = self.shared.progress.subscribe();
         let all = async {
             loop {
                 progress.borrow_and_update();
                 {
                     let ledger = self.shared.ledger.lock();
-                    if let Some(failure) = &ledger.failure {
-                        anyhow::bail!("{failure}");
-                    }
-                    let firsts = partitions.iter().map(|partition| first(&ledger, *partition));
+                    ledger.check()?;
+                    let firsts =
+                        partitions.iter().map(|partition| ledger.first_after(*partition, moment));
                     if let Some(all) = firsts.collect::<Option<Vec<_>>>() {
                         return Ok(all);
                     }
@@ -132,17 +114,19 @@ impl Members {
         timeout(PATIENCE, all).await.context("some partitions are not read")?
     }
 
-    /// Of each partition but these the longest time without anything between two moments.
-    pub(super) fn gaps(&self, from: Instant, to: Instant, but: &[u32]) -> Vec<Duration> {
-        let ledger = self.shared.ledger.lock();
-        let kept = (0..).zip(&ledger.came).filter(|(partition, _)| !but.contains(partition));
-        let longest = |came: &[Instant]| {
-            let within = came.iter().filter(|at| (from..=to).contains(at)).copied();
-            let moments: Vec<Instant> =
-                std::iter::once(from).chain(within).chain(std::iter::once(to)).collect();
-            moments.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
-        };
-        kept.map(|(_, came)| longest(came)).collect()
+    /// What was seen between two moments of all partitions but these.
+    pub(super) fn seen(&self, from: Instant, to: Instant, but: &[u32]) -> Seen {
+        self.shared.ledger.lock().seen(from, to, but)
+    }
+
+    /// That none has failed so far.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        self.shared.ledger.lock().check()
+    }
+
+    /// How often a partition was taken so far from a member that goes on.
+    pub(super) fn given_back(&self) -> u64 {
+        self.shared.ledger.lock().given_back
     }
 
     /// All leave. Returns how many records were read.
@@ -152,9 +136,16 @@ impl Members {
             ended.context("a member failed")?;
         }
         let ledger = self.shared.ledger.lock();
-        match &ledger.failure {
-            Some(failure) => anyhow::bail!("{failure}"),
-            None => Ok(ledger.records),
+        ledger.check()?;
+        Ok(ledger.records)
+    }
+}
+
+impl Drop for Members {
+    /// Those that were to die and have not: a runtime must not be waited for in here.
+    fn drop(&mut self) {
+        for (_, runtime) in std::mem::take(&mut self.doomed) {
+            runtime.shutdown_background();
         }
     }
 }
@@ -168,6 +159,7 @@ impl Shared {
 
 async fn write(
     client: &Client,
+    shared: &Arc<Shared>,
     partitions: u32,
     every: Duration,
     stopped: watch::Receiver<bool>,
@@ -177,16 +169,32 @@ async fn write(
     let topic = producer.topic(TOPIC).await?;
     // One partition after the other, so that each has its own moment.
     let mut turns = interval(every / partitions);
+    let mut deliveries = JoinSet::new();
     for turn in 0_u32.. {
         turns.tick().await;
         if *stopped.borrow() {
             break;
         }
         let partition = Some(turn % partitions);
-        // What becomes of each its reader sees.
-        drop(topic.send(ProducerRecord { partition, ..ProducerRecord::value("tick") }).await?);
+        let record = ProducerRecord { partition, ..ProducerRecord::value("tick") };
+        let delivery = topic.send(record).await?;
+        let shared = Arc::clone(shared);
+        // As many at a time as the producer's buffer holds.
+        deliveries.spawn(async move {
+            let delivered = delivery.await;
+            let now = Instant::now();
+            match delivered {
+                Ok(Delivered { partition, offset: Some(offset) }) => {
+                    shared.ledger.lock().acknowledged(partition, offset, now);
+                }
+                Ok(Delivered { offset: None, .. }) => {}
+                Err(error) => shared.failed(&error.into()),
+            }
+        });
+        while deliveries.try_join_next().is_some() {}
     }
     producer.shutdown().await;
+    while deliveries.join_next().await.is_some() {}
     Ok(())
 }
 
@@ -208,12 +216,15 @@ async fn read(
         match next {
             Next::Batch(batch) => {
                 ledger.records += batch.records.len() as u64;
-                ledger.came[batch.partition.partition as usize].push(Instant::now());
+                ledger.came(batch.partition.partition, batch.next_offset, Instant::now());
             }
             Next::Event(ConsumerEvent::Assigned(partitions)) => {
                 for partition in partitions {
-                    ledger.owners.insert(partition.partition, name.clone());
+                    ledger.owns(partition.partition, &name);
                 }
+            }
+            Next::Event(ConsumerEvent::Revoking(partitions)) => {
+                ledger.given_back += partitions.len() as u64;
             }
             // What else happens shows in the figures.
             Next::Event(_) => {}

@@ -5,6 +5,7 @@
 //! which is all of the members, too.
 
 mod commits;
+mod ledger;
 mod member;
 mod members;
 mod report;
@@ -12,7 +13,7 @@ mod report;
 use super::cluster::LocalCluster;
 use super::setting::Setting;
 use crate::output::Format;
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use clap::value_parser;
 use commits::Commits;
 use members::Members;
@@ -21,7 +22,7 @@ use report::{Rebalance, Report};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 const TOPIC: &str = "bench-groups";
 const GROUP: &str = "bench-groups";
@@ -45,8 +46,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// members of one group read a topic into whose every partition something is written all
 /// the time. One member after the other dies without a word. Measured from when the
 /// coordinator has noticed that: until each partition that it read is read again; and, of
-/// those that it did not read, the longest time in which nothing came, beside the same
-/// while nothing happened. Then many groups commit an offset each second; measured from
+/// those that it did not read, the longest time in which nothing came, and the longest that
+/// a record waited for its reader once it was acknowledged, beside the same while nothing
+/// happened. Then many groups commit an offset each second; measured from
 /// when a commit was due to its acknowledgement. These groups have no members; then as many
 /// others do the same that have one each, which is heard of as often as it is told to be.
 #[derive(clap::Args)]
@@ -128,13 +130,18 @@ async fn rebalance(args: &Args, cluster: &LocalCluster) -> anyhow::Result<Rebala
     settled(cluster, &members, args).await?;
     let settled_in = joining.elapsed();
     let calm = Instant::now();
-    sleep(CALM).await;
+    // Asked for as often as after a death, so that one is like the other but for that.
+    if let Ok(lost) = timeout(CALM, gone(cluster, &Members::name(0))).await {
+        lost?;
+        bail!("a member that lives was put out");
+    }
     let mut measured = Rebalance {
         settled_in,
-        calm_gaps: members.gaps(calm, Instant::now(), &[]),
+        calm: members.seen(calm, Instant::now(), &[]),
         ..Rebalance::default()
     };
     for victim in 0..args.crashes {
+        let given_back = members.given_back();
         let had = members.crash(victim)?;
         let crashed = Instant::now();
         let detected = gone(cluster, &Members::name(victim)).await?;
@@ -142,8 +149,9 @@ async fn rebalance(args: &Args, cluster: &LocalCluster) -> anyhow::Result<Rebala
         let now = Instant::now();
         measured.detections.push(detected - crashed);
         measured.resumed.extend(resumed.iter().map(|at| at.saturating_duration_since(detected)));
-        measured.gaps.extend(members.gaps(crashed, now, &had));
+        measured.kept.extend(members.seen(crashed, now, &had));
         settled(cluster, &members, args).await?;
+        measured.moved_without_need += members.given_back() - given_back;
     }
     measured.records = members.stop().await?;
     Ok(measured)
@@ -157,17 +165,18 @@ async fn settled(cluster: &LocalCluster, members: &Members, args: &Args) -> anyh
     let stable = async {
         loop {
             looks.tick().await;
+            members.check()?;
             let group = cluster.admin().describe_group(GROUP).await;
             let is_stable = |group: &ottla_client::v1::DescribeGroupResponse| {
                 group.state() == ottla_client::v1::GroupState::Stable
                     && group.members.len() == members.alive()
             };
             if group.is_ok_and(|group| is_stable(&group)) {
-                return;
+                return anyhow::Ok(());
             }
         }
     };
-    timeout(PATIENCE, stable).await.context("the group does not come to rest")?;
+    timeout(PATIENCE, stable).await.context("the group does not come to rest")??;
     members.read_since(Instant::now(), &all).await.map(drop)
 }
 

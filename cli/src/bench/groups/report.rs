@@ -3,6 +3,7 @@
 use super::super::figures::{Spread, cores, millis, rounded, seconds, spread};
 use super::super::setting::Figures;
 use super::commits::Commits;
+use super::ledger::Seen;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -11,14 +12,16 @@ use std::time::Duration;
 pub(super) struct Rebalance {
     /// From the first join until everybody had its share.
     pub(super) settled_in: Duration,
-    /// Of each partition: the longest time without a record while nothing happened.
-    pub(super) calm_gaps: Vec<Duration>,
+    /// Of each partition, while nothing happened.
+    pub(super) calm: Seen,
     /// From each crash until the coordinator noticed.
     pub(super) detections: Vec<Duration>,
     /// Of each partition that a dead member had: from then until it was read again.
     pub(super) resumed: Vec<Duration>,
-    /// Of each other partition: the longest time without a record, from the crash on.
-    pub(super) gaps: Vec<Duration>,
+    /// Of each other partition, from the crash until then.
+    pub(super) kept: Seen,
+    /// Partitions that members gave back although nobody had died who read them.
+    pub(super) moved_without_need: u64,
     pub(super) records: u64,
 }
 
@@ -34,7 +37,7 @@ pub(super) struct Report {
 
 impl Figures for Report {
     fn json(&self) -> Value {
-        let Rebalance { settled_in, calm_gaps, detections, resumed, gaps, records } =
+        let Rebalance { settled_in, calm, detections, resumed, kept, moved_without_need, records } =
             &self.rebalance;
         json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -46,8 +49,11 @@ impl Figures for Report {
             "crashes": {
                 "detected_ms": spread(detections),
                 "moved_read_again_after_detection_ms": spread(resumed),
-                "unmoved_longest_gap_ms": spread(gaps),
-                "calm_longest_gap_ms": spread(calm_gaps),
+                "unmoved_longest_gap_ms": spread(&kept.silences),
+                "unmoved_longest_wait_ms": spread(&kept.waits),
+                "moved_without_need": moved_without_need,
+                "calm_longest_gap_ms": spread(&calm.silences),
+                "calm_longest_wait_ms": spread(&calm.waits),
             },
             "records": records,
             "commits": self.commits.as_ref().map(commits),
@@ -56,7 +62,7 @@ impl Figures for Report {
     }
 
     fn text(&self) -> String {
-        let Rebalance { settled_in, calm_gaps, detections, resumed, gaps, records } =
+        let Rebalance { settled_in, calm, detections, resumed, kept, moved_without_need, records } =
             &self.rebalance;
         let line = |what: &str, times: &[Duration]| {
             let Spread { p50, p99, max } = Spread::of(times);
@@ -72,8 +78,11 @@ impl Figures for Report {
             ),
             line("a death was noticed after", detections),
             line("then what it had was read again after", resumed),
-            line("longest silence of other partitions", gaps),
-            line("the same while nothing happened", calm_gaps),
+            line("longest silence of other partitions", &kept.silences),
+            line("the same while nothing happened", &calm.silences),
+            line("longest wait of one of their records for its reader", &kept.waits),
+            line("the same while nothing happened", &calm.waits),
+            format!("partitions that others gave back: {moved_without_need}"),
         ];
         for commits in [&self.commits, &self.with_members].into_iter().flatten() {
             lines.push(format!(
