@@ -236,6 +236,7 @@ fn bench_groups_measures_what_it_says() -> anyhow::Result<()> {
     assert_eq!(crashes["calm_longest_gap_ms"]["count"], 10, "{report}");
     assert_eq!(crashes["unmoved_longest_wait_ms"]["count"], 8, "{report}");
     assert_eq!(crashes["calm_longest_wait_ms"]["count"], 10, "{report}");
+    assert_eq!(crashes["unmoved_slowest"].as_array().map(Vec::len), Some(5), "{report}");
     assert_eq!(crashes["moved_without_need"], 0, "{report}");
     let commits = &report["commits"];
     assert_eq!(commits["failed"], 0, "{report}");

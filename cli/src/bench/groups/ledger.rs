@@ -22,7 +22,7 @@ struct Partition {
 pub(super) struct Ledger {
     partitions: Vec<Partition>,
     owners: BTreeMap<u32, String>,
-    /// Partitions that were taken from a reader that goes on.
+    /// Partitions that a reader that goes on gave back, or lost.
     pub(super) given_back: u64,
     pub(super) records: u64,
     pub(super) failure: Option<String>,
@@ -67,14 +67,50 @@ impl Ledger {
 
     /// What was seen between two moments of all partitions but these.
     pub(super) fn seen(&self, from: Instant, to: Instant, but: &[u32]) -> Seen {
-        let kept = (0..).zip(&self.partitions).filter(|(partition, _)| !but.contains(partition));
         let mut seen = Seen::default();
-        for (_, partition) in kept {
+        for (_, partition) in self.all_but(but) {
             seen.silences.push(partition.silence(from, to));
-            seen.waits.push(partition.wait(from, to));
+            let wait = partition.wait(from, to);
+            seen.waits.push(wait.map_or(Duration::ZERO, |(waited, _)| waited));
         }
         seen
     }
+
+    /// The longest waits among them, the longest first, at most so many.
+    pub(super) fn slowest(
+        &self,
+        from: Instant,
+        to: Instant,
+        but: &[u32],
+        most: usize,
+    ) -> Vec<Slow> {
+        let slow = |(partition, seen): (u32, &Partition)| {
+            let (waited, acknowledged) = seen.wait(from, to)?;
+            let reader = self.owners.get(&partition).cloned().unwrap_or_default();
+            Some(Slow { partition, reader, waited, acknowledged })
+        };
+        let mut all: Vec<Slow> = self.all_but(but).filter_map(slow).collect();
+        all.sort_by_key(|slow| std::cmp::Reverse(slow.waited));
+        all.truncate(most);
+        all
+    }
+
+    fn all_but(&self, but: &[u32]) -> impl Iterator<Item = (u32, &Partition)> {
+        (0..).zip(&self.partitions).filter(|(partition, _)| !but.contains(partition))
+    }
+
+    pub(super) fn reader(&self, partition: u32) -> Option<&String> {
+        self.owners.get(&partition)
+    }
+}
+
+/// A record that waited for its reader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Slow {
+    pub(super) partition: u32,
+    pub(super) reader: String,
+    pub(super) waited: Duration,
+    pub(super) acknowledged: Instant,
 }
 
 /// Of each partition the longest between two moments.
@@ -101,16 +137,16 @@ impl Partition {
         moments.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
     }
 
-    /// Of the records that were acknowledged then.
-    fn wait(&self, from: Instant, to: Instant) -> Duration {
+    /// The longest of the records that were acknowledged then, and when that one was.
+    fn wait(&self, from: Instant, to: Instant) -> Option<(Duration, Instant)> {
         let then = self.acknowledged.iter().filter(|(_, at)| (from..=to).contains(*at));
         let wait = |(offset, at): (&u64, &Instant)| {
             let behind = self.came.partition_point(|(_, next)| next <= offset);
             let read = self.came.get(behind).map_or(to, |(at, _)| *at);
             // It may be read before its writer is told.
-            read.saturating_duration_since(*at)
+            (read.saturating_duration_since(*at), *at)
         };
-        then.map(wait).max().unwrap_or_default()
+        then.map(wait).max()
     }
 }
 
@@ -147,6 +183,22 @@ mod tests {
         assert_eq!(seen(&ledger, at(0), at(620)), (500, 400));
     }
 
+    #[test]
+    fn the_slowest_are_named() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut ledger = Ledger::new(3);
+        for (partition, waits) in [(0, 5), (1, 30), (2, 20)] {
+            ledger.acknowledged(partition, 0, at(100));
+            ledger.came(partition, 1, at(100 + waits));
+            ledger.owns(partition, "a");
+        }
+        let slowest = ledger.slowest(at(0), at(500), &[0], 1);
+        let waited = Duration::from_millis(30);
+        let acknowledged = at(100);
+        assert_eq!(slowest, [Slow { partition: 1, reader: "a".to_owned(), waited, acknowledged }]);
+    }
+
     fn ledger_of_a_slow_reader() -> (Ledger, impl Fn(u64) -> Instant) {
         ledger(&[10, 110, 210, 310], &[(10, 1), (510, 4)])
     }
@@ -164,6 +216,7 @@ mod tests {
         ledger.owns(0, "a");
         assert_eq!((ledger.owned_by("a"), ledger.owned_by("b")), (vec![0], vec![]));
         assert_eq!(ledger.seen(at(0), at(20), &[0]).waits.len(), 0);
+        assert_eq!(ledger.slowest(at(0), at(20), &[0], 9), []);
         assert_eq!(ledger.first_after(0, at(9)), Some(at(10)));
         assert_eq!(ledger.first_after(0, at(10)), None);
     }

@@ -1,7 +1,7 @@
 //! The members of a group, who remember when something came of each partition, and a
 //! writer that sees to it that something does.
 
-use super::ledger::{Ledger, Seen};
+use super::ledger::{Ledger, Seen, Slow};
 use super::{GROUP, PATIENCE, TOPIC};
 use anyhow::Context as _;
 use ottla_client::{
@@ -16,6 +16,9 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, timeout};
+
+/// Waits that are told one by one after a death: enough to see what they have in common.
+const SLOWEST: usize = 5;
 
 struct Shared {
     ledger: Mutex<Ledger>,
@@ -117,6 +120,19 @@ impl Members {
     /// What was seen between two moments of all partitions but these.
     pub(super) fn seen(&self, from: Instant, to: Instant, but: &[u32]) -> Seen {
         self.shared.ledger.lock().seen(from, to, but)
+    }
+
+    /// The longest waits of records among them, each with whether its reader had taken over
+    /// any of the partitions that were left out.
+    pub(super) fn slowest(&self, from: Instant, to: Instant, but: &[u32]) -> Vec<(Slow, bool)> {
+        let ledger = self.shared.ledger.lock();
+        let took: Vec<&String> = but.iter().filter_map(|id| ledger.reader(*id)).collect();
+        let slowest = ledger.slowest(from, to, but, SLOWEST);
+        let with = |slow: Slow| {
+            let took_over = took.contains(&&slow.reader);
+            (slow, took_over)
+        };
+        slowest.into_iter().map(with).collect()
     }
 
     /// That none has failed so far.
@@ -223,7 +239,7 @@ async fn read(
                     ledger.owns(partition.partition, &name);
                 }
             }
-            Next::Event(ConsumerEvent::Revoking(partitions)) => {
+            Next::Event(ConsumerEvent::Revoking(partitions) | ConsumerEvent::Lost(partitions)) => {
                 ledger.given_back += partitions.len() as u64;
             }
             // What else happens shows in the figures.

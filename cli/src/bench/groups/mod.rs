@@ -18,7 +18,7 @@ use clap::value_parser;
 use commits::Commits;
 use members::Members;
 use ottla_client::NewTopic;
-use report::{Rebalance, Report};
+use report::{Rebalance, Report, SlowRead};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -150,6 +150,12 @@ async fn rebalance(args: &Args, cluster: &LocalCluster) -> anyhow::Result<Rebala
         measured.detections.push(detected - crashed);
         measured.resumed.extend(resumed.iter().map(|at| at.saturating_duration_since(detected)));
         measured.kept.extend(members.seen(crashed, now, &had));
+        let slowest = members.slowest(crashed, now, &had);
+        measured.slowest.extend(slowest.into_iter().map(|(slow, took_over)| SlowRead {
+            slow,
+            detected,
+            took_over,
+        }));
         settled(cluster, &members, args).await?;
         measured.moved_without_need += members.given_back() - given_back;
     }

@@ -3,9 +3,10 @@
 use super::super::figures::{Spread, cores, millis, rounded, seconds, spread};
 use super::super::setting::Figures;
 use super::commits::Commits;
-use super::ledger::Seen;
+use super::ledger::{Seen, Slow};
 use serde_json::{Value, json};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Members that died.
 #[derive(Default)]
@@ -20,9 +21,35 @@ pub(super) struct Rebalance {
     pub(super) resumed: Vec<Duration>,
     /// Of each other partition, from the crash until then.
     pub(super) kept: Seen,
-    /// Partitions that members gave back although nobody had died who read them.
+    /// The longest waits in these after each death.
+    pub(super) slowest: Vec<SlowRead>,
+    /// Partitions that members gave back, or lost, although nobody had died who read them.
     pub(super) moved_without_need: u64,
     pub(super) records: u64,
+}
+
+/// A record of a partition that did not move, which waited for its reader.
+pub(super) struct SlowRead {
+    pub(super) slow: Slow,
+    /// When the coordinator had noticed the death.
+    pub(super) detected: Instant,
+    /// Whether the reader took over something that the dead member had read.
+    pub(super) took_over: bool,
+}
+
+impl SlowRead {
+    fn json(&self) -> Value {
+        let Slow { partition, reader, waited, acknowledged } = &self.slow;
+        let after = millis(acknowledged.saturating_duration_since(self.detected));
+        let before = millis(self.detected.saturating_duration_since(*acknowledged));
+        json!({
+            "partition": partition,
+            "reader": reader,
+            "waited_ms": millis(*waited),
+            "acknowledged_after_detection_ms": after - before,
+            "reader_took_over": self.took_over,
+        })
+    }
 }
 
 /// Everything.
@@ -37,8 +64,16 @@ pub(super) struct Report {
 
 impl Figures for Report {
     fn json(&self) -> Value {
-        let Rebalance { settled_in, calm, detections, resumed, kept, moved_without_need, records } =
-            &self.rebalance;
+        let Rebalance {
+            settled_in,
+            calm,
+            detections,
+            resumed,
+            kept,
+            slowest,
+            moved_without_need,
+            records,
+        } = &self.rebalance;
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "cores": cores(),
@@ -51,6 +86,7 @@ impl Figures for Report {
                 "moved_read_again_after_detection_ms": spread(resumed),
                 "unmoved_longest_gap_ms": spread(&kept.silences),
                 "unmoved_longest_wait_ms": spread(&kept.waits),
+                "unmoved_slowest": slowest.iter().map(SlowRead::json).collect::<Vec<_>>(),
                 "moved_without_need": moved_without_need,
                 "calm_longest_gap_ms": spread(&calm.silences),
                 "calm_longest_wait_ms": spread(&calm.waits),
@@ -62,8 +98,16 @@ impl Figures for Report {
     }
 
     fn text(&self) -> String {
-        let Rebalance { settled_in, calm, detections, resumed, kept, moved_without_need, records } =
-            &self.rebalance;
+        let Rebalance {
+            settled_in,
+            calm,
+            detections,
+            resumed,
+            kept,
+            moved_without_need,
+            records,
+            ..
+        } = &self.rebalance;
         let line = |what: &str, times: &[Duration]| {
             let Spread { p50, p99, max } = Spread::of(times);
             format!("{what}: p50 {p50} ms, p99 {p99} ms, longest {max} ms ({})", times.len())
@@ -82,7 +126,7 @@ impl Figures for Report {
             line("the same while nothing happened", &calm.silences),
             line("longest wait of one of their records for its reader", &kept.waits),
             line("the same while nothing happened", &calm.waits),
-            format!("partitions that others gave back: {moved_without_need}"),
+            format!("partitions that others gave back or lost: {moved_without_need}"),
         ];
         for commits in [&self.commits, &self.with_members].into_iter().flatten() {
             lines.push(format!(
