@@ -118,7 +118,18 @@ impl Listener {
     /// # Errors
     /// Such as too many open files; the next call may succeed.
     pub async fn accept(&mut self) -> io::Result<(Stream, SocketAddr)> {
-        std::future::poll_fn(|context| self.accept.poll_accept(context)).await
+        std::future::poll_fn(|context| self.poll_accept(context)).await
+    }
+
+    /// The same, for whoever polls.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn poll_accept(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<(Stream, SocketAddr)>> {
+        self.accept.poll_accept(context)
     }
 }
 

@@ -87,6 +87,12 @@ pub struct NodeConfig {
     pub raft_heartbeat_ms: u64,
     /// Bytes of produce requests this node holds at once; more are throttled.
     pub max_in_flight_produce_bytes: u32,
+    /// Bytes of requests, and of answers, that this node holds for one connection.
+    pub max_connection_bytes: u32,
+    /// Connections to the gRPC port.
+    pub max_connections: u32,
+    /// Requests and streams that one connection has open.
+    pub max_requests_per_connection: u32,
     /// How often the logs are looked at for records that are too old or too many.
     pub log_retention_check_ms: u64,
     /// How often the logs are looked at for records to compact.

@@ -12,6 +12,7 @@ mod health;
 mod http;
 pub mod inspect;
 mod lag;
+mod limits;
 mod live;
 mod metrics;
 mod payload;

@@ -7,9 +7,10 @@ use crate::config::NodeConfig;
 use crate::ends::Ends;
 use crate::health::{readiness, report_health, set_serving};
 use crate::lag::LagMeter;
+use crate::limits::{Bounded, ConnectionLimits, Connections};
 use crate::live::{self, Followers, InForce};
 use crate::metrics::{Metrics, Requests, Sources};
-use crate::ports::{bind, serve_grpc};
+use crate::ports::{MAX_HTTP_CONNECTIONS, bind, serve_grpc};
 use crate::producer_ids::ProducerIds;
 use crate::services::{Cluster, Context, Groups, Log, MetadataWatch, Producers, Topics};
 use crate::telemetry::{self, LogLevels};
@@ -249,7 +250,9 @@ impl Node {
         let (health, health_service) = tonic_health::server::health_reporter();
         let routes = self.routes(&clients, health_service)?;
         let local = self.grpc.local_addr();
-        let serving = tokio::spawn(serve_grpc(self.grpc, routes, servers.clone()));
+        let connections = Connections::new(connection_limits(&self.config));
+        let serving =
+            tokio::spawn(serve_grpc(self.grpc, Arc::clone(&connections), routes, servers.clone()));
         let ready = readiness(&self.metadata, &self.replicas, stop);
         let replicas = self.replicas.clone();
         let (coordinator, metadata) = (self.coordinator.clone(), self.metadata.clone());
@@ -265,6 +268,7 @@ impl Node {
             sent,
             lags: lags.shown(),
             requests: Arc::clone(&self.requests),
+            connections,
             disks,
             metadata: self.metadata.clone(),
             changes,
@@ -275,7 +279,8 @@ impl Node {
             Box::pin(async move { lags.measure().await })
         });
         let figures = (metrics, before_scrape);
-        let probes = tokio::spawn(http::serve(self.http, ready, figures, servers.clone()));
+        let http = bounded_http(self.http);
+        let probes = tokio::spawn(http::serve(http, ready, figures, servers.clone()));
 
         tokio::select! {
             joined = self.metadata.join() => joined?,
@@ -378,7 +383,7 @@ impl Node {
                     .max_encoding_message_size(MAX_GRPC_MESSAGE_BYTES),
             )
             .add_service(
-                MetadataServiceServer::new(MetadataWatch { context: context.clone() })
+                MetadataServiceServer::new(MetadataWatch::new(context.clone()))
                     .max_encoding_message_size(MAX_GRPC_MESSAGE_BYTES),
             )
             .add_service(ProducerServiceServer::new(Producers {
@@ -413,6 +418,22 @@ fn voters(
 ) -> anyhow::Result<std::collections::BTreeMap<NodeId, (String, u16)>> {
     let addresses = config.voter_addresses()?;
     Ok(addresses.into_iter().map(|(id, address)| (id, (address.host, address.port))).collect())
+}
+
+fn connection_limits(config: &NodeConfig) -> ConnectionLimits {
+    ConnectionLimits {
+        connections: config.max_connections as usize,
+        requests: config.max_requests_per_connection as usize,
+        bytes: config.max_connection_bytes,
+    }
+}
+
+/// What is asked for over HTTP is small, and not counted.
+fn bounded_http(listener: Listener) -> Listener {
+    let connections = MAX_HTTP_CONNECTIONS;
+    let limits = ConnectionLimits { connections, requests: usize::MAX, bytes: u32::MAX };
+    let address = listener.local_addr();
+    Listener::new(address, Bounded::new(listener, Connections::new(limits)))
 }
 
 fn timings(config: &NodeConfig) -> Timings {

@@ -5,6 +5,7 @@ use crate::partition::LocalPartition;
 use bytes::Bytes;
 use ottla_proto::v1::ErrorReason;
 use ottla_proto::{ApiError, LeaderEpoch, Offset};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// A record batch that was appended.
@@ -41,6 +42,22 @@ impl ProduceTicket {
             Err(ApiError::new(ErrorReason::LeadershipLost, message))
         })
     }
+}
+
+/// What is to be read: committed records of a partition from an offset on, at most about
+/// `max_bytes` but at least one batch if there is any, waiting up to `wait` for the first.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading<'a> {
+    /// Name of the topic.
+    pub topic: &'a str,
+    /// Partition of it.
+    pub partition: u32,
+    /// The first record.
+    pub offset: Offset,
+    /// Bytes.
+    pub max_bytes: usize,
+    /// Longest wait for records.
+    pub wait: Duration,
 }
 
 /// Committed records.

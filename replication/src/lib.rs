@@ -41,7 +41,8 @@ mod shell_tests;
 
 pub use crate::core::{Acks, ReplicaStatus, RoleKind};
 pub use api::{
-    Fetched, ListedOffset, OffsetPosition, ProduceTicket, Produced, ReplicaCounts, SentBytes,
+    Fetched, ListedOffset, OffsetPosition, ProduceTicket, Produced, Reading, ReplicaCounts,
+    SentBytes,
 };
 pub use cluster::Cluster;
 pub use disks::DiskStatus;

@@ -7,7 +7,7 @@ mod nearby;
 mod traffic;
 
 use crate::alter::{self, IsrProposals};
-use crate::api::{Fetched, ProduceTicket, ReplicaCounts};
+use crate::api::{Fetched, ProduceTicket, Reading, ReplicaCounts};
 use crate::budget::{Budget, Share};
 use crate::core::{Acks, ReplicaStatus};
 use crate::disks::{self, DiskStatus, Disks};
@@ -240,6 +240,21 @@ impl Replicas {
         max_bytes: usize,
         wait: Duration,
     ) -> Result<Fetched, ApiError> {
+        let reading = Reading { topic, partition, offset, max_bytes, wait };
+        self.fetch_when(reading, std::future::ready(Ok(()))).await
+    }
+
+    /// As [`fetch`](Self::fetch), and once there is something to be read waits for `room`
+    /// for it.
+    ///
+    /// # Errors
+    /// As `fetch`; what `room` ends with.
+    pub async fn fetch_when(
+        &self,
+        reading: Reading<'_>,
+        room: impl Future<Output = Result<(), ApiError>>,
+    ) -> Result<Fetched, ApiError> {
+        let Reading { topic, partition, offset, max_bytes, wait } = reading;
         let deadline = Instant::now() + wait;
         let (target, mut status) = self.leading(topic, partition, deadline).await?;
         let mut state = target.state();
@@ -248,6 +263,7 @@ impl Replicas {
             let due = Instant::now() >= deadline;
             if offset < status.high_watermark {
                 let up_to = status.high_watermark;
+                room.await?;
                 let read = move |log: &Log| log.read(offset, up_to, max_bytes);
                 return match self.read(&target, read).await? {
                     Some(batches) => Ok(fetched(batches, &status)),

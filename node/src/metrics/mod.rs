@@ -7,6 +7,7 @@
 //! Not its job: measuring.
 
 mod cluster;
+mod connections;
 mod disks;
 mod groups;
 mod logs;
@@ -20,6 +21,7 @@ pub(crate) use requests::{Kind, Requests};
 
 use crate::changes::Changes;
 use crate::lag::Lags;
+use crate::limits::Connections;
 use ottla_commitlog::Shared;
 use ottla_metadata::Metadata;
 use ottla_proto::NodeId;
@@ -39,6 +41,7 @@ pub(crate) struct Sources<F, D> {
     pub(crate) sent: F,
     pub(crate) lags: watch::Receiver<Arc<Lags>>,
     pub(crate) requests: Arc<Requests>,
+    pub(crate) connections: Arc<Connections>,
     pub(crate) disks: D,
     pub(crate) metadata: Metadata,
     pub(crate) changes: Arc<Changes>,
@@ -60,12 +63,14 @@ impl Metrics {
             impl Fn() -> Vec<DiskStatus> + Send + Sync + 'static,
         >,
     ) -> Self {
-        let Sources { logs, sent, lags, requests, disks, metadata, changes, node_id } = sources;
+        let Sources { logs, sent, lags, requests, connections, disks, metadata, changes, node_id } =
+            sources;
         let mut few = Registry::with_prefix("ottla");
         few.register_collector(Box::new(machine::Machine));
         few.register_collector(Box::new(disks::Disks(disks)));
         few.register_collector(Box::new(cluster::Cluster { node_id, metadata, changes }));
         few.register_collector(Box::new(requests::Shown(requests)));
+        few.register_collector(Box::new(connections::Shown(connections)));
         few.register_collector(Box::new(logs::Logs(logs)));
         few.register_collector(Box::new(replication::Replication(sent)));
         let mut many = Registry::with_prefix("ottla");

@@ -4,12 +4,15 @@
 use super::group_wire::topic_id;
 use super::log::{Format, Log, Wanted};
 use super::produce_stream::shutting_down;
+use crate::limits::{Connection, Held};
 use crate::metrics::Kind;
 use ottla_proto::ApiError;
 use ottla_proto::v1::{self, ErrorReason, consume_response, fetch_response};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Status, Streaming};
 
 /// Bytes of one message: large enough to be cheap, small enough that credit is
@@ -22,27 +25,30 @@ const ANSWER_QUEUE: usize = 2;
 /// How long one wait for new records lasts before it is simply begun again.
 const WAIT: Duration = Duration::from_secs(30);
 
-type Sender = mpsc::Sender<Result<v1::ConsumeResponse, Status>>;
+/// With the room that a message takes until it is encoded.
+type Sender = mpsc::Sender<(Result<v1::ConsumeResponse, Status>, Option<Held>)>;
 
 pub(crate) fn serve(
     log: Log,
+    connection: Option<Arc<Connection>>,
     requests: Streaming<v1::ConsumeRequest>,
-) -> ReceiverStream<Result<v1::ConsumeResponse, Status>> {
+) -> impl Stream<Item = Result<v1::ConsumeResponse, Status>> + Send + 'static {
     let (answers, receiver) = mpsc::channel(ANSWER_QUEUE);
     tokio::spawn(async move {
         let _open = log.requests.opened(Kind::Fetch);
         let stop = log.context.stop.clone();
         let ended = tokio::select! {
-            ended = run(&log, requests, &answers) => ended,
+            ended = run(&log, connection, requests, &answers) => ended,
             () = stop.cancelled() => Err(shutting_down()),
             () = answers.closed() => return,
         };
         if let Err(status) = ended {
             // Nobody is left to tell if this fails.
-            let _gone = answers.send(Err(status)).await;
+            let _gone = answers.send((Err(status), None)).await;
         }
     });
-    ReceiverStream::new(receiver)
+    // Taken to be encoded, and sent.
+    ReceiverStream::new(receiver).map(|(answer, _held)| answer)
 }
 
 /// What the caller still allows. A batch that is handed out whole may overdraw
@@ -65,13 +71,14 @@ impl Credit {
 
 async fn run(
     log: &Log,
+    connection: Option<Arc<Connection>>,
     mut requests: Streaming<v1::ConsumeRequest>,
     answers: &Sender,
 ) -> Result<(), Status> {
     let mut credit = Credit { records: 0, bytes: 0 };
     let Some(first) = requests.message().await? else { return Ok(()) };
     credit.add(&first);
-    let mut wanted = start(first)?;
+    let mut wanted = start(first, connection)?;
     // A caller that has closed its side still gets what its credit allows.
     let mut open = true;
     loop {
@@ -103,17 +110,22 @@ async fn run(
         credit.records -= i128::from(read.records);
         credit.bytes -= read.bytes as i128;
         wanted.offset = read.response.next_offset;
-        if answers.send(Ok(response(read.response))).await.is_err() {
+        if answers.send((Ok(response(read.response)), read.held)).await.is_err() {
             return Ok(());
         }
     }
 }
 
-fn start(first: v1::ConsumeRequest) -> Result<Wanted, ApiError> {
+fn start(
+    first: v1::ConsumeRequest,
+    connection: Option<Arc<Connection>>,
+) -> Result<Wanted, ApiError> {
     let start = first.start.ok_or_else(|| {
         ApiError::new(ErrorReason::InvalidRequest, "the first message must carry `start`")
     })?;
     Ok(Wanted {
+        connection,
+        until: None,
         format: Format::of(start.format)?,
         topic_id: topic_id(&start.topic_id)?,
         topic: start.topic,

@@ -2,6 +2,7 @@
 
 use super::group_wire::topic_id;
 use super::{Context, consume, now_ms, produce_stream};
+use crate::limits::{Connection, Held, connection_of, held_until_encoded};
 use crate::metrics::{Kind, Requests};
 use crate::{deadline, payload};
 use ottla_commitlog::format::ValidBatch;
@@ -10,7 +11,7 @@ use ottla_metadata::controller::INTERNAL_TOPIC_PREFIX;
 use ottla_proto::v1::log_service_server::LogService;
 use ottla_proto::v1::{self, ErrorReason, PayloadFormat, fetch_response};
 use ottla_proto::{ApiError, MAX_GRPC_MESSAGE_BYTES, TopicId};
-use ottla_replication::{Acks, ProduceTicket, Replicas};
+use ottla_replication::{Acks, Fetched, ProduceTicket, Reading, Replicas};
 use ottla_trace::{Side, Span, Tracer};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,9 @@ const DEFAULT_FETCH_BYTES: usize = 1024 * 1024;
 /// Bytes that one fetch is given at most (one batch may exceed it): bounds the
 /// memory of an answer.
 const MAX_FETCH_BYTES: usize = ottla_proto::MAX_BATCH_BYTES;
+
+/// What a caller is told to wait that does not take its answers.
+const FULL_RETRY: Duration = Duration::from_millis(100);
 
 /// The service.
 #[derive(Clone)]
@@ -155,14 +159,8 @@ impl Log {
     }
 
     async fn read_uncounted(&self, wanted: &Wanted) -> Result<Read, ApiError> {
-        let Wanted { topic, partition, offset, max_bytes, wait, .. } = wanted;
-        let (partition, offset, max_bytes, wait) = (*partition, *offset, *max_bytes, *wait);
         self.check_same(wanted)?;
-        let found = if wanted.allow_follower {
-            self.replicas.fetch_nearby(topic, partition, offset, max_bytes, wait).await?
-        } else {
-            self.replicas.fetch(topic, partition, offset, max_bytes, wait).await?
-        };
+        let (found, held) = self.find(wanted).await?;
         // Ids are never used again: what was so before and after was so in between.
         self.check_same(wanted)?;
         let (payload, bytes, count, next) = match wanted.format {
@@ -188,8 +186,42 @@ impl Log {
             next_offset: next,
             payload: Some(payload),
         };
-        Ok(Read { response, bytes, records: count })
+        Ok(Read { response, bytes, records: count, held })
     }
+
+    /// What is there, with room for it on its connection.
+    async fn find(&self, wanted: &Wanted) -> Result<(Fetched, Option<Held>), ApiError> {
+        let Wanted { topic, partition, offset, max_bytes, wait, .. } = wanted;
+        let (partition, offset, max_bytes, wait) = (*partition, *offset, *max_bytes, *wait);
+        let reading = Reading { topic, partition, offset, max_bytes, wait };
+        let mut held = None;
+        let room = async {
+            held = room_for(wanted).await?;
+            Ok::<(), ApiError>(())
+        };
+        let found = if wanted.allow_follower {
+            self.replicas.fetch_nearby_when(reading, room).await?
+        } else {
+            self.replicas.fetch_when(reading, room).await?
+        };
+        let spare = max_bytes.saturating_sub(found.batches.len());
+        Ok((found, held.map(|held| held.but_for(spare))))
+    }
+}
+
+/// Room for as much as may be read.
+async fn room_for(wanted: &Wanted) -> Result<Option<Held>, ApiError> {
+    let Some(connection) = &wanted.connection else { return Ok(None) };
+    let (answers, bytes) = (connection.answers(), wanted.max_bytes);
+    if let Some(held) = answers.try_hold(bytes) {
+        return Ok(Some(held));
+    }
+    let Some(until) = wanted.until else { return Ok(Some(answers.hold(bytes).await)) };
+    let held = answers.hold_until(bytes, until).await;
+    held.map(Some).ok_or_else(|| {
+        let message = "this connection has not taken the answers that wait for it";
+        ApiError::new(ErrorReason::Overloaded, message).with_retry_after(FULL_RETRY)
+    })
 }
 
 /// The shape asked for.
@@ -214,6 +246,10 @@ impl Format {
 
 /// One read as it was asked for.
 pub(crate) struct Wanted {
+    /// Where the answer goes, if that is counted.
+    pub(crate) connection: Option<Arc<Connection>>,
+    /// When it has to go; otherwise whenever there is room.
+    pub(crate) until: Option<Instant>,
     pub(crate) topic: String,
     /// The one that is meant, if another may have its name by now.
     pub(crate) topic_id: Option<TopicId>,
@@ -231,6 +267,8 @@ pub(crate) struct Read {
     pub(crate) response: v1::FetchResponse,
     pub(crate) bytes: usize,
     pub(crate) records: u64,
+    /// Room on the connection, until it is encoded.
+    pub(crate) held: Option<Held>,
 }
 
 #[tonic::async_trait]
@@ -266,8 +304,11 @@ impl LogService for Log {
         request: Request<v1::FetchRequest>,
     ) -> Result<Response<v1::FetchResponse>, Status> {
         let latest = deadline::of(request.metadata(), 0);
+        let connection = connection_of(&request);
         let request = request.into_inner();
         let wanted = Wanted {
+            connection,
+            until: Some(latest),
             topic_id: topic_id(&request.topic_id)?,
             topic: request.topic,
             partition: request.partition,
@@ -282,7 +323,8 @@ impl LogService for Log {
             format: Format::of(request.format)?,
             allow_follower: request.allow_follower,
         };
-        Ok(Response::new(self.read(&wanted).await?.response))
+        let Read { response, held, .. } = self.read(&wanted).await?;
+        Ok(held_until_encoded(response, held))
     }
 
     type ConsumeStream = Answers<v1::ConsumeResponse>;
@@ -291,7 +333,8 @@ impl LogService for Log {
         &self,
         request: Request<Streaming<v1::ConsumeRequest>>,
     ) -> Result<Response<Self::ConsumeStream>, Status> {
-        let answers = consume::serve(self.clone(), request.into_inner());
+        let connection = connection_of(&request);
+        let answers = consume::serve(self.clone(), connection, request.into_inner());
         Ok(answer(answers, MAX_GRPC_MESSAGE_BYTES))
     }
 

@@ -1,10 +1,13 @@
 //! `MetadataService`: what clients need to find leaders, once or as it changes.
 
 use super::{Answers, Context};
+use crate::limits::{connection_of, held_until_encoded};
 use ottla_metadata::image::{Image, Partition, Topic};
 use ottla_proto::v1;
 use ottla_proto::v1::metadata_service_server::MetadataService;
-use tokio::sync::mpsc;
+use prost::Message as _;
+use std::sync::Arc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -15,11 +18,29 @@ const WATCH_QUEUE: usize = 1;
 /// The service.
 #[derive(Clone)]
 pub(crate) struct MetadataWatch {
-    pub(crate) context: Context,
+    context: Context,
+    /// Pictures that are made at the same time: half of the processors make them, whoever
+    /// asks for how many. A thousand that want one wait here, and not before everybody
+    /// else's next step.
+    turns: Arc<Semaphore>,
 }
 
 impl MetadataWatch {
-    fn picture(&self, topics: &[String]) -> v1::ClusterMetadata {
+    pub(crate) fn new(context: Context) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { context, turns: Arc::new(Semaphore::new((processors / 2).max(1))) }
+    }
+
+    async fn answer(&self, topics: &[String]) -> v1::GetMetadataResponse {
+        let header = self.context.header();
+        v1::GetMetadataResponse { header, metadata: Some(self.picture(topics).await) }
+    }
+
+    async fn picture(&self, topics: &[String]) -> v1::ClusterMetadata {
+        let _turn = match self.turns.try_acquire() {
+            Ok(turn) => turn,
+            Err(_) => self.turns.acquire().await.expect("never closed"),
+        };
         let image = self.context.metadata.image();
         let topics = image
             .topics
@@ -80,9 +101,17 @@ impl MetadataService for MetadataWatch {
         &self,
         request: Request<v1::GetMetadataRequest>,
     ) -> Result<Response<v1::GetMetadataResponse>, Status> {
-        let header = self.context.header();
-        let metadata = Some(self.picture(&request.get_ref().topics));
-        Ok(Response::new(v1::GetMetadataResponse { header, metadata }))
+        let topics = &request.get_ref().topics;
+        let first = self.answer(topics).await;
+        let Some(connection) = connection_of(&request) else { return Ok(Response::new(first)) };
+        let bytes = first.encoded_len();
+        if let Some(held) = connection.answers().try_hold(bytes) {
+            return Ok(held_until_encoded(first, Some(held)));
+        }
+        // Who does not read its answers is not made further ones.
+        drop(first);
+        let held = connection.answers().hold(bytes).await;
+        Ok(held_until_encoded(self.answer(topics).await, Some(held)))
     }
 
     type WatchMetadataStream = Answers<v1::WatchMetadataResponse>;
@@ -100,7 +129,7 @@ impl MetadataService for MetadataWatch {
             let mut last = None;
             loop {
                 let header = service.context.header();
-                let picture = service.picture(&topics);
+                let picture = service.picture(&topics).await;
                 if last.as_ref() != Some(&picture) {
                     last = Some(picture.clone());
                     let answer = v1::WatchMetadataResponse { header, metadata: Some(picture) };

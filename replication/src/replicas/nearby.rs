@@ -7,7 +7,7 @@
 //! for the leader to judge, and gets NOT_LEADER.
 
 use super::{Replicas, fetched};
-use crate::api::Fetched;
+use crate::api::{Fetched, Reading};
 use crate::core::{ReplicaStatus, RoleKind};
 use crate::partition::{LocalPartition, Partition};
 use bytes::Bytes;
@@ -43,8 +43,22 @@ impl Replicas {
         max_bytes: usize,
         wait: Duration,
     ) -> Result<Fetched, ApiError> {
+        let reading = Reading { topic, partition, offset, max_bytes, wait };
+        self.fetch_nearby_when(reading, std::future::ready(Ok(()))).await
+    }
+
+    /// As [`fetch_when`](Self::fetch_when), and an in-sync follower answers too.
+    ///
+    /// # Errors
+    /// As `fetch_when`.
+    pub async fn fetch_nearby_when(
+        &self,
+        reading: Reading<'_>,
+        room: impl Future<Output = Result<(), ApiError>>,
+    ) -> Result<Fetched, ApiError> {
+        let Reading { topic, partition, offset, max_bytes, wait } = reading;
         let Some(mut follower) = self.follower(topic, partition) else {
-            return self.fetch(topic, partition, offset, max_bytes, wait).await;
+            return self.fetch_when(reading, room).await;
         };
         let id = follower.partition.id;
         let now = Instant::now();
@@ -62,6 +76,7 @@ impl Replicas {
         let Some(log) = follower.partition.log().map(Arc::clone) else {
             return Err(self.env.not_leader(id));
         };
+        room.await?;
         // Below the watermark nothing is ever truncated. What was deleted since, or
         // cannot be read, the leader may have.
         match blocking(move || log.read(offset, up_to, max_bytes)).await {

@@ -1,7 +1,8 @@
 //! The options of a node that are read at its start, from its own configuration.
 
 use super::MAX_LONG;
-use super::node::{MS, NodeDefault, NodeOption, NodeValue};
+use super::node::{MAX_NODE_MEMORY_BYTES, MS, NodeDefault, NodeOption, NodeValue};
+use ottla_proto::MAX_GRPC_MESSAGE_BYTES;
 
 const fn fixed(
     name: &'static str,
@@ -85,6 +86,27 @@ pub(super) const FIXED: &[NodeOption] = &[
         NodeValue::Word(&["text", "json"]),
         NodeDefault::Text("text"),
         "How log lines are written, on standard error.",
+    ),
+    fixed(
+        "max_connection_bytes",
+        NodeValue::Number(MAX_GRPC_MESSAGE_BYTES as u64, MAX_NODE_MEMORY_BYTES),
+        NodeDefault::Number(32 * 1024 * 1024),
+        "Bytes of requests that the node holds for one connection, and as many of answers. \
+         What is more waits until the caller has sent the rest, or read.",
+    ),
+    fixed(
+        "max_connections",
+        NodeValue::Number(16, 1_000_000),
+        NodeDefault::Number(4096),
+        "Connections to the gRPC port, those of other nodes included. For one more the one \
+         that has been silent longest is closed. Each takes an open file.",
+    ),
+    fixed(
+        "max_requests_per_connection",
+        NodeValue::Number(16, 1_000_000),
+        NodeDefault::Number(8192),
+        "Requests and streams that one connection has open; a consumer has one for each \
+         partition. Further ones are refused (OVERLOADED).",
     ),
     fixed(
         "node_id",

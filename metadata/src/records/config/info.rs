@@ -19,12 +19,14 @@ pub struct OptionInfo {
 
 /// The unit of a number, which is part of every such option's name.
 pub(super) fn unit(name: &str) -> &'static str {
-    const UNITS: [(&str, &str); 5] = [
+    const UNITS: [(&str, &str); 7] = [
         ("bytes_per_second", "bytes/s"),
         ("bytes", "bytes"),
         ("ms", "ms"),
         ("messages", "records"),
         ("replicas", "replicas"),
+        ("max_connections", "connections"),
+        ("requests_per_connection", "requests"),
     ];
     UNITS.iter().find(|(end, _)| name.ends_with(end)).map_or("", |(_, unit)| unit)
 }
