@@ -8,7 +8,7 @@ use ottla_metadata::image::Image;
 use ottla_proto::v1::log_service_client::LogServiceClient;
 use ottla_proto::v1::{self, ErrorReason as R};
 use ottla_proto::{ApiError, Leader, NodeId, Offset, PartitionId};
-use ottla_replication::{OffsetPosition, Replicas};
+use ottla_replication::{OffsetPosition, Replicas, leader_in};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -92,7 +92,8 @@ impl Ends {
     ) -> Result<Place, ApiError> {
         let unknown = || ApiError::new(R::UnknownTopic, "the topic was deleted");
         let topic = &image.topics.get(&id.topic).ok_or_else(unknown)?.name;
-        match self.replicas.leader_of(id) {
+        // As of the image that was asked by: who led before may know less.
+        match leader_in(image, id) {
             Some(leader) if leader.node_id != self.node_id => {
                 let asked = self.ask(&leader, topic, id.index, offset, deadline);
                 tokio::time::timeout_at(deadline, asked).await.unwrap_or_else(|_| {

@@ -9,11 +9,16 @@ use ottla_metadata::image::Image;
 use ottla_proto::{ApiError, BrokerEpoch, PartitionId};
 use std::sync::Arc;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// The cluster's metadata, as seen from this node.
 pub trait Cluster: Send + Sync + 'static {
     /// The images, in order; a reader may skip some but never sees an older one.
     fn images(&self) -> watch::Receiver<Arc<Image>>;
+
+    /// The image with everything that was committed when this was called; an error if a
+    /// majority of the quorum cannot be asked until `deadline`.
+    fn current_image(&self, deadline: Instant) -> BoxFuture<'_, Result<Arc<Image>, ApiError>>;
 
     /// This process's registration; waits for it. It stays the same for as long
     /// as the process lives.
@@ -35,6 +40,10 @@ pub trait Cluster: Send + Sync + 'static {
 impl Cluster for Metadata {
     fn images(&self) -> watch::Receiver<Arc<Image>> {
         Metadata::images(self)
+    }
+
+    fn current_image(&self, deadline: Instant) -> BoxFuture<'_, Result<Arc<Image>, ApiError>> {
+        Metadata::current_image(self, deadline).boxed()
     }
 
     fn registered(&self) -> BoxFuture<'_, BrokerEpoch> {

@@ -98,8 +98,13 @@ impl Env {
 
     /// For a caller who came to the wrong node: who to ask instead.
     pub(crate) fn not_leader(&self, id: PartitionId) -> ApiError {
+        self.not_leader_in(&self.image(), id)
+    }
+
+    /// The same as of an image.
+    pub(crate) fn not_leader_in(&self, image: &Image, id: PartitionId) -> ApiError {
         let (node, name) = (self.node_id, self.name(id));
-        let hint = self.leader_hint(id).filter(|leader| leader.node_id != node);
+        let hint = leader_in(image, id).filter(|leader| leader.node_id != node);
         let message = match &hint {
             Some(leader) => {
                 format!("node {node} does not lead {name}, node {} does", leader.node_id)
@@ -111,17 +116,17 @@ impl Env {
 
     /// Where to send a caller who came to the wrong node.
     pub(crate) fn leader_hint(&self, id: PartitionId) -> Option<Leader> {
-        let image = self.image();
-        let partition = image.partitions.get(&id)?;
-        let broker = image.brokers.get(&partition.leader?)?;
-        let epoch: LeaderEpoch = partition.leader_epoch;
-        Some(Leader {
-            node_id: broker.node_id,
-            epoch,
-            host: broker.host.clone(),
-            port: broker.port,
-        })
+        leader_in(&self.image(), id)
     }
+}
+
+/// Who leads a partition as of an image, and where it is.
+#[must_use]
+pub fn leader_in(image: &Image, id: PartitionId) -> Option<Leader> {
+    let partition = image.partitions.get(&id)?;
+    let broker = image.brokers.get(&partition.leader?)?;
+    let epoch: LeaderEpoch = partition.leader_epoch;
+    Some(Leader { node_id: broker.node_id, epoch, host: broker.host.clone(), port: broker.port })
 }
 
 /// Milliseconds since the node's replication started.

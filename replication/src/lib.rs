@@ -46,6 +46,7 @@ pub use api::{
 };
 pub use cluster::Cluster;
 pub use disks::DiskStatus;
+pub use env::leader_in;
 pub use opening::OpeningProgress;
 pub use options::{Limits, ReplicasError, ReplicasOptions};
 pub use partition::LocalPartition;

@@ -259,6 +259,9 @@ impl Replicas {
         let (target, mut status) = self.leading(topic, partition, deadline).await?;
         let mut state = target.state();
         loop {
+            if offset > status.log_end {
+                self.still_leads(target.id, status.leader_epoch).await?;
+            }
             check_range(&self.env.name(target.id), offset, &status)?;
             let due = Instant::now() >= deadline;
             if offset < status.high_watermark {

@@ -7,8 +7,13 @@ use ottla_metadata::image::Image;
 use ottla_proto::v1::ErrorReason as R;
 use ottla_proto::{ApiError, LeaderEpoch, MetadataOffset, NodeId, Offset, PartitionId};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
+
+/// How long the quorum may take to say whether this node still leads: an election of it,
+/// and a half.
+const CONFIRMATION: Duration = Duration::from_secs(1);
 
 impl Replicas {
     /// How far each follower of a partition is, if this node leads it: where its log
@@ -83,6 +88,30 @@ impl Replicas {
                 }
             }
         }
+    }
+
+    /// That this node still leads a partition in an epoch, for certain. A leader that was
+    /// replaced and has not heard of it knows less than there is: it may not say that an
+    /// offset is none.
+    ///
+    /// # Errors
+    /// `NOT_LEADER`; `LEADER_NOT_AVAILABLE` if nobody can say.
+    pub(super) async fn still_leads(
+        &self,
+        id: PartitionId,
+        epoch: LeaderEpoch,
+    ) -> Result<(), ApiError> {
+        let asked = self.env.cluster.current_image(Instant::now() + CONFIRMATION).await;
+        let image = asked.map_err(|error| {
+            let name = self.env.name(id);
+            let message = format!("whether this node still leads {name} cannot be known: {error}");
+            ApiError::new(R::LeaderNotAvailable, message)
+        })?;
+        let led = image.partitions.get(&id).map(|now| (now.leader, now.leader_epoch));
+        if led == Some((Some(self.env.node_id), epoch)) {
+            return Ok(());
+        }
+        Err(self.env.not_leader_in(&image, id))
     }
 
     /// The partition and, if this node is to lead it, in which epoch.

@@ -18,6 +18,7 @@ use ottla_metadata::controller::{
 };
 use ottla_metadata::image::Image;
 use ottla_metadata::records::FeatureLevels;
+use ottla_proto::v1::ErrorReason as R;
 use ottla_proto::{
     ApiError, BrokerEpoch, DirectoryId, IncarnationId, MAX_BATCH_BYTES, NodeId, PartitionId,
     TopicId,
@@ -26,6 +27,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -44,6 +46,8 @@ pub(super) const CLUSTER: &str = "test";
 pub(super) struct Quorum {
     controller: Arc<Mutex<Controller>>,
     images: watch::Sender<Arc<Image>>,
+    /// Whether it can be asked what is current.
+    pub(super) has_majority: Arc<AtomicBool>,
 }
 
 impl Quorum {
@@ -55,7 +59,8 @@ impl Quorum {
         };
         let image = Arc::new(Image::default());
         let controller = Controller::activate(options, &image, 0);
-        Self { controller: Arc::new(Mutex::new(controller)), images: watch::Sender::new(image) }
+        let (controller, images) = (Arc::new(Mutex::new(controller)), watch::Sender::new(image));
+        Self { controller, images, has_majority: Arc::new(AtomicBool::new(true)) }
     }
 
     pub(super) fn submit(&self, command: Command) -> Result<Reply, ApiError> {
@@ -71,6 +76,19 @@ impl Quorum {
 
     pub(super) fn image(&self) -> Arc<Image> {
         Arc::clone(&self.images.borrow())
+    }
+
+    /// The images until then, and the last of them for ever.
+    fn told_until(&self, deaf: CancellationToken) -> watch::Sender<Arc<Image>> {
+        let mut images = self.images.subscribe();
+        let told = watch::Sender::new(Arc::clone(&images.borrow_and_update()));
+        let teller = told.clone();
+        tokio::spawn(deaf.run_until_cancelled_owned(async move {
+            while images.changed().await.is_ok() {
+                teller.send_replace(Arc::clone(&images.borrow_and_update()));
+            }
+        }));
+        told
     }
 
     /// A topic of one partition on three nodes, the first of which leads.
@@ -127,13 +145,24 @@ impl Quorum {
 /// The quorum as one process knows it.
 struct Process {
     quorum: Quorum,
+    /// What it hears of, where that can end.
+    heard: Option<watch::Sender<Arc<Image>>>,
     node_id: NodeId,
     epoch: BrokerEpoch,
 }
 
 impl Cluster for Process {
     fn images(&self) -> watch::Receiver<Arc<Image>> {
-        self.quorum.images.subscribe()
+        self.heard.as_ref().unwrap_or(&self.quorum.images).subscribe()
+    }
+
+    fn current_image(&self, _: Instant) -> BoxFuture<'_, Result<Arc<Image>, ApiError>> {
+        let answer = if self.quorum.has_majority.load(Relaxed) {
+            Ok(self.quorum.image())
+        } else {
+            Err(ApiError::new(R::ControllerNotAvailable, "no majority"))
+        };
+        std::future::ready(answer).boxed()
     }
 
     fn registered(&self) -> BoxFuture<'_, BrokerEpoch> {
@@ -181,6 +210,8 @@ pub(super) struct Machine {
     /// happens there.
     real_logs: bool,
     hot_tail_bytes: usize,
+    /// Its processes can be made deaf ([`Node::deafen`]).
+    ears: bool,
 }
 
 impl Machine {
@@ -205,6 +236,7 @@ impl Machine {
             limits: Limits::default(),
             real_logs: false,
             hot_tail_bytes: DEFAULT_HOT_TAIL_BYTES,
+            ears: false,
         }
     }
 
@@ -250,6 +282,7 @@ pub(super) struct Node {
     node_id: NodeId,
     epoch: BrokerEpoch,
     quorum: Quorum,
+    deaf: CancellationToken,
     stop: CancellationToken,
     server: JoinHandle<()>,
 }
@@ -259,6 +292,8 @@ impl Node {
         let node_id = machine.node_id;
         let data_dirs = DataDirs::open(&machine.directories, &owner(node_id));
         let data_dirs = Arc::new(data_dirs.expect("data directories"));
+        let deaf = CancellationToken::new();
+        let heard = machine.ears.then(|| quorum.told_until(deaf.clone()));
         let vfs: Arc<dyn Vfs> =
             if machine.real_logs { Arc::new(RealVfs) } else { Arc::new(machine.vfs.clone()) };
         let replicas = Replicas::start(ReplicasOptions {
@@ -268,7 +303,7 @@ impl Node {
             data_dirs: Arc::clone(&data_dirs),
             shared: Shared::with_hot_tail(vfs, machine.hot_tail_bytes),
             network: Arc::new(ottla_host::Tcp),
-            cluster: Arc::new(Process { quorum: quorum.clone(), node_id, epoch }),
+            cluster: Arc::new(Process { quorum: quorum.clone(), heard, node_id, epoch }),
             clean_start: false,
             limits: machine.limits,
         });
@@ -281,7 +316,15 @@ impl Node {
                 stop.clone().cancelled_owned(),
             );
         let server = tokio::spawn(async move { serving.await.expect("served") });
-        Self { replicas, data_dirs, node_id, epoch, quorum: quorum.clone(), stop, server }
+        let quorum = quorum.clone();
+        Self { replicas, data_dirs, node_id, epoch, quorum, deaf, stop, server }
+    }
+
+    /// From now on it hears nothing of the metadata, and the controller takes it for dead.
+    pub(super) fn deafen(&self) {
+        self.deaf.cancel();
+        let gone = Command::BrokerGone { node_id: self.node_id, broker_epoch: self.epoch };
+        self.quorum.submit(gone).expect("noticed");
     }
 
     pub(super) fn unfence(&self) {
@@ -455,6 +498,12 @@ impl Three {
     /// Nodes that keep nothing in memory of what was appended last.
     pub(super) async fn without_memory() -> Self {
         let machine = |node| Machine { hot_tail_bytes: 0, ..Machine::with_directories(node, 1) };
+        Self::on((1..=3).map(machine).collect(), Limits::default()).await
+    }
+
+    /// Processes that can be made deaf.
+    pub(super) async fn with_ears() -> Self {
+        let machine = |node| Machine { ears: true, ..Machine::with_directories(node, 1) };
         Self::on((1..=3).map(machine).collect(), Limits::default()).await
     }
 

@@ -11,6 +11,7 @@ mod old_records;
 mod producers;
 mod requests;
 mod room;
+mod stale;
 mod streams;
 
 use crate::{Acks, Limits};
