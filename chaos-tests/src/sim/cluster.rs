@@ -17,7 +17,6 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -73,7 +72,8 @@ pub(super) struct Cluster {
     voters: u64,
     lag_ms: u64,
     ticks: u64,
-    dir: TempDir,
+    /// Where their files are; gone with them.
+    _dir: TempDir,
 }
 
 /// One host's direction that is cut while the other works.
@@ -139,12 +139,13 @@ fn pass_on(sim: &Sim<'static>, host: IpAddr, from: bool) {
     });
 }
 
-fn config(dir: &Path, node: u64, nodes: u64, lag_ms: u64) -> anyhow::Result<NodeConfig> {
+fn config(node: u64, nodes: u64, lag_ms: u64) -> anyhow::Result<NodeConfig> {
     let voters: Vec<_> = (1..=nodes).map(|id| format!("{id}={}:{GRPC_PORT}", name(id))).collect();
     let options = [
         ("node_id", node.to_string()),
         ("cluster_id", "simulation".to_owned()),
-        ("data_dir", dir.join(name(node)).display().to_string()),
+        // In the directory that this process works in, by a name that is always the same.
+        ("data_dir", format!("/proc/self/cwd/{}", name(node))),
         ("rack", super::load::rack(node)),
         ("listen", format!("0.0.0.0:{GRPC_PORT}")),
         ("http_listen", format!("0.0.0.0:{HTTP_PORT}")),
@@ -194,7 +195,7 @@ impl Cluster {
             voters: nodes,
             lag_ms,
             ticks: 0,
-            dir,
+            _dir: dir,
         };
         for node in 1..=nodes {
             this.add(node)?;
@@ -206,7 +207,7 @@ impl Cluster {
     pub(super) fn add(&mut self, node: u64) -> anyhow::Result<()> {
         // Each at a time of its own, by which hosts are known to `os`.
         self.step()?;
-        let config = config(self.dir.path(), node, self.voters, self.lag_ms)?;
+        let config = config(node, self.voters, self.lag_ms)?;
         ottla_node::format(&config)?;
         let disk = Disk { files: SimVfs::new(), databases: MemoryDatabases::default() };
         create_dir_durably(&disk.files, &config.data_dir.join("partitions"))?;

@@ -44,6 +44,7 @@ use parking_lot::Mutex;
 use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Once};
 use std::thread;
@@ -163,8 +164,10 @@ fn count_panics() {
 pub fn run(seed: u64, options: Options, lines: Option<Lines>) -> anyhow::Result<Run> {
     count_panics();
     let started = Instant::now();
-    // Here, as its name is drawn, and again if it is taken.
+    // Here, as its name is drawn, and again if it is taken. It is worked in, as errors name
+    // the files of nodes and are sent to clients: a drawn name would be in what is sent.
     let dir = tempfile::Builder::new().prefix("ottla-sim-").tempdir()?;
+    let _inside = WorkingIn::enter(dir.path())?;
     let (done, ended) = mpsc::channel();
     thread::Builder::new().name(format!("seed {seed}")).spawn(move || {
         os::simulate(seed);
@@ -184,6 +187,26 @@ pub fn run(seed: u64, options: Options, lines: Option<Lines>) -> anyhow::Result<
                 anyhow::ensure!(!is_stuck, "seed {seed} has not ended in {STUCK_AFTER:?}");
             }
         }
+    }
+}
+
+/// This process's working directory, until it is dropped.
+struct WorkingIn {
+    before: PathBuf,
+}
+
+impl WorkingIn {
+    fn enter(dir: &Path) -> std::io::Result<Self> {
+        let before = std::env::current_dir()?;
+        std::env::set_current_dir(dir)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for WorkingIn {
+    fn drop(&mut self) {
+        // Gone, perhaps: then so are the files that somebody wanted to write there.
+        let _ = std::env::set_current_dir(&self.before);
     }
 }
 
